@@ -1,0 +1,49 @@
+const std = @import("std");
+
+/// `zig build` makes libperm_heap.so; `zig build test` runs the tests beside the code; `zig build
+/// symbols` prints ffi/symbols.ts.
+pub fn build(b: *std.Build) void {
+    const target = b.standardTargetOptions(.{ .default_target = .{
+        .cpu_arch = .x86_64,
+        .os_tag = .linux,
+        .abi = .none,
+        .cpu_model = .{ .explicit = &std.Target.x86.cpu.x86_64_v2 },
+    } });
+    const optimize = b.option(std.builtin.OptimizeMode, "optimize", "default ReleaseSafe") orelse .ReleaseSafe;
+
+    const library = b.addLibrary(.{
+        .name = "perm_heap",
+        .linkage = .dynamic,
+        .root_module = b.createModule(.{
+            .root_source_file = b.path("src/abi.zig"),
+            .target = target,
+            .optimize = optimize,
+            .strip = true,
+            .pic = true,
+            .link_libc = false,
+            .single_threaded = false,
+        }),
+    });
+    b.installArtifact(library);
+
+    const symbols = b.addExecutable(.{
+        .name = "symbols",
+        .root_module = b.createModule(.{
+            .root_source_file = b.path("src/symbols.zig"),
+            .target = b.graph.host,
+            .optimize = .Debug,
+        }),
+    });
+    b.step("symbols", "Print ffi/symbols.ts").dependOn(&b.addRunArtifact(symbols).step);
+
+    const tests = b.addTest(.{
+        .root_module = b.createModule(.{
+            .root_source_file = b.path("src/abi.zig"),
+            .target = b.resolveTargetQuery(.{ .cpu_arch = .x86_64, .os_tag = .linux, .abi = .musl }),
+            .optimize = optimize,
+            .link_libc = true,
+        }),
+        .filters = b.option([]const []const u8, "filter", "Run only tests whose name contains this") orelse &.{},
+    });
+    b.step("test", "Run the tests beside the code").dependOn(&b.addRunArtifact(tests).step);
+}

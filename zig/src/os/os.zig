@@ -1,0 +1,275 @@
+//! The only room that makes system calls. Linux x86-64 and aarch64; no libc: threads and
+//! thread-exit hooks are the host's, found as weak symbols (glibc and musl alike).
+//!
+//! Invariant: nothing here prints, exits or installs a signal handler.
+
+const std = @import("std");
+const builtin = @import("builtin");
+const linux = std.os.linux;
+
+pub const page_size = 4096;
+pub const E = linux.E;
+
+/// The error number of a raw system call's result, or null when it succeeded.
+pub fn failed(result: usize) ?u32 {
+    const e = linux.errno(result);
+    return if (e == .SUCCESS) null else @intFromEnum(e);
+}
+
+/// Identity of the calling thread: its thread pointer. Unique among living threads, one instruction.
+pub inline fn threadId() usize {
+    return switch (builtin.cpu.arch) {
+        .x86_64 => asm ("movq %%fs:0, %[ret]"
+            : [ret] "=r" (-> usize),
+        ),
+        .aarch64 => asm ("mrs %[ret], tpidr_el0"
+            : [ret] "=r" (-> usize),
+        ),
+        else => @compileError("no thread pointer known for this architecture"),
+    };
+}
+
+/// A lock in process memory: futex, never stored in a heap.
+pub const Mutex = struct {
+    state: std.atomic.Value(u32) = .init(0),
+
+    pub fn tryLock(self: *Mutex) bool {
+        return self.state.cmpxchgStrong(0, 1, .acquire, .monotonic) == null;
+    }
+
+    pub fn lock(self: *Mutex) void {
+        if (self.tryLock()) return;
+        while (self.state.swap(2, .acquire) != 0) futexWait(&self.state, 2);
+    }
+
+    pub fn unlock(self: *Mutex) void {
+        if (self.state.swap(0, .release) == 2) futexWake(&self.state, 1);
+    }
+};
+
+pub fn futexWait(word: *const std.atomic.Value(u32), expected: u32) void {
+    _ = linux.futex_4arg(@ptrCast(&word.raw), .{ .cmd = .WAIT, .private = true }, expected, null);
+}
+
+pub fn futexWake(word: *const std.atomic.Value(u32), count: u32) void {
+    _ = linux.futex_3arg(@ptrCast(&word.raw), .{ .cmd = .WAKE, .private = true }, count);
+}
+
+pub fn yieldThread() void {
+    _ = linux.syscall0(.sched_yield);
+}
+
+/// Monotonic nanoseconds.
+pub fn nowNs() u64 {
+    return clockNs(.MONOTONIC);
+}
+
+/// Nanoseconds since 1970.
+pub fn realtimeNs() u64 {
+    return clockNs(.REALTIME);
+}
+
+fn clockNs(clock: linux.clockid_t) u64 {
+    var ts: linux.timespec = undefined;
+    _ = linux.clock_gettime(clock, &ts);
+    return @as(u64, @intCast(ts.sec)) * std.time.ns_per_s + @as(u64, @intCast(ts.nsec));
+}
+
+/// Fills `buffer` with unpredictable bytes; from the clock only where getrandom is forbidden.
+pub fn random(buffer: []u8) void {
+    var done: usize = 0;
+    while (done < buffer.len) {
+        const n = linux.getrandom(buffer.ptr + done, buffer.len - done, 0);
+        if (failed(n) != null) break;
+        done += n;
+    }
+    if (done == buffer.len) return;
+    var prng = std.Random.DefaultPrng.init(nowNs() ^ realtimeNs() ^ threadId());
+    prng.random().bytes(buffer[done..]);
+}
+
+pub fn randomU64() u64 {
+    var word: u64 = undefined;
+    random(std.mem.asBytes(&word));
+    return word;
+}
+
+pub fn processId() u32 {
+    return @intCast(linux.getpid());
+}
+
+// ------------------------------------------------------------------ memory
+
+pub const MapError = error{ Taken, NoMemory, Refused };
+
+/// Address space without memory: PROT_NONE, nothing committed. `address` 0 lets the kernel choose;
+/// otherwise exactly there or `error.Taken`.
+pub fn reserve(address: usize, len: usize) MapError!usize {
+    return map(address, len, .{}, .{
+        .TYPE = .PRIVATE,
+        .ANONYMOUS = true,
+        .NORESERVE = true,
+        .FIXED_NOREPLACE = address != 0,
+    }, -1, 0);
+}
+
+/// Zeroed private memory over a range that the caller has reserved.
+pub fn commitAnonymous(address: usize, len: usize) MapError!void {
+    _ = try map(address, len, .{ .READ = true, .WRITE = true }, .{
+        .TYPE = .PRIVATE,
+        .ANONYMOUS = true,
+        .NORESERVE = true,
+        .FIXED = true,
+    }, -1, 0);
+}
+
+/// The file's pages at `offset` laid privately over a range that the caller has reserved.
+pub fn mapFilePrivate(address: usize, len: usize, fd: i32, offset: u64) MapError!void {
+    _ = try map(address, len, .{ .READ = true, .WRITE = true }, .{
+        .TYPE = .PRIVATE,
+        .NORESERVE = true,
+        .FIXED = true,
+    }, fd, offset);
+}
+
+/// Process memory of its own: zeroed, lazily touched, page-aligned.
+pub fn allocatePages(len: usize) MapError![]align(page_size) u8 {
+    const address = try map(0, len, .{ .READ = true, .WRITE = true }, .{
+        .TYPE = .PRIVATE,
+        .ANONYMOUS = true,
+        .NORESERVE = true,
+    }, -1, 0);
+    return @as([*]align(page_size) u8, @ptrFromInt(address))[0..len];
+}
+
+pub fn freePages(pages: []align(page_size) u8) void {
+    unmap(@intFromPtr(pages.ptr), pages.len);
+}
+
+pub fn unmap(address: usize, len: usize) void {
+    _ = linux.munmap(@ptrFromInt(address), len);
+}
+
+fn map(address: usize, len: usize, prot: linux.PROT, flags: linux.MAP, fd: i32, offset: u64) MapError!usize {
+    const result = linux.mmap(@ptrFromInt(address), len, prot, flags, fd, @intCast(offset));
+    switch (linux.errno(result)) {
+        .SUCCESS => {},
+        .EXIST => return error.Taken,
+        .NOMEM, .AGAIN => return error.NoMemory,
+        else => return error.Refused,
+    }
+    // Kernels before 4.17 take FIXED_NOREPLACE for a hint.
+    if (flags.FIXED_NOREPLACE and result != address) {
+        unmap(result, len);
+        return error.Taken;
+    }
+    return result;
+}
+
+/// Moves a mapping, contents and all, over `new_address` in one step.
+pub fn moveMapping(old_address: usize, len: usize, new_address: usize) ?u32 {
+    return failed(linux.mremap(@ptrFromInt(old_address), len, len, .{
+        .MAYMOVE = true,
+        .FIXED = true,
+    }, @ptrFromInt(new_address)));
+}
+
+pub fn advise(address: usize, len: usize, advice: u32) ?u32 {
+    return failed(linux.madvise(@ptrFromInt(address), len, advice));
+}
+
+// ------------------------------------------------------------------ other threads
+
+/// Announces to the kernel that this process uses `membarrier`; false where it is missing.
+pub fn membarrierRegister() bool {
+    const register_private_expedited = 1 << 4;
+    return failed(linux.syscall3(.membarrier, register_private_expedited, 0, 0)) == null;
+}
+
+/// After it every running thread of this process has executed a full memory barrier.
+pub fn membarrier() void {
+    const private_expedited = 1 << 3;
+    _ = linux.syscall3(.membarrier, private_expedited, 0, 0);
+}
+
+const PthreadCreate = *const fn (*usize, ?*const anyopaque, *const fn (?*anyopaque) callconv(.c) ?*anyopaque, ?*anyopaque) callconv(.c) c_int;
+const PthreadJoin = *const fn (usize, ?*?*anyopaque) callconv(.c) c_int;
+const PthreadKeyCreate = *const fn (*c_uint, ?*const fn (?*anyopaque) callconv(.c) void) callconv(.c) c_int;
+const PthreadSetSpecific = *const fn (c_uint, ?*const anyopaque) callconv(.c) c_int;
+const PthreadAtfork = *const fn (?*const fn () callconv(.c) void, ?*const fn () callconv(.c) void, ?*const fn () callconv(.c) void) callconv(.c) c_int;
+
+fn host(comptime T: type, comptime name: []const u8) ?T {
+    if (builtin.link_libc) return @extern(T, .{ .name = name });
+    return @extern(?T, .{ .name = name, .linkage = .weak });
+}
+
+/// A thread of the host's. `error.Unsupported` where the process has no pthreads (static programs).
+pub const Thread = struct {
+    id: usize,
+
+    pub fn spawn(entry: *const fn (?*anyopaque) callconv(.c) ?*anyopaque, context: ?*anyopaque) error{ Unsupported, Refused }!Thread {
+        const create = host(PthreadCreate, "pthread_create") orelse return error.Unsupported;
+        var thread: Thread = .{ .id = 0 };
+        if (create(&thread.id, null, entry, context) != 0) return error.Refused;
+        return thread;
+    }
+
+    pub fn join(self: Thread) void {
+        const wait = host(PthreadJoin, "pthread_join") orelse unreachable;
+        _ = wait(self.id, null);
+    }
+};
+
+/// A hook that runs when a thread that called `arm` ends.
+pub const ThreadExit = struct {
+    key: c_uint = 0,
+    available: bool = false,
+
+    pub fn init(hook: *const fn (?*anyopaque) callconv(.c) void) ThreadExit {
+        const create = host(PthreadKeyCreate, "pthread_key_create") orelse return .{};
+        var self: ThreadExit = .{};
+        self.available = create(&self.key, hook) == 0;
+        return self;
+    }
+
+    /// The hook gets `value`, which must not be null.
+    pub fn arm(self: ThreadExit, value: *anyopaque) void {
+        if (!self.available) return;
+        const set = host(PthreadSetSpecific, "pthread_setspecific") orelse return;
+        _ = set(self.key, value);
+    }
+};
+
+/// Runs `child` in each forked child before fork() returns there; false where the host has no atfork.
+pub fn onFork(child: *const fn () callconv(.c) void) bool {
+    const atfork = host(PthreadAtfork, "pthread_atfork") orelse return false;
+    return atfork(null, null, child) == 0;
+}
+
+test "reserve takes exactly the address asked for, and refuses a taken one" {
+    const at = 0x4100_0000_0000;
+    try std.testing.expectEqual(@as(usize, at), try reserve(at, page_size));
+    defer unmap(at, page_size);
+    try std.testing.expectError(error.Taken, reserve(at, page_size));
+    try commitAnonymous(at, page_size);
+    const page: *[page_size]u8 = @ptrFromInt(at);
+    page[0] = 1;
+    try std.testing.expectEqual(@as(u8, 0), page[1]);
+}
+
+test "threads of the host run and are joined" {
+    const Entry = struct {
+        fn run(context: ?*anyopaque) callconv(.c) ?*anyopaque {
+            const word: *std.atomic.Value(u32) = @ptrCast(@alignCast(context.?));
+            _ = word.fetchAdd(1, .monotonic);
+            return null;
+        }
+    };
+    var word: std.atomic.Value(u32) = .init(0);
+    const thread = Thread.spawn(Entry.run, &word) catch |err| switch (err) {
+        error.Unsupported => return error.SkipZigTest,
+        else => return err,
+    };
+    thread.join();
+    try std.testing.expectEqual(@as(u32, 1), word.load(.monotonic));
+}
