@@ -1,0 +1,44 @@
+/**
+ * What the rest of the package needs of a runtime. One implementation each in deno.ts and bun.ts.
+ *
+ * @module
+ */
+
+/** A parameter as the machine sees it. */
+export type ParameterType = "f64" | "i32" | "u32" | "usize" | "buffer";
+
+/** A function to bind: what it takes, and which number it returns. */
+export interface Signature {
+  readonly parameters: readonly ParameterType[];
+  readonly result: "f64" | "i32";
+}
+
+/** What a bound function takes for each parameter; `null` is the null pointer. */
+export type Argument = number | Uint8Array | Float64Array | null;
+
+/** A bound native function. */
+export type NativeFunction = (...args: Argument[]) => number;
+
+/** A runtime's foreign function interface. */
+export interface Adapter {
+  /** Which runtime this is. */
+  readonly runtime: "deno" | "bun";
+
+  /** An environment variable; `undefined` where unset, or where reading it would need a permission. */
+  env(name: string): string | undefined;
+
+  /**
+   * Binds functions of the library at `path` (or of that soname), which stays loaded for good.
+   * Throws the runtime's own error.
+   */
+  open<Name extends string>(
+    path: string,
+    table: Readonly<Record<Name, Signature>>,
+  ): Record<Name, NativeFunction>;
+
+  /** Whether an error of `open` or `arrayBuffer` means that the user has not allowed FFI. */
+  isPermissionError(error: unknown): boolean;
+
+  /** A zero-copy buffer over process memory. The caller answers for the range. */
+  arrayBuffer(address: number, bytes: number): ArrayBuffer;
+}

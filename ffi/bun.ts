@@ -1,0 +1,67 @@
+/**
+ * Bun's side of the bridge: the only file that names `bun:ffi`, and not in an import, which other
+ * runtimes would try to resolve.
+ *
+ * @module
+ */
+
+import type { Adapter, NativeFunction, ParameterType, Signature } from "./adapter.ts";
+
+interface BunFfi {
+  dlopen(
+    path: string,
+    table: Record<string, { args: readonly string[]; returns: string }>,
+  ): { symbols: Record<string, NativeFunction> };
+  toArrayBuffer(address: number, offset: number, bytes: number): ArrayBuffer;
+}
+
+interface BunGlobals {
+  process: {
+    env: Record<string, string | undefined>;
+    getBuiltinModule(name: "bun:ffi"): BunFfi;
+  };
+}
+
+const { process } = globalThis as unknown as BunGlobals;
+let ffi: BunFfi | undefined;
+/** A library object that is collected would close the library. */
+const libraries: unknown[] = [];
+
+function bunFfi(): BunFfi {
+  return ffi ??= process.getBuiltinModule("bun:ffi");
+}
+
+/** Bun's foreign function interface. */
+export const bun: Adapter = {
+  runtime: "bun",
+
+  env(name: string): string | undefined {
+    return process.env[name];
+  },
+
+  open<Name extends string>(
+    path: string,
+    table: Readonly<Record<Name, Signature>>,
+  ): Record<Name, NativeFunction> {
+    const definitions: Record<string, { args: string[]; returns: string }> = {};
+    for (const [name, { parameters, result }] of Object.entries<Signature>(table)) {
+      definitions[name] = { args: parameters.map(bunType), returns: result };
+    }
+    const library = bunFfi().dlopen(path, definitions);
+    libraries.push(library);
+    return library.symbols as Record<Name, NativeFunction>;
+  },
+
+  isPermissionError(): boolean {
+    return false;
+  },
+
+  arrayBuffer(address: number, bytes: number): ArrayBuffer {
+    if (bytes === 0) return new ArrayBuffer(0);
+    return bunFfi().toArrayBuffer(address, 0, bytes);
+  },
+};
+
+function bunType(type: ParameterType): string {
+  return type === "buffer" ? "ptr" : type;
+}

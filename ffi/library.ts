@@ -1,0 +1,296 @@
+/**
+ * Finding and loading the native library, once, at first use.
+ *
+ * Order: `PERM_LIBRARY`; the unique soname of the embedded library, by which a Worker or a second
+ * copy of this package finds the copy that its process already has; the embedded library through a
+ * memory file; through a private file that is removed again; in a checkout what `zig build` made.
+ * A library is only taken when its ABI hash is ours.
+ *
+ * @module
+ */
+
+import type { Adapter, NativeFunction, Signature } from "./adapter.ts";
+import { bun } from "./bun.ts";
+import { deno } from "./deno.ts";
+import { embedded } from "./embedded.ts";
+import { PermError } from "./errors.ts";
+import { abiHash, type NativeType, symbols } from "./symbols.ts";
+
+type Parameters<Types extends readonly NativeType[]> = {
+  -readonly [Index in keyof Types]: Types[Index] extends "f64" ? number
+    : Uint8Array | Float64Array | null;
+};
+
+/** Every native function, typed from the generated table. */
+export type Native = {
+  [Name in keyof typeof symbols]: (...args: Parameters<(typeof symbols)[Name]>) => number;
+};
+
+interface SystemModules {
+  process: {
+    platform: string;
+    arch: string;
+    getBuiltinModule(name: "node:zlib"): { gunzipSync(bytes: Uint8Array): Uint8Array };
+  };
+}
+
+const system = globalThis as unknown as SystemModules & { Bun?: unknown; Deno?: unknown };
+
+/** The runtime this process is. */
+export const adapter: Adapter = system.Bun === undefined && system.Deno !== undefined ? deno : bun;
+
+/**
+ * The native functions; empty until {@linkcode load} has run. Whoever holds a heap knows that it
+ * has, so hot paths call through this without asking.
+ */
+export const native: Native = {} as Native;
+
+let loaded = false;
+
+/**
+ * Loads the library unless that has happened.
+ *
+ * @throws {PermError} `PERMISSION` without `--allow-ffi`; `UNSUPPORTED` when no library can be
+ * loaded, listing everything tried, or when it does not fit this package.
+ */
+export function load(): void {
+  if (loaded) return;
+  Object.assign(native, find());
+  loaded = true;
+}
+
+function find(): Native {
+  const wish = adapter.env("PERM_LIBRARY");
+  if (wish) return openOrThrow(wish);
+
+  const attempts = new Attempts();
+  const platform = `${system.process.platform}-${system.process.arch}`;
+  const packed = embedded[platform];
+  const found = packed ? openPacked(packed, attempts) : openBuilt(platform, attempts);
+  if (found) return found;
+  throw new PermError(
+    "UNSUPPORTED",
+    "Cannot load the native library of @perm/heap; set PERM_LIBRARY to the path of one. Tried:\n" +
+      attempts.failures.map((failure) => `  ${failure}`).join("\n"),
+  );
+}
+
+/** Tries one thing after another and remembers why each failed. */
+class Attempts {
+  readonly failures: string[] = [];
+
+  run<Value>(what: string, action: () => Value): Value | undefined {
+    try {
+      return action();
+    } catch (error) {
+      if (error instanceof PermError || adapter.isPermissionError(error)) throw refusal(error);
+      this.failures.push(`${what}: ${reasonOf(error)}`);
+    }
+  }
+}
+
+function openPacked(
+  { soname, gzip }: { soname: string; gzip: string },
+  attempts: Attempts,
+): Native | undefined {
+  const shared = attempts.run(`the library this process has (${soname})`, () => open(soname));
+  if (shared) return shared;
+
+  const libc = attempts.run("the C library, to make a memory file", () => new Libc());
+  if (!libc) return;
+  const present = libc.findMemoryFile(soname);
+  if (present) {
+    const again = attempts.run("the memory file this process has", () => open(present));
+    if (again) return again;
+  }
+  const image = unpack(gzip);
+  const fresh = attempts.run("a memory file", () => open(libc.memoryFile(soname, image)));
+  if (fresh) return fresh;
+
+  for (const directory of privateDirectories()) {
+    const file = new PrivateFile(libc, directory, soname);
+    try {
+      const copy = attempts.run(`a private file in ${directory}`, () => open(file.write(image)));
+      if (copy) return copy;
+    } finally {
+      file.remove();
+    }
+  }
+}
+
+function openBuilt(platform: string, attempts: Attempts): Native | undefined {
+  attempts.failures.push(`the embedded library: there is none for ${platform}`);
+  const url = new URL("../zig/zig-out/lib/libperm_heap.so", import.meta.url);
+  if (url.protocol !== "file:") return;
+  const path = decodeURIComponent(url.pathname);
+  return attempts.run(path, () => open(path));
+}
+
+function openOrThrow(path: string): Native {
+  try {
+    return open(path);
+  } catch (error) {
+    if (error instanceof PermError || adapter.isPermissionError(error)) throw refusal(error);
+    throw new PermError(
+      "UNSUPPORTED",
+      `Cannot load "${path}", which PERM_LIBRARY names: ${
+        reasonOf(error)
+      }; correct it, or unset it`,
+      { path, cause: error },
+    );
+  }
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function refusal(error: unknown): PermError {
+  if (error instanceof PermError) return error;
+  return new PermError(
+    "PERMISSION",
+    "Cannot load the native library of @perm/heap: run Deno with --allow-ffi (for all paths)",
+    { cause: error },
+  );
+}
+
+function open(path: string): Native {
+  // The hash first: a library of another build may lack a symbol that binding all would want.
+  const { ph_abi } = adapter.open(path, { ph_abi: { parameters: [], result: "f64" } });
+  const hash = ph_abi();
+  if (hash !== abiHash) {
+    throw new PermError(
+      "UNSUPPORTED",
+      `Cannot use the native library "${path}": its ABI is ${
+        hash.toString(16)
+      }, this package's is ` +
+        `${abiHash.toString(16)}; unset PERM_LIBRARY, or build again with "deno task build"`,
+      { path },
+    );
+  }
+  const table: Record<string, Signature> = {};
+  for (const [name, parameters] of Object.entries(symbols)) {
+    table[name] = { parameters, result: "f64" };
+  }
+  return adapter.open(path, table) as unknown as Native;
+}
+
+function unpack(gzip: string): Uint8Array {
+  const text = atob(gzip);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return system.process.getBuiltinModule("node:zlib").gunzipSync(bytes);
+}
+
+/** Where a program may usually be loaded from; `/tmp` is mounted noexec on some systems. */
+function privateDirectories(): string[] {
+  const home = adapter.env("HOME");
+  const directories = [
+    adapter.env("XDG_RUNTIME_DIR"),
+    adapter.env("TMPDIR"),
+    "/tmp",
+    "/dev/shm",
+    "/var/tmp",
+    home && `${home}/.cache`,
+  ];
+  return [
+    ...new Set(directories.filter((directory) => directory !== undefined && directory !== "")),
+  ] as string[];
+}
+
+function zeroTerminated(text: string): Uint8Array {
+  return new TextEncoder().encode(text + "\0");
+}
+
+const libcTable = {
+  memfd_create: { parameters: ["buffer", "u32"], result: "i32" },
+  readlink: { parameters: ["buffer", "buffer", "usize"], result: "i32" },
+  mkdtemp: { parameters: ["buffer"], result: "i32" },
+  creat: { parameters: ["buffer", "u32"], result: "i32" },
+  write: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+  close: { parameters: ["i32"], result: "i32" },
+  unlink: { parameters: ["buffer"], result: "i32" },
+  rmdir: { parameters: ["buffer"], result: "i32" },
+} as const satisfies Record<string, Signature>;
+
+/**
+ * The few calls of the host's libc that loading needs. Through FFI, since the runtime's own file
+ * API would want more permissions; musl answers to glibc's name.
+ */
+class Libc {
+  readonly calls: Record<keyof typeof libcTable, NativeFunction> = adapter.open(
+    "libc.so.6",
+    libcTable,
+  );
+
+  /**
+   * A memory file of that name that this process has, as a path. musl does not know a library
+   * loaded by path under its soname, but knows the file again.
+   */
+  findMemoryFile(name: string): string | undefined {
+    const target = new Uint8Array(256);
+    for (let fd = 3; fd < 256; fd++) {
+      const path = `/proc/self/fd/${fd}`;
+      const length = this.calls.readlink(zeroTerminated(path), target, target.length);
+      if (length <= 0) continue;
+      const link = new TextDecoder().decode(target.subarray(0, length));
+      if (link === `/memfd:${name} (deleted)`) return path;
+    }
+  }
+
+  /** The file stays open, so that other threads find it. */
+  memoryFile(name: string, image: Uint8Array): string {
+    const closeOnExec = 1;
+    const fd = this.calls.memfd_create(zeroTerminated(name), closeOnExec);
+    if (fd < 0) throw new Error("memfd_create is not available");
+    this.writeAll(fd, image);
+    return `/proc/self/fd/${fd}`;
+  }
+
+  writeAll(fd: number, bytes: Uint8Array): void {
+    for (let done = 0; done < bytes.length;) {
+      const written = this.calls.write(fd, bytes.subarray(done), bytes.length - done);
+      if (written <= 0) {
+        this.calls.close(fd);
+        throw new Error(`only ${done} of ${bytes.length} bytes could be written`);
+      }
+      done += written;
+    }
+  }
+}
+
+/**
+ * A file in a new directory of mode 0700: nothing that somebody else could have placed is ever
+ * loaded, and nothing is left behind.
+ */
+class PrivateFile {
+  readonly #libc: Libc;
+  readonly #template: Uint8Array;
+  readonly #name: string;
+  #directory = "";
+
+  constructor(libc: Libc, parent: string, name: string) {
+    this.#libc = libc;
+    this.#template = zeroTerminated(`${parent}/perm-heap-XXXXXX`);
+    this.#name = name;
+  }
+
+  write(image: Uint8Array): string {
+    this.#libc.calls.mkdtemp(this.#template);
+    const directory = new TextDecoder().decode(this.#template.subarray(0, -1));
+    if (directory.endsWith("XXXXXX")) throw new Error("no directory can be made there");
+    this.#directory = directory;
+    const path = `${directory}/${this.#name}`;
+    const fd = this.#libc.calls.creat(zeroTerminated(path), 0o700);
+    if (fd < 0) throw new Error("no file can be made there");
+    this.#libc.writeAll(fd, image);
+    this.#libc.calls.close(fd);
+    return path;
+  }
+
+  remove(): void {
+    if (this.#directory === "") return;
+    this.#libc.calls.unlink(zeroTerminated(`${this.#directory}/${this.#name}`));
+    this.#libc.calls.rmdir(zeroTerminated(this.#directory));
+  }
+}

@@ -1,0 +1,177 @@
+/**
+ * The bridge: the only room that knows a runtime, and the only one that knows the ABI.
+ *
+ * From outside, {@linkcode load} comes first; then {@linkcode native} holds the functions of
+ * zig/src/abi.zig, {@linkcode check} turns a negative result into a {@linkcode PermError}, and
+ * {@linkcode pack} and {@linkcode unpack} carry records across.
+ *
+ * Invariant: a buffer that crosses is never empty and never shared, and numbers that cross are
+ * numbers: native code answers for their range, TypeScript for their type.
+ *
+ * @module
+ */
+
+import { codeOf, PermError } from "./errors.ts";
+import { adapter, load, native } from "./library.ts";
+import { records } from "./symbols.ts";
+
+export type { ErrorCode, PermErrorDetail } from "./errors.ts";
+export { PermError } from "./errors.ts";
+export type { Native } from "./library.ts";
+export { load, native } from "./library.ts";
+export { adapter } from "./library.ts";
+
+/** Name of a record that crosses the ABI. */
+export type RecordName = keyof typeof records;
+
+/** A record's fields by name; all are numbers. */
+export type RecordOf<Name extends RecordName> = Record<(typeof records)[Name][number], number>;
+
+/** A buffer for one record of that kind, or for `count` of them. */
+export function recordBuffer(name: RecordName, count = 1): Float64Array<ArrayBuffer> {
+  return new Float64Array(records[name].length * count);
+}
+
+/** Writes a record in ABI order; the type asks for every field, so that none is forgotten. */
+export function pack<Name extends RecordName>(
+  name: Name,
+  values: RecordOf<Name>,
+): Float64Array<ArrayBuffer> {
+  const fields: readonly (typeof records)[Name][number][] = records[name];
+  return Float64Array.from(fields, (field) => values[field]);
+}
+
+/** Reads the `index`-th record of a buffer. */
+export function unpack<Name extends RecordName>(
+  name: Name,
+  buffer: Float64Array,
+  index = 0,
+): RecordOf<Name> {
+  const fields: readonly string[] = records[name];
+  const values: Record<string, number> = {};
+  fields.forEach((field, at) => values[field] = buffer[index * fields.length + at]);
+  return values as RecordOf<Name>;
+}
+
+/** Passes a result on, or throws what its negative stands for. */
+export function check(result: number): number {
+  if (result < 0) throw nativeError(result);
+  return result;
+}
+
+/** The error that a negative result stands for: message, path, address and errno of this thread. */
+export function nativeError(result: number): PermError {
+  const info = recordBuffer("ErrorInfo");
+  const text = new Uint8Array(2048);
+  native.ph_error(info, text);
+  const { code, errno, address, message_len, path_len } = unpack("ErrorInfo", info);
+  // What another thread failed at may have taken our place; the result is always our own.
+  const message = code === -result ? decode(text.subarray(0, message_len)) : "";
+  const path = code === -result ? decode(text.subarray(message_len, message_len + path_len)) : "";
+  return new PermError(codeOf(result), message || `The native library answered ${codeOf(result)}`, {
+    path: path || undefined,
+    address: address || undefined,
+    errno: errno || undefined,
+  });
+}
+
+/** Reads text that native code wrote. */
+export function decode(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
+}
+
+const encoder = new TextEncoder();
+
+/**
+ * Text as bytes for native code.
+ *
+ * @throws {PermError} `INVALID_ARGUMENT` for what is not a string, holds a zero byte or half a
+ * surrogate pair (two such texts could become the same bytes), or is empty.
+ */
+export function encode(text: string, what: string): Uint8Array<ArrayBuffer> {
+  if (typeof text !== "string" || text === "") {
+    throw new PermError(
+      "INVALID_ARGUMENT",
+      `Cannot take ${describe(text)} as ${what}: give a string that is not empty`,
+    );
+  }
+  if (text.includes("\0") || !text.isWellFormed()) {
+    throw new PermError(
+      "INVALID_ARGUMENT",
+      `Cannot take ${describe(text)} as ${what}: it holds a zero byte or half a character`,
+    );
+  }
+  return encoder.encode(text);
+}
+
+/** A value as an error message shows it: short, and never throwing. */
+export function describe(value: unknown): string {
+  switch (typeof value) {
+    case "string":
+      return JSON.stringify(value.length > 80 ? value.slice(0, 80) + "…" : value);
+    case "bigint":
+      return `${value}n`;
+    case "object":
+      if (value === null) return "null";
+      if (Array.isArray(value)) return "an array";
+      return `an object (${Object.prototype.toString.call(value).slice(8, -1)})`;
+    case "function":
+      return "a function";
+    default:
+      return String(value);
+  }
+}
+
+/** A zero-copy buffer over `bytes` bytes at `address`. The caller has checked the range. */
+export function arrayBuffer(address: number, bytes: number): ArrayBuffer {
+  return adapter.arrayBuffer(address, bytes);
+}
+
+/**
+ * Reads a small file, such as a kernel setting, whole. Through the library, since Deno's own file
+ * API would want `--allow-all` for /proc/sys.
+ *
+ * @throws {PermError} `NOT_FOUND`, `PERMISSION` or `IO`.
+ */
+export function readSmallFile(path: string): Uint8Array<ArrayBuffer> {
+  const name = encode(path, "a path");
+  load();
+  for (let size = 4096;; size *= 4) {
+    const into = new Uint8Array(size);
+    const length = check(native.ph_file_read(terminated(name), into, size));
+    if (length < size) return into.slice(0, length);
+  }
+}
+
+/**
+ * Writes a small file: over what stands there, or with `create` anew and synced.
+ *
+ * @throws {PermError} `NOT_FOUND`, `PERMISSION`, `NO_SPACE` or `IO`.
+ */
+export function writeSmallFile(
+  path: string,
+  bytes: Uint8Array,
+  options: { create?: boolean } = {},
+): void {
+  const name = encode(path, "a path");
+  load();
+  const from = bytes.length === 0 ? null : bytes;
+  check(native.ph_file_write(terminated(name), from, bytes.length, options.create ? 1 : 0));
+}
+
+/**
+ * Removes a small file that {@linkcode writeSmallFile} created.
+ *
+ * @throws {PermError} `NOT_FOUND`, `PERMISSION` or `IO`.
+ */
+export function removeSmallFile(path: string): void {
+  const name = encode(path, "a path");
+  load();
+  check(native.ph_file_write(terminated(name), null, 0, 2));
+}
+
+function terminated(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  const out = new Uint8Array(bytes.length + 1);
+  out.set(bytes);
+  return out;
+}
