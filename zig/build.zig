@@ -12,7 +12,8 @@ pub fn build(b: *std.Build) void {
     const optimize = b.option(std.builtin.OptimizeMode, "optimize", "default ReleaseSafe") orelse .ReleaseSafe;
 
     const library = b.addLibrary(.{
-        .name = "perm_heap",
+        // The zeros are in the soname: `deno task build` puts a hash of the library there.
+        .name = "perm_heap-0000000000000000",
         .linkage = .dynamic,
         .root_module = b.createModule(.{
             .root_source_file = b.path("src/abi.zig"),
@@ -24,7 +25,9 @@ pub fn build(b: *std.Build) void {
             .single_threaded = false,
         }),
     });
-    b.installArtifact(library);
+    b.getInstallStep().dependOn(&b.addInstallArtifact(library, .{
+        .dest_sub_path = "libperm_heap.so",
+    }).step);
 
     const symbols = b.addExecutable(.{
         .name = "symbols",
@@ -45,5 +48,7 @@ pub fn build(b: *std.Build) void {
         }),
         .filters = b.option([]const []const u8, "filter", "Run only tests whose name contains this") orelse &.{},
     });
-    b.step("test", "Run the tests beside the code").dependOn(&b.addRunArtifact(tests).step);
+    const run_tests = b.addRunArtifact(tests);
+    run_tests.has_side_effects = true; // they touch files: a pass is never taken from the cache
+    b.step("test", "Run the tests beside the code").dependOn(&run_tests.step);
 }

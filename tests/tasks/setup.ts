@@ -19,7 +19,7 @@ const zig = `${root}node_modules/.bin/zig`;
 const stampFile = `${root}node_modules/.perm-setup`;
 
 const wanted = createHash("sha256")
-  .update(readFileSync(`${root}package.json`))
+  .update(JSON.stringify(JSON.parse(readFileSync(`${root}package.json`, "utf8")).devDependencies))
   .update(readFileSync(`${root}package-lock.json`))
   .digest("hex");
 

@@ -1,0 +1,90 @@
+/**
+ * Builds the native library and writes what is generated from it: `ffi/symbols.ts`, the table of
+ * its functions, and `ffi/embedded.ts`, the library itself in a module. `--check` writes nothing
+ * and fails when a committed file is not what the sources give.
+ *
+ * Invariant: the same sources and tools give the same bytes, on any machine and in any folder. The
+ * library's soname holds a hash of all its other bytes, so that no two libraries share one.
+ *
+ * @module
+ */
+import { Buffer } from "node:buffer";
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { gunzipSync, gzipSync } from "node:zlib";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const isCheck = process.argv.includes("--check");
+
+/** What build.zig calls the library; the zeros give way to the hash. */
+const placeholder = "libperm_heap-0000000000000000.so";
+
+const symbols = zigBuild("install", "symbols");
+const library = named(readFileSync(`${root}zig/zig-out/lib/libperm_heap.so`));
+
+const stale = [
+  update("ffi/symbols.ts", symbols.toString(), (text) => text),
+  // Compared unpacked: another version of zlib may pack the same bytes in another way.
+  update("ffi/embedded.ts", embeddedModule(library), unpacked),
+].filter((path) => path !== undefined);
+
+if (isCheck && stale.length > 0) {
+  console.error(`${stale.join(", ")}: not what the sources give; run \`deno task build\``);
+  process.exit(1);
+}
+
+function zigBuild(...steps: string[]): Uint8Array {
+  const { status, stdout, error } = spawnSync(`${root}node_modules/.bin/zig`, ["build", ...steps], {
+    cwd: `${root}zig`,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  if (status !== 0) {
+    console.error(`Cannot build the native library: ${error?.message ?? `zig exited ${status}`}`);
+    process.exit(2);
+  }
+  return stdout;
+}
+
+/** The library under the soname that is its own. */
+function named(bytes: Uint8Array): { soname: string; bytes: Uint8Array } {
+  const text = Buffer.from(bytes);
+  const at = text.indexOf(placeholder);
+  if (at < 0 || text.indexOf(placeholder, at + 1) >= 0) {
+    console.error(`Cannot name the native library: ${placeholder} must stand in it once`);
+    process.exit(2);
+  }
+  const hash = createHash("sha256").update(bytes).digest("hex").slice(0, 16);
+  const soname = placeholder.replace("0000000000000000", hash);
+  text.write(soname, at, "latin1");
+  return { soname, bytes: text };
+}
+
+function embeddedModule({ soname, bytes }: { soname: string; bytes: Uint8Array }): string {
+  return `// Generated from zig/ by \`deno task build\`. Do not edit.
+
+/** A platform's library: its unique soname, and the file as gzip in base64. */
+export const embedded: Readonly<Record<string, { soname: string; gzip: string }>> = {
+  "linux-x64": {
+    soname: "${soname}",
+    gzip: "${gzipSync(bytes, { level: 9 }).toString("base64")}",
+  },
+};
+`;
+}
+
+function unpacked(module: string): string {
+  return module.replace(/gzip: "([^"]+)"/g, (_, packed: string) => {
+    return gunzipSync(Buffer.from(packed, "base64")).toString("base64");
+  });
+}
+
+/** Writes the file unless it says the same already; returns its path when it did not. */
+function update(path: string, text: string, meaning: (text: string) => string): string | undefined {
+  const old = existsSync(root + path) ? readFileSync(root + path, "utf8") : "";
+  if (meaning(old) === meaning(text)) return undefined;
+  if (!isCheck) writeFileSync(root + path, text);
+  return path;
+}
