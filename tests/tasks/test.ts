@@ -1,0 +1,158 @@
+/**
+ * Runs all tests: Zig's beside the code, and the TypeScript suite under Deno and under Bun. The
+ * last line is `N passed, N failed`, summed over the three.
+ *
+ * Invariant: what cannot be counted has failed. A runner that crashes, that exits with an error
+ * its counts do not show, or that executes no test adds a failure.
+ *
+ *     deno task test [--only zig,deno,bun] [--filter TEXT] [FILE…]
+ *
+ * @module
+ */
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+interface Counts {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+interface Runner {
+  command: string[];
+  directory: string;
+  /** Reads the runner's own closing lines; undefined when they are not there. */
+  count(output: string): Counts | undefined;
+}
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { only: { type: "string" }, filter: { type: "string" } },
+});
+
+const files = positionals.length > 0 ? positionals : ["./tests/"];
+const runners: Record<string, Runner> = {
+  zig: {
+    command: [
+      `${root}node_modules/.bin/zig`,
+      ...["build", "test", "--summary", "all"],
+      ...(options.filter ? [`-Dfilter=${options.filter}`] : []),
+    ],
+    directory: `${root}zig`,
+    count: countZig,
+  },
+  deno: {
+    // Types are `deno task check`'s business, except in the examples of the documentation.
+    command: [
+      process.execPath,
+      ...["test", "-A", "--no-check"],
+      ...(options.filter ? ["--filter", options.filter] : []),
+      ...files,
+    ],
+    directory: root,
+    count: countDeno,
+  },
+  bun: {
+    command: [
+      `${root}node_modules/.bin/bun`,
+      ...["test", "--timeout", "300000"],
+      ...(options.filter ? ["--test-name-pattern", escapeRegExp(options.filter)] : []),
+      ...files,
+    ],
+    directory: root,
+    count: countBun,
+  },
+};
+
+const chosen = options.only?.split(",") ?? Object.keys(runners);
+const unknown = chosen.filter((name) => runners[name] === undefined);
+if (unknown.length > 0) {
+  console.error(`Cannot run tests of ${unknown.join(", ")}: choose from zig, deno, bun`);
+  process.exit(2);
+}
+const missing = positionals.filter((file) => !existsSync(file));
+if (missing.length > 0) {
+  console.error(`Cannot run ${missing.join(", ")}: no such file or folder`);
+  process.exit(2);
+}
+
+const total: Counts = { passed: 0, failed: 0, skipped: 0 };
+const summary: string[] = [];
+for (const name of chosen) {
+  const start = performance.now();
+  console.log(`\n== ${name}`);
+  const counts = await run(runners[name]);
+  const seconds = ((performance.now() - start) / 1000).toFixed(1);
+  const { passed, failed, skipped } = counts;
+  summary.push(
+    `${name.padEnd(5)} ${passed} passed, ${failed} failed, ${skipped} skipped (${seconds} s)`,
+  );
+  total.passed += passed;
+  total.failed += failed;
+}
+console.log(`\n${summary.join("\n")}\n`);
+console.log(`${total.passed} passed, ${total.failed} failed`);
+process.exitCode = total.failed > 0 ? 1 : 0;
+
+async function run({ command: [program, ...args], directory, count }: Runner): Promise<Counts> {
+  const child = spawn(program, args, {
+    cwd: directory,
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, NO_COLOR: "1", FORCE_COLOR: undefined },
+  });
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding("utf8");
+    stream.on("data", (text: string) => {
+      output += text;
+      process.stdout.write(text);
+    });
+  }
+  const end = await new Promise<string>((resolve) => {
+    child.on("error", (error) => resolve(error.message));
+    child.on("close", (code, signal) => resolve(code === 0 ? "" : `exit ${code ?? signal}`));
+  });
+
+  const counts = count(output) ?? { passed: 0, failed: 0, skipped: 0 };
+  if (counts.failed > 0) return counts;
+  const why = end || (counts.passed === 0 ? "no test was executed" : "");
+  if (why === "") return counts;
+  console.log(`${program} failed as a whole: ${why}`);
+  return { ...counts, failed: 1 };
+}
+
+/** `Build Summary: 3/3 steps succeeded; 8/10 tests passed (1 skipped, 1 crashed)` */
+function countZig(output: string): Counts | undefined {
+  const found = output.match(/; (\d+)\/(\d+) tests passed(?: \(([^)]*)\))?/);
+  if (!found) return undefined;
+  const [passed, all] = [Number(found[1]), Number(found[2])];
+  const skipped = Number(found[3]?.match(/(\d+) skipped/)?.[1] ?? 0);
+  return { passed, failed: all - passed - skipped, skipped };
+}
+
+/** `ok | 8 passed | 0 failed | 1 ignored (12ms)` */
+function countDeno(output: string): Counts | undefined {
+  const line = output.match(/^(?:ok|FAILED) \| .*$/gm)?.at(-1);
+  if (line === undefined) return undefined;
+  const of = (word: string) => Number(line.match(`(\\d+) ${word}`)?.[1] ?? 0);
+  return { passed: of("passed"), failed: of("failed"), skipped: of("ignored") };
+}
+
+/** ` 8 pass`, ` 0 fail`, ` 1 skip`, a line each */
+function countBun(output: string): Counts | undefined {
+  const of = (word: string) => {
+    const lines = [...output.matchAll(new RegExp(`^ *(\\d+) ${word}$`, "gm"))];
+    return lines.length === 0 ? undefined : Number(lines.at(-1)![1]);
+  };
+  const passed = of("pass");
+  if (passed === undefined) return undefined;
+  return { passed, failed: of("fail") ?? 0, skipped: (of("skip") ?? 0) + (of("todo") ?? 0) };
+}
+
+function escapeRegExp(text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+}
