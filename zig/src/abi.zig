@@ -8,6 +8,12 @@
 const std = @import("std");
 const errors = @import("errors.zig");
 const os = @import("os/os.zig");
+const file = @import("os/file.zig");
+const heap_room = @import("heap/heap.zig");
+const blocks = @import("heap/blocks.zig");
+const perm_block = @import("heap/perm_block.zig");
+
+const Heap = heap_room.Heap;
 
 const Error = errors.Error;
 const fail = errors.fail;
@@ -130,8 +136,8 @@ pub const records = struct {
 /// JavaScript memory, valid during the call only. Null when an empty buffer was passed.
 pub const Buffer = ?[*]u8;
 
-/// A generation-stamped reference to a heap of this process: its control page's address, the low
-/// 12 bits its generation. What is not such a reference is CLOSED, whatever it is.
+/// A generation-stamped reference to a heap of this process: its place in the table of heaps, and
+/// how many heaps that place has had. What is not such a reference is CLOSED, whatever it is.
 pub const HeapHandle = f64;
 
 /// Which image of a heap: 0 map file, 1 backup file.
@@ -141,201 +147,498 @@ pub const functions = struct {
     // ---- errors and files
     /// The calling thread's last error. Fills ErrorInfo and `text` (2048 bytes).
     pub fn ph_error(info: Buffer, text: Buffer) callconv(.c) f64 {
-        const record = errors.last() orelse return 0;
-        const out: *align(1) records.ErrorInfo = @ptrCast(info.?);
+        const last = errors.last() orelse return 0;
+        const out = record(records.ErrorInfo, info) catch return 0;
+        const into = text orelse return 0;
         out.* = .{
-            .code = @floatFromInt(@intFromEnum(record.code)),
-            .errno = @floatFromInt(record.errno),
-            .address = @floatFromInt(record.address),
-            .message_len = @floatFromInt(record.message_len),
-            .path_len = @floatFromInt(record.path_len),
+            .code = number(@intFromEnum(last.code)),
+            .errno = number(last.errno),
+            .address = number(last.address),
+            .message_len = number(last.message_len),
+            .path_len = number(last.path_len),
         };
-        @memcpy(text.?[0..record.message_len], record.message[0..record.message_len]);
-        @memcpy(text.?[record.message_len..][0..record.path_len], record.path[0..record.path_len]);
+        @memcpy(into[0..last.message_len], last.message[0..last.message_len]);
+        @memcpy(into[last.message_len..][0..last.path_len], last.path[0..last.path_len]);
         return 1;
     }
 
     /// Reads a small file (a kernel setting) whole: bytes read. `path` ends with a zero byte.
     pub fn ph_file_read(path: Buffer, into: Buffer, len: f64) callconv(.c) f64 {
-        return todo(.{ path, into, len });
+        return result(fileRead(path, into, len));
     }
 
-    /// Writes a small file: with `create` 1 anew and synced, with 0 over what exists.
+    /// Writes a small file: with `create` 1 anew and synced, with 2 the same file is removed
+    /// instead, with 0 over what exists.
     pub fn ph_file_write(path: Buffer, from: Buffer, len: f64, create: f64) callconv(.c) f64 {
-        return todo(.{ path, from, len, create });
+        return result(fileWrite(path, from, len, create));
     }
 
     // ---- heaps
     /// PERM's mopen. `args`: OpenArgs. `text`: the map file's path. Returns a heap handle.
     pub fn ph_mopen(args: Buffer, text: Buffer) callconv(.c) f64 {
-        return todo(.{ args, text });
+        return result(open(args, text, false));
     }
 
     /// Heap.open: resumes from whichever image holds the newest intact commit, else makes a new heap.
     pub fn ph_open(args: Buffer, text: Buffer) callconv(.c) f64 {
-        return todo(.{ args, text });
+        return result(open(args, text, true));
     }
 
     /// Closes without committing; BUSY while another living thread is attached.
-    pub fn ph_close(heap: HeapHandle) callconv(.c) f64 {
-        return todo(.{heap});
+    pub fn ph_close(handle: HeapHandle) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        return result(heap.close());
     }
 
     /// The heap of this process that `text` (of `len` bytes, from `ph_handle_text`) names; attaches
     /// the calling thread until `ph_detach` or its end. Returns a heap handle.
     pub fn ph_attach(text: Buffer, len: f64) callconv(.c) f64 {
-        return todo(.{ text, len });
+        return result(attach(text, len));
     }
 
-    pub fn ph_detach(heap: HeapHandle) callconv(.c) f64 {
-        return todo(.{heap});
+    pub fn ph_detach(handle: HeapHandle) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        heap.detach();
+        return 0;
     }
 
     /// Writes the heap's handle as text (64 bytes at most): its length.
-    pub fn ph_handle_text(heap: HeapHandle, text: Buffer) callconv(.c) f64 {
-        return todo(.{ heap, text });
+    pub fn ph_handle_text(handle: HeapHandle, text: Buffer) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        const out = text orelse return missingBuffer("text");
+        return number(heap.handleText(out[0..64]).len);
     }
 
     /// Fills HeapInfo.
-    pub fn ph_info(heap: HeapHandle, out: Buffer) callconv(.c) f64 {
-        return todo(.{ heap, out });
+    pub fn ph_info(handle: HeapHandle, out: Buffer) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        const into = record(records.HeapInfo, out) catch |err| return codeOf(err);
+        into.* = heap.info();
+        return 0;
     }
 
     /// Fills Stats; walks the metadata.
-    pub fn ph_stats(heap: HeapHandle, out: Buffer) callconv(.c) f64 {
-        return todo(.{ heap, out });
+    pub fn ph_stats(handle: HeapHandle, out: Buffer) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        const into = record(records.Stats, out) catch |err| return codeOf(err);
+        into.* = heap.stats() catch |err| return codeOf(err);
+        return 0;
     }
 
     /// Walks and verifies all metadata: 0, or CORRUPT with what is wrong.
-    pub fn ph_check(heap: HeapHandle) callconv(.c) f64 {
-        return todo(.{heap});
+    pub fn ph_check(handle: HeapHandle) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        return result(heap.check());
     }
 
-    pub fn ph_grow(heap: HeapHandle, size: f64) callconv(.c) f64 {
-        return todo(.{ heap, size });
+    pub fn ph_grow(handle: HeapHandle, size: f64) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        return result(heap.grow(whole(size) orelse return refuse("grow the heap to", size)));
     }
 
     // ---- memory: pointers are addresses; 0 is null
-    pub fn ph_malloc(heap: HeapHandle, size: f64) callconv(.c) f64 {
-        return todo(.{ heap, size });
+    pub fn ph_malloc(handle: HeapHandle, size: f64) callconv(.c) f64 {
+        const heap = writable(handle) catch |err| return codeOf(err);
+        const bytes = whole(size) orelse return refuse("allocate", size);
+        return number(heap.alloc.malloc(bytes) catch |err| return codeOf(err));
     }
 
-    pub fn ph_calloc(heap: HeapHandle, count: f64, size: f64) callconv(.c) f64 {
-        return todo(.{ heap, count, size });
+    pub fn ph_calloc(handle: HeapHandle, count: f64, size: f64) callconv(.c) f64 {
+        const heap = writable(handle) catch |err| return codeOf(err);
+        const n = whole(count) orelse return refuse("allocate a count of", count);
+        const bytes = whole(size) orelse return refuse("allocate", size);
+        return number(heap.alloc.calloc(n, bytes) catch |err| return codeOf(err));
     }
 
-    pub fn ph_realloc(heap: HeapHandle, pointer: f64, size: f64) callconv(.c) f64 {
-        return todo(.{ heap, pointer, size });
+    pub fn ph_realloc(handle: HeapHandle, pointer: f64, size: f64) callconv(.c) f64 {
+        const heap = writable(handle) catch |err| return codeOf(err);
+        const address = whole(pointer) orelse return badPointer(pointer);
+        const bytes = whole(size) orelse return refuse("allocate", size);
+        return number(heap.alloc.realloc(address, bytes) catch |err| return codeOf(err));
     }
 
-    pub fn ph_free(heap: HeapHandle, pointer: f64) callconv(.c) f64 {
-        return todo(.{ heap, pointer });
+    pub fn ph_free(handle: HeapHandle, pointer: f64) callconv(.c) f64 {
+        const heap = writable(handle) catch |err| return codeOf(err);
+        const address = whole(pointer) orelse return badPointer(pointer);
+        heap.alloc.free(address) catch |err| return codeOf(err);
+        return 0;
     }
 
-    pub fn ph_aligned_alloc(heap: HeapHandle, alignment: f64, size: f64) callconv(.c) f64 {
-        return todo(.{ heap, alignment, size });
+    pub fn ph_aligned_alloc(handle: HeapHandle, alignment: f64, size: f64) callconv(.c) f64 {
+        const heap = writable(handle) catch |err| return codeOf(err);
+        const to = whole(alignment) orelse return refuse("align to", alignment);
+        const bytes = whole(size) orelse return refuse("allocate", size);
+        return number(heap.alloc.alignedAlloc(to, bytes) catch |err| return codeOf(err));
     }
 
-    pub fn ph_usable_size(heap: HeapHandle, pointer: f64) callconv(.c) f64 {
-        return todo(.{ heap, pointer });
+    pub fn ph_usable_size(handle: HeapHandle, pointer: f64) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        const address = whole(pointer) orelse return badPointer(pointer);
+        return number(heap.alloc.usableSize(address) catch |err| return codeOf(err));
     }
 
     /// `count` blocks of `size` bytes, addresses as f64 into `out`; all or none.
-    pub fn ph_malloc_many(heap: HeapHandle, size: f64, count: f64, out: Buffer) callconv(.c) f64 {
-        return todo(.{ heap, size, count, out });
+    pub fn ph_malloc_many(handle: HeapHandle, size: f64, count: f64, out: Buffer) callconv(.c) f64 {
+        const heap = writable(handle) catch |err| return codeOf(err);
+        const bytes = whole(size) orelse return refuse("allocate", size);
+        const n = whole(count) orelse return refuse("allocate a count of", count);
+        if (n == 0) return 0;
+        const into: [*]f64 = @ptrCast(@alignCast(out orelse return missingBuffer("out")));
+        heap.alloc.mallocMany(bytes, into[0..n]) catch |err| return codeOf(err);
+        return 0;
     }
 
     /// Frees the `count` addresses (f64) in `pointers`; on a bad one stops there: those before it
     /// are freed, and the error's address names it.
-    pub fn ph_free_many(heap: HeapHandle, pointers: Buffer, count: f64) callconv(.c) f64 {
-        return todo(.{ heap, pointers, count });
+    pub fn ph_free_many(handle: HeapHandle, pointers: Buffer, count: f64) callconv(.c) f64 {
+        const heap = writable(handle) catch |err| return codeOf(err);
+        const n = whole(count) orelse return refuse("free a count of", count);
+        if (n == 0) return 0;
+        const from: [*]const f64 = @ptrCast(@alignCast(pointers orelse return missingBuffer("pointers")));
+        heap.alloc.freeMany(from[0..n]) catch |err| return codeOf(err);
+        return 0;
     }
 
     /// 0 when `[address, address + len)` is heap memory that may be viewed, else BAD_POINTER.
-    pub fn ph_range(heap: HeapHandle, address: f64, len: f64) callconv(.c) f64 {
-        return todo(.{ heap, address, len });
+    pub fn ph_range(handle: HeapHandle, address: f64, len: f64) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        const from = whole(address) orelse return badPointer(address);
+        const bytes = whole(len) orelse return refuse("view", len);
+        return result(heap.expectRange(from, bytes));
     }
 
-    pub fn ph_root(heap: HeapHandle) callconv(.c) f64 {
-        return todo(.{heap});
+    pub fn ph_root(handle: HeapHandle) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        return number(heap.header().root);
     }
 
-    pub fn ph_root_set(heap: HeapHandle, pointer: f64) callconv(.c) f64 {
-        return todo(.{ heap, pointer });
+    /// Null, or a pointer into the heap's data.
+    pub fn ph_root_set(handle: HeapHandle, pointer: f64) callconv(.c) f64 {
+        const heap = writable(handle) catch |err| return codeOf(err);
+        const address = whole(pointer) orelse return badPointer(pointer);
+        if (address != 0) heap.expectRange(address, 0) catch |err| return codeOf(err);
+        heap.header().root = address;
+        return 0;
     }
 
     // ---- blocks
-    /// Registers a persistent global by name. `address` is the block's own when it is library or C
-    /// memory (native code copies it at each commit), 0 when it is a JavaScript buffer (the caller
-    /// copies with `ph_block_store`, from the thread that registered it). Fills BlockInfo; a native
-    /// block that the heap held is filled at once.
-    pub fn ph_perm(heap: HeapHandle, name: Buffer, name_len: f64, size: f64, layout: f64, address: f64, out: Buffer) callconv(.c) f64 {
-        return todo(.{ heap, name, name_len, size, layout, address, out });
+    /// Registers a persistent global by name. `address` lies in the PERM block (native code copies
+    /// it at each commit), or is 0 for a JavaScript buffer (the caller copies with
+    /// `ph_block_store`, from the thread that registered it). Fills BlockInfo; a native block that
+    /// the heap held is filled at once.
+    pub fn ph_perm(handle: HeapHandle, name: Buffer, name_len: f64, size: f64, layout: f64, address: f64, out: Buffer) callconv(.c) f64 {
+        return result(perm(handle, name, name_len, size, layout, address, out));
     }
 
     /// Ends a registration and removes the stored block; NOT_FOUND when the heap has none.
-    pub fn ph_unperm(heap: HeapHandle, name: Buffer, name_len: f64) callconv(.c) f64 {
-        return todo(.{ heap, name, name_len });
+    pub fn ph_unperm(handle: HeapHandle, name: Buffer, name_len: f64) callconv(.c) f64 {
+        const heap = writable(handle) catch |err| return codeOf(err);
+        const key = blockName(name, name_len) catch |err| return codeOf(err);
+        return result(heap.unperm(key));
     }
 
     /// Copies a JavaScript buffer into the shadow of block `id`, only where it differs.
-    pub fn ph_block_store(heap: HeapHandle, id: f64, from: Buffer, len: f64) callconv(.c) f64 {
-        return todo(.{ heap, id, from, len });
+    pub fn ph_block_store(handle: HeapHandle, id: f64, from: Buffer, len: f64) callconv(.c) f64 {
+        const heap = writable(handle) catch |err| return codeOf(err);
+        const shadow = shadowOf(heap, id, len) catch |err| return codeOf(err);
+        if (shadow.len == 0) return 0;
+        const bytes = from orelse return missingBuffer("from");
+        blocks.copyWhereDifferent(shadow, bytes[0..shadow.len]);
+        return 0;
     }
 
-    pub fn ph_block_load(heap: HeapHandle, id: f64, into: Buffer, len: f64) callconv(.c) f64 {
-        return todo(.{ heap, id, into, len });
+    pub fn ph_block_load(handle: HeapHandle, id: f64, into: Buffer, len: f64) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        const shadow = shadowOf(heap, id, len) catch |err| return codeOf(err);
+        if (shadow.len == 0) return 0;
+        const bytes = into orelse return missingBuffer("into");
+        @memcpy(bytes[0..shadow.len], shadow);
+        return 0;
     }
 
     /// A named persistent array that lives in the heap. Fills BlockInfo.
-    pub fn ph_global(heap: HeapHandle, name: Buffer, name_len: f64, size: f64, layout: f64, out: Buffer) callconv(.c) f64 {
-        return todo(.{ heap, name, name_len, size, layout, out });
+    pub fn ph_global(handle: HeapHandle, name: Buffer, name_len: f64, size: f64, layout: f64, out: Buffer) callconv(.c) f64 {
+        return result(global(handle, name, name_len, size, layout, out));
     }
 
     /// The PERM block's memory: `size` more bytes, zeroed, 16-aligned, of library memory that stays
     /// for the life of the process. Returns its address; with 0 the address of the block's start.
     pub fn ph_static(size: f64) callconv(.c) f64 {
-        return todo(.{size});
+        const bytes = whole(size) orelse return refuse("declare PERM data of", size);
+        return number(perm_block.allocate(bytes) catch |err| return codeOf(err));
     }
 
     // ---- images and commits
     /// PERM's bopen on a heap. `args`: OpenArgs (mode, keep, log_limit, verify, recover, replace).
-    pub fn ph_bopen(heap: HeapHandle, args: Buffer, text: Buffer) callconv(.c) f64 {
-        return todo(.{ heap, args, text });
+    pub fn ph_bopen(handle: HeapHandle, args: Buffer, text: Buffer) callconv(.c) f64 {
+        return result(bopen(handle, args, text));
     }
 
-    pub fn ph_bclose(heap: HeapHandle) callconv(.c) f64 {
-        return todo(.{heap});
+    pub fn ph_bclose(handle: HeapHandle) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        return result(heap.bclose());
     }
 
     /// Commits to the map file (0) or the backup file (1). Fills Report.
-    pub fn ph_commit(heap: HeapHandle, which: Which, out: Buffer) callconv(.c) f64 {
-        return todo(.{ heap, which, out });
+    pub fn ph_commit(handle: HeapHandle, which: Which, out: Buffer) callconv(.c) f64 {
+        return result(commit(handle, which, out));
     }
 
     /// `args`: RestoreArgs. Fills Report. The heap may have moved: read HeapInfo again.
-    pub fn ph_restore(heap: HeapHandle, args: Buffer, out: Buffer) callconv(.c) f64 {
-        return todo(.{ heap, args, out });
+    pub fn ph_restore(handle: HeapHandle, args: Buffer, out: Buffer) callconv(.c) f64 {
+        return result(restore(handle, args, out));
     }
 
     /// Fills ImageInfo and `text` (4096 bytes).
-    pub fn ph_image_info(heap: HeapHandle, which: Which, out: Buffer, text: Buffer) callconv(.c) f64 {
-        return todo(.{ heap, which, out, text });
+    pub fn ph_image_info(handle: HeapHandle, which: Which, out: Buffer, text: Buffer) callconv(.c) f64 {
+        return result(imageInfo(handle, which, out, text));
     }
 
     /// Fills at most `capacity` Epoch records, oldest first: how many there are.
-    pub fn ph_epochs(heap: HeapHandle, which: Which, out: Buffer, capacity: f64) callconv(.c) f64 {
-        return todo(.{ heap, which, out, capacity });
+    pub fn ph_epochs(handle: HeapHandle, which: Which, out: Buffer, capacity: f64) callconv(.c) f64 {
+        return result(epochs(handle, which, out, capacity));
     }
 };
 
-fn todo(arguments: anytype) f64 {
-    _ = arguments;
-    return result(fail(.UNSUPPORTED, .{}, "Not built yet", .{}));
+// ------------------------------------------------------------------ numbers and buffers
+
+/// Largest whole number that an f64 holds exactly, and every one below it.
+const whole_max = 1 << 53;
+
+/// A size, count or address; null for what is none (negative, fractional, NaN, too large).
+inline fn whole(value: f64) ?u64 {
+    @setRuntimeSafety(false);
+    if (!(value >= 0 and value <= whole_max)) return null;
+    const integer: u64 = @intCast(@as(i64, @intFromFloat(value)));
+    return if (@as(f64, @floatFromInt(@as(i64, @intCast(integer)))) == value) integer else null;
 }
 
-fn result(err: Error) f64 {
+inline fn number(value: u64) f64 {
+    @setRuntimeSafety(false);
+    return @floatFromInt(@as(i64, @bitCast(value)));
+}
+
+fn codeOf(err: Error) f64 {
+    @branchHint(.cold);
     return -@as(f64, @floatFromInt(@intFromEnum(errors.codeOf(err))));
+}
+
+/// What a function of this file returns for `Error!void`, `Error!u64` and `Error!f64`.
+fn result(value: anytype) f64 {
+    const payload = value catch |err| return codeOf(err);
+    return switch (@TypeOf(payload)) {
+        void => 0,
+        f64 => payload,
+        else => number(payload),
+    };
+}
+
+fn refuse(what: []const u8, value: f64) f64 {
+    @branchHint(.cold);
+    return codeOf(fail(.INVALID_ARGUMENT, .{}, "Cannot {s} {d}: the number must be whole, not negative and " ++
+        "at most 2^53", .{ what, value }));
+}
+
+fn badPointer(value: f64) f64 {
+    @branchHint(.cold);
+    return codeOf(fail(.BAD_POINTER, .{}, "Cannot use {d} as a pointer: a pointer is a whole number that " ++
+        "this heap gave out", .{value}));
+}
+
+fn missingBuffer(comptime what: []const u8) f64 {
+    @branchHint(.cold);
+    return codeOf(fail(.INVALID_ARGUMENT, .{}, "The buffer `" ++ what ++ "` is empty", .{}));
+}
+
+/// The heap of a handle, or CLOSED: also for numbers that never were a handle.
+inline fn lookup(handle: HeapHandle) Error!*Heap {
+    if (whole(handle)) |bits| if (Heap.find(bits)) |heap| return heap;
+    return closed();
+}
+
+fn closed() Error {
+    @branchHint(.cold);
+    return fail(.CLOSED, .{}, "The heap is closed; open it again", .{});
+}
+
+/// The heap of a handle when it may be changed.
+inline fn writable(handle: HeapHandle) Error!*Heap {
+    const heap = try lookup(handle);
+    if (heap.mode == .r) return heap.readOnly();
+    return heap;
+}
+
+fn record(comptime T: type, buffer: Buffer) Error!*align(8) T {
+    const bytes = buffer orelse return fail(.INVALID_ARGUMENT, .{}, "A record's buffer is empty", .{});
+    return @ptrCast(@alignCast(bytes));
+}
+
+// ------------------------------------------------------------------ what takes more than a line
+
+fn fileRead(path: Buffer, into: Buffer, len: f64) Error!u64 {
+    const name: [*:0]const u8 = @ptrCast(path.?);
+    const bytes = into.?[0..(whole(len) orelse 0)];
+    switch (file.read(name, bytes)) {
+        .bytes => |n| return n,
+        .errno => |errno| return fileFailed("read", name, errno),
+    }
+}
+
+fn fileWrite(path: Buffer, from: Buffer, len: f64, create: f64) Error!u64 {
+    const name: [*:0]const u8 = @ptrCast(path.?);
+    if (create == 2) {
+        if (file.remove(name)) |errno| return fileFailed("remove", name, errno);
+        return 0;
+    }
+    const bytes = if (from) |pointer| pointer[0..(whole(len) orelse 0)] else "";
+    switch (file.write(name, bytes, create == 1)) {
+        .bytes => |n| return n,
+        .errno => |errno| return fileFailed("write", name, errno),
+    }
+}
+
+fn fileFailed(comptime action: []const u8, path: [*:0]const u8, errno: u32) Error {
+    const text = std.mem.span(path);
+    const detail: errors.Detail = .{ .path = text, .errno = errno };
+    const reason = os.errnoText(errno);
+    return switch (@as(os.E, @enumFromInt(errno))) {
+        .NOENT, .NOTDIR => fail(.NOT_FOUND, detail, "Cannot " ++ action ++ " {s}: {s}", .{ text, reason }),
+        .ACCES, .PERM => fail(.PERMISSION, detail, "Cannot " ++ action ++ " {s}: {s}", .{ text, reason }),
+        .ROFS => fail(.READ_ONLY, detail, "Cannot " ++ action ++ " {s}: {s}", .{ text, reason }),
+        .NOSPC, .DQUOT => fail(.NO_SPACE, detail, "Cannot " ++ action ++ " {s}: {s}", .{ text, reason }),
+        .INVAL => fail(.INVALID_ARGUMENT, detail, "Cannot " ++ action ++ " {s}: {s}", .{ text, reason }),
+        else => fail(.IO, detail, "Cannot " ++ action ++ " {s}: {s}", .{ text, reason }),
+    };
+}
+
+/// OpenArgs as the heap wants them; texts are cut out of `text`.
+fn openOptions(args: Buffer, text: Buffer) Error!heap_room.OpenOptions {
+    const in = try record(records.OpenArgs, args);
+    const path_len = whole(in.path_len) orelse 0;
+    const backup_len = whole(in.backup_len) orelse 0;
+    const bytes: []const u8 = if (text) |pointer| pointer[0 .. path_len + backup_len] else "";
+    if (bytes.len < path_len + backup_len) return fail(.INVALID_ARGUMENT, .{}, "The buffer `text` is empty", .{});
+    return .{
+        .path = if (path_len > 0) bytes[0..path_len] else null,
+        .backup = if (backup_len > 0) bytes[path_len..] else null,
+        .mode = if (in.mode == 0) .w else if (in.mode == 1) .rw else .r,
+        .size = try sizeOption("size", in.size),
+        .max_size = try sizeOption("maxSize", in.max_size),
+        .address = try sizeOption("address", in.address),
+        .tracker = if (in.tracker == 0) .auto else if (in.tracker == 1) .uffd else .checksum,
+        .keep = try sizeOption("keep", in.keep),
+        .log_limit = try sizeOption("logLimit", in.log_limit),
+        .shared = in.shared != 0,
+        .verify = in.verify != 0,
+        .recover = in.recover != 0,
+        .replace = in.replace != 0,
+    };
+}
+
+fn sizeOption(comptime name: []const u8, value: f64) Error!u64 {
+    return whole(value) orelse fail(.INVALID_ARGUMENT, .{}, "Cannot open a heap with `" ++ name ++ "` {d}: the " ++
+        "number must be whole, not negative and at most 2^53", .{value});
+}
+
+fn open(args: Buffer, text: Buffer, newest: bool) Error!u64 {
+    const options = try openOptions(args, text);
+    const heap = if (newest) try Heap.openNewest(options) else try Heap.mopen(options);
+    return heap.handle;
+}
+
+fn attach(text: Buffer, len: f64) Error!u64 {
+    const bytes: []const u8 = if (text) |pointer| pointer[0..(whole(len) orelse 0)] else "";
+    const heap = try Heap.attach(bytes);
+    return heap.handle;
+}
+
+fn blockName(name: Buffer, len: f64) Error![]const u8 {
+    const n = whole(len) orelse 0;
+    if (name == null or n == 0 or n > blocks.name_len_max) {
+        return fail(.INVALID_ARGUMENT, .{}, "Cannot use a block name of {d} bytes: a name has 1 to {d}", .{
+            n, blocks.name_len_max,
+        });
+    }
+    return name.?[0..n];
+}
+
+fn perm(handle: HeapHandle, name: Buffer, name_len: f64, size: f64, layout: f64, address: f64, out: Buffer) Error!f64 {
+    const heap = try lookup(handle);
+    const key = try blockName(name, name_len);
+    const into = try record(records.BlockInfo, out);
+    const bytes = whole(size) orelse return refuse("register a block of", size);
+    const target = whole(address) orelse return badPointer(address);
+    if (target != 0 and !perm_block.contains(target, bytes)) {
+        return fail(.INVALID_ARGUMENT, .{ .address = target }, "Cannot register {d} bytes at 0x{x}: only the PERM " ++
+            "block's memory is registered by address; pass a view for anything else", .{ bytes, target });
+    }
+    const block = try heap.perm(key, bytes, whole(layout) orelse 0, target);
+    into.* = .{ .id = number(block.id), .address = number(block.address), .found = if (block.found) 1 else 0 };
+    return 0;
+}
+
+fn global(handle: HeapHandle, name: Buffer, name_len: f64, size: f64, layout: f64, out: Buffer) Error!f64 {
+    const heap = try lookup(handle);
+    const key = try blockName(name, name_len);
+    const into = try record(records.BlockInfo, out);
+    const bytes = whole(size) orelse return refuse("make a global of", size);
+    const block = try heap.global(key, bytes, whole(layout) orelse 0);
+    into.* = .{ .address = number(block.address), .found = if (block.found) 1 else 0 };
+    return 0;
+}
+
+fn shadowOf(heap: *Heap, id: f64, len: f64) Error![]u8 {
+    const shadow = try heap.shadow(whole(id) orelse std.math.maxInt(u64));
+    if (whole(len) == null or whole(len).? != shadow.len) {
+        return fail(.BLOCK_MISMATCH, .{}, "Cannot copy block {d}: {d} bytes given, the block has {d}", .{
+            id, len, shadow.len,
+        });
+    }
+    return shadow;
+}
+
+fn bopen(handle: HeapHandle, args: Buffer, text: Buffer) Error!void {
+    const heap = try lookup(handle);
+    return heap.bopen(try openOptions(args, text));
+}
+
+fn whichOf(which: Which) heap_room.Which {
+    return if (which == 0) .map else .backup;
+}
+
+fn commit(handle: HeapHandle, which: Which, out: Buffer) Error!void {
+    const heap = try lookup(handle);
+    const into = try record(records.Report, out);
+    into.* = try heap.commit(whichOf(which));
+}
+
+fn restore(handle: HeapHandle, args: Buffer, out: Buffer) Error!void {
+    const heap = try lookup(handle);
+    const in = try record(records.RestoreArgs, args);
+    const into = try record(records.Report, out);
+    const epoch: ?u64 = if (in.epoch == -1) null else whole(in.epoch) orelse
+        return fail(.INVALID_ARGUMENT, .{}, "Cannot restore epoch {d}: an epoch is a whole number from 1", .{in.epoch});
+    into.* = try heap.restore(.{
+        .epoch = epoch,
+        .from = if (in.from == 1) .backup else if (in.from == 2) .map else null,
+        .verify = in.verify != 0,
+        .views = in.views != 0,
+    });
+}
+
+fn imageInfo(handle: HeapHandle, which: Which, out: Buffer, text: Buffer) Error!void {
+    const heap = try lookup(handle);
+    const into = try record(records.ImageInfo, out);
+    const bytes = text orelse return fail(.INVALID_ARGUMENT, .{}, "The buffer `text` is empty", .{});
+    into.* = try heap.imageInfo(whichOf(which), bytes[0..4096]);
+}
+
+fn epochs(handle: HeapHandle, which: Which, out: Buffer, capacity: f64) Error!u64 {
+    const heap = try lookup(handle);
+    const count = whole(capacity) orelse 0;
+    const into: []records.Epoch = if (count == 0) &.{} else @as([*]records.Epoch, @ptrCast(@alignCast(out orelse
+        return fail(.INVALID_ARGUMENT, .{}, "The buffer `out` is empty", .{}))))[0..count];
+    return heap.epochs(whichOf(which), into);
 }
 
 /// 52 bits over every name, parameter and field of the ABI.

@@ -16,6 +16,31 @@ pub fn failed(result: usize) ?u32 {
     return if (e == .SUCCESS) null else @intFromEnum(e);
 }
 
+/// What an error number means, for messages.
+pub fn errnoText(errno: u32) []const u8 {
+    return switch (@as(E, @enumFromInt(errno))) {
+        .NOENT => "no such file or directory",
+        .NOTDIR => "a part of the path is no directory",
+        .ISDIR => "it is a directory",
+        .ACCES, .PERM => "permission denied",
+        .ROFS => "the file system is read-only",
+        .NOSPC => "no space left on the file system",
+        .DQUOT => "the disk quota is used up",
+        .INVAL => "invalid argument",
+        .LOOP => "it is a symbolic link, or there are too many of them",
+        .NAMETOOLONG => "the name is too long",
+        .MFILE, .NFILE => "too many open files",
+        .NOMEM => "out of memory",
+        .EXIST => "it exists",
+        .IO => "input/output error",
+        .AGAIN => "it is in use",
+        .NXIO => "it is a device or socket that nobody serves",
+        .FBIG => "the file would be too large",
+        .OPNOTSUPP => "the file system does not support it",
+        else => "the system refused",
+    };
+}
+
 /// Identity of the calling thread: its thread pointer. Unique among living threads, one instruction.
 pub inline fn threadId() usize {
     return switch (builtin.cpu.arch) {
@@ -111,6 +136,16 @@ pub fn reserve(address: usize, len: usize) MapError!usize {
         .NORESERVE = true,
         .FIXED_NOREPLACE = address != 0,
     }, -1, 0);
+}
+
+/// Turns a range of ours back into a reservation, dropping what it held.
+pub fn reserveOver(address: usize, len: usize) void {
+    _ = map(address, len, .{}, .{
+        .TYPE = .PRIVATE,
+        .ANONYMOUS = true,
+        .NORESERVE = true,
+        .FIXED = true,
+    }, -1, 0) catch {};
 }
 
 /// Zeroed private memory over a range that the caller has reserved.

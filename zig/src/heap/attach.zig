@@ -1,0 +1,81 @@
+//! Threads (Workers) that use a heap which another thread opened. A view in such a thread cannot be
+//! detached from outside, so the heap must not go or move while one is attached.
+//!
+//! Invariant: an attachment ends with `detach` or with its thread, whichever comes first.
+
+const std = @import("std");
+const os = @import("../os/os.zig");
+const errors = @import("../errors.zig");
+const fail = errors.fail;
+
+const Attachment = struct { thread: usize = 0, heap: u64 = 0, count: u32 = 0 };
+
+const attachments_max = 1024;
+var table: [attachments_max]Attachment = @splat(.{});
+var table_lock: os.Mutex = .{};
+var hook: os.ThreadExit = .{};
+var hook_made = false;
+
+/// Attaches the calling thread to the heap of that handle, once more when it already is.
+pub fn add(heap: u64) errors.Error!void {
+    table_lock.lock();
+    defer table_lock.unlock();
+    if (!hook_made) {
+        hook = .init(threadEnds);
+        hook_made = true;
+    }
+    const thread = os.threadId();
+    var free: ?*Attachment = null;
+    for (&table) |*entry| {
+        if (entry.count == 0) {
+            if (free == null) free = entry;
+        } else if (entry.thread == thread and entry.heap == heap) {
+            entry.count += 1;
+            return;
+        }
+    }
+    const entry = free orelse return fail(.OUT_OF_MEMORY, .{}, "Cannot attach to the heap: {d} attachments are " ++
+        "the most a process can have; close some", .{attachments_max});
+    entry.* = .{ .thread = thread, .heap = heap, .count = 1 };
+    hook.arm(@ptrCast(&table));
+}
+
+/// Ends one attachment of the calling thread; nothing happens when it has none.
+pub fn remove(heap: u64) void {
+    table_lock.lock();
+    defer table_lock.unlock();
+    const thread = os.threadId();
+    for (&table) |*entry| {
+        if (entry.count > 0 and entry.thread == thread and entry.heap == heap) entry.count -= 1;
+    }
+}
+
+/// Threads attached to the heap, the calling one left out.
+pub fn others(heap: u64) u32 {
+    table_lock.lock();
+    defer table_lock.unlock();
+    const thread = os.threadId();
+    var count: u32 = 0;
+    for (table) |entry| {
+        if (entry.count > 0 and entry.heap == heap and entry.thread != thread) count += 1;
+    }
+    return count;
+}
+
+/// Forgets every attachment of a heap that is closed.
+pub fn removeAll(heap: u64) void {
+    table_lock.lock();
+    defer table_lock.unlock();
+    for (&table) |*entry| {
+        if (entry.heap == heap) entry.* = .{};
+    }
+}
+
+fn threadEnds(_: ?*anyopaque) callconv(.c) void {
+    table_lock.lock();
+    defer table_lock.unlock();
+    const thread = os.threadId();
+    for (&table) |*entry| {
+        if (entry.thread == thread) entry.* = .{};
+    }
+}

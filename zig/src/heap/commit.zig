@@ -1,0 +1,204 @@
+//! Commits and restores: the order in which blocks, allocator, tracker and image take their turns.
+
+const std = @import("std");
+const os = @import("../os/os.zig");
+const errors = @import("../errors.zig");
+const abi = @import("../abi.zig");
+const blocks = @import("blocks.zig");
+const ranges = @import("ranges.zig");
+const opening = @import("open.zig");
+const heap_room = @import("heap.zig");
+const Header = @import("header.zig").Header;
+const image_room = @import("../image/image.zig");
+
+const Error = errors.Error;
+const fail = errors.fail;
+const Heap = heap_room.Heap;
+const Image = image_room.Image;
+const PageRange = image_room.PageRange;
+const number = heap_room.number;
+const gpa = std.heap.page_allocator;
+
+/// Makes the heap as it is now durable in one image: all of it or none of it. Other threads stand
+/// still while pages are copied to the page cache, and run again during the sync.
+pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
+    const start_ns = os.nowNs();
+    try heap.lock();
+    defer heap.mutex.unlock();
+    try heap.expectProcess();
+    if (heap.mode == .r) return heap.readOnly();
+    const im = try heap.image(which);
+    try heap.registry.expectThread(os.threadId());
+
+    var pages: UsedPages = .{};
+    defer pages.deinit();
+    var attempt = try im.begin();
+    defer attempt.end();
+    {
+        heap.alloc.hold();
+        defer heap.alloc.release();
+        try heap.registry.store(heap.memory());
+        try pages.collect(heap);
+        heap.tracker.collect(heap.address, pages.used.items, heap.images());
+        try attempt.prepare(.{
+            .memory = heap.address,
+            .identity = identityOf(heap),
+            .used = pages.used.items,
+            .holes = pages.holes.items,
+            .other = if (which == .map) heap.backup else heap.map,
+            .guard = which == .backup,
+        });
+    }
+    const report = try attempt.finish();
+    if (report.pages > 0) heap.commits += 1;
+    return .{
+        .epoch = number(report.epoch),
+        .pages = number(report.pages),
+        .bytes = number(report.bytes),
+        .duration_ms = millisecondsSince(start_ns),
+        .dropped = 0,
+    };
+}
+
+/// Goes back to an epoch of an image, the last one unless told otherwise. The heap that stands is
+/// not given up before the other one stands whole beside it.
+pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records.Report {
+    const start_ns = os.nowNs();
+    try heap.lock();
+    defer heap.mutex.unlock();
+    try heap.expectProcess();
+    const which: heap_room.Which = options.from orelse if (heap.backup != null) .backup else .map;
+    const im = try heap.image(which);
+    for (heap.images()) |slot| if (slot) |each| each.cancelFold();
+
+    const point = try im.point(options.epoch);
+    const identity = point.identity;
+    if (options.verify) try im.verify(point);
+    const geometry = try opening.geometryOf(identity, im.path());
+    const usable = geometry.data_offset + identity.capacity;
+    const moves = identity.address != heap.address or geometry.span != heap.geometry.span;
+    if (moves) {
+        if (options.views) return fail(.BUSY, .{ .path = im.path(), .address = identity.address }, "Cannot restore " ++
+            "\"{s}\": its heap lives at 0x{x}, this one at 0x{x}, and views of it are out; restore first, then make " ++
+            "views", .{ im.path(), identity.address, heap.address });
+        try heap.expectAlone("move");
+    }
+
+    const at = if (moves) identity.address else try ranges.reserveScratch(geometry.span);
+    if (moves) try reserveMoved(heap, identity.address, geometry.span);
+    var placed = false;
+    defer if (!placed) ranges.release(at, geometry.span);
+    const built = try im.build(point, at, usable);
+    const built_header: *const Header = @ptrFromInt(at);
+    try built_header.validate(im.path(), identity.heap_uuid(), identity.address, identity.max_size);
+    try @TypeOf(heap.alloc).validate(at, geometry);
+    try heap.registry.expectFits(.{
+        .address = identity.address,
+        .at = at,
+        .data_offset = geometry.data_offset,
+        .len = usable,
+    });
+
+    {
+        heap.alloc.hold();
+        defer heap.alloc.release();
+        if (moves) {
+            ranges.retire(heap.address, heap.geometry.span);
+            heap.address = identity.address;
+            heap.geometry = geometry;
+        } else if (os.moveMapping(at, geometry.span, heap.address) != null) {
+            // Kernels before 6.17 move one map at a time only: lay the same pages again, in place.
+            ranges.release(at, geometry.span);
+            placed = true;
+            os.reserveOver(heap.address, geometry.span);
+            _ = im.build(point, heap.address, usable) catch |err| {
+                heap.handle = 0;
+                return err;
+            };
+        }
+        placed = true;
+        heap.alloc.reopen(identity.capacity, heap.address, heap.geometry, os.randomU64()) catch |err| {
+            heap.handle = 0;
+            return err;
+        };
+    }
+    im.adopt(&heap.history, point);
+    const other = if (which == .map) heap.backup else heap.map;
+    if (other) |each| each.join(&heap.history, heap.geometry.span, im);
+    heap.log_runs = built.runs;
+    try heap.registry.load(heap.memory(), &heap.alloc);
+    return .{
+        .epoch = number(point.epoch),
+        .pages = number(built.pages),
+        .bytes = number(built.bytes),
+        .duration_ms = millisecondsSince(start_ns),
+        .dropped = if (built.dropped) 1 else 0,
+    };
+}
+
+/// A heap that moves to a range overlapping its own cannot be built beside it.
+fn reserveMoved(heap: *Heap, address: usize, span: usize) Error!void {
+    if (address < heap.address + heap.geometry.span and heap.address < address + span) {
+        return fail(.ADDRESS_IN_USE, .{ .address = address }, "Cannot restore a heap at 0x{x} over the heap at 0x{x}: " ++
+            "their ranges overlap; close this one and open the image by itself", .{ address, heap.address });
+    }
+    try ranges.reserveAt(address, span);
+}
+
+fn identityOf(heap: *Heap) image_room.Identity {
+    return .{
+        .uuid = heap.header().uuid,
+        .address = heap.address,
+        .span = heap.geometry.span,
+        .capacity = heap.alloc.capacity(),
+        .max_size = heap.geometry.max_size,
+        .used = heap.alloc.usedBytes(),
+    };
+}
+
+/// The pages that may hold something, and those within them that are free.
+const UsedPages = struct {
+    used: std.ArrayList(PageRange) = .empty,
+    holes: std.ArrayList(PageRange) = .empty,
+
+    fn deinit(self: *UsedPages) void {
+        self.used.deinit(gpa);
+        self.holes.deinit(gpa);
+    }
+
+    fn collect(self: *UsedPages, heap: *Heap) Error!void {
+        self.add(&self.used, 0, os.page_size) catch return noMemory();
+        var buffer: [8]@TypeOf(heap.alloc).Range = undefined;
+        for (heap.alloc.usedRanges(&buffer)) |range| {
+            self.add(&self.used, range.offset, range.len) catch return noMemory();
+        }
+        var free_runs = heap.alloc.freeRuns();
+        while (free_runs.next()) |range| {
+            self.add(&self.holes, range.offset, range.len) catch return noMemory();
+        }
+    }
+
+    /// Ranges come ascending; pages that two of them share are taken once.
+    fn add(_: *UsedPages, list: *std.ArrayList(PageRange), offset: u64, len: u64) !void {
+        var first = offset / os.page_size;
+        const end = std.mem.alignForward(u64, offset + len, os.page_size) / os.page_size;
+        if (list.items.len > 0) {
+            const last = &list.items[list.items.len - 1];
+            const last_end = last.first + last.count;
+            if (first <= last_end) {
+                if (end > last_end) last.count = end - last.first;
+                return;
+            }
+            first = @max(first, last_end);
+        }
+        if (end > first) try list.append(gpa, .{ .first = first, .count = end - first });
+    }
+
+    fn noMemory() Error {
+        return fail(.OUT_OF_MEMORY, .{}, "Cannot commit the heap: no process memory left for its list of pages", .{});
+    }
+};
+
+fn millisecondsSince(start_ns: u64) f64 {
+    return @as(f64, @floatFromInt(os.nowNs() - start_ns)) / std.time.ns_per_ms;
+}

@@ -1,0 +1,467 @@
+//! A heap: one mapped range with an allocator whose whole state lies inside it, at most two images
+//! it is committed to, and what this process has registered with it. The files of this room:
+//! open.zig (making and opening), commit.zig (commits and restores), header.zig (the first page),
+//! blocks.zig (persistent globals), ranges.zig (addresses), attach.zig (other threads),
+//! perm_block.zig (PERM's own memory).
+//!
+//! Invariants: `mutex` is held by whoever commits, restores, registers, opens or closes an image;
+//! the allocator's hold is taken inside it, never the other way round. A heap that failed half-way
+//! is closed, not half open. The struct of a closed heap stays allocated, so that a stale handle
+//! finds another number in it and is CLOSED.
+
+const std = @import("std");
+const os = @import("../os/os.zig");
+const errors = @import("../errors.zig");
+const abi = @import("../abi.zig");
+const attachments = @import("attach.zig");
+const blocks = @import("blocks.zig");
+const ranges = @import("ranges.zig");
+const opening = @import("open.zig");
+const committing = @import("commit.zig");
+const Header = @import("header.zig").Header;
+const alloc_room = @import("../alloc/alloc.zig");
+const image_room = @import("../image/image.zig");
+const tracker_room = @import("../tracker/tracker.zig");
+
+const Error = errors.Error;
+const fail = errors.fail;
+const Image = image_room.Image;
+const records = abi.records;
+const gpa = std.heap.page_allocator;
+
+pub const Mode = enum { w, rw, r };
+pub const Which = enum { map, backup };
+
+/// Where an opened heap's contents came from; numbers of the ABI.
+pub const Resumed = enum(u8) { new = 0, file = 1, backup = 2 };
+
+/// What TypeScript, C and Zig can ask for when a heap or an image is opened. Zero: not given.
+pub const OpenOptions = struct {
+    path: ?[]const u8 = null,
+    backup: ?[]const u8 = null,
+    mode: Mode = .w,
+    size: u64 = 0,
+    max_size: u64 = 0,
+    address: u64 = 0,
+    tracker: tracker_room.Wanted = .auto,
+    keep: u64 = 1,
+    log_limit: u64 = 0,
+    shared: bool = false,
+    verify: bool = false,
+    recover: bool = false,
+    replace: bool = false,
+};
+
+pub const RestoreOptions = struct {
+    epoch: ?u64 = null,
+    from: ?Which = null,
+    verify: bool = false,
+    /// Views of the heap are out: it must not move.
+    views: bool = false,
+};
+
+pub const Block = struct { id: u64 = 0, address: u64, found: bool };
+
+pub const heaps_max = 4096;
+
+var table: [heaps_max]?*Heap = @splat(null);
+var table_lock: os.Mutex = .{};
+var fork_hook_made = false;
+
+pub const Heap = struct {
+    /// Place in the table (low 12 bits) and how many heaps that place has had; 0 when closed.
+    handle: u64 = 0,
+    index: u64,
+    generation: u64 = 0,
+    mode: Mode = .w,
+    alloc: alloc_room.Allocator = .{},
+    /// The whole range: `[address, address + geometry.span)`.
+    address: usize = 0,
+    geometry: alloc_room.Geometry = undefined,
+    resumed: Resumed = .new,
+    dropped: bool = false,
+    /// Runs of log pages that the last open or restore laid over the base.
+    log_runs: u64 = 0,
+    commits: u64 = 0,
+    process: u32 = 0,
+    nonce: u64 = 0,
+    mutex: os.Mutex = .{},
+    history: image_room.History = .{},
+    map: ?*Image = null,
+    backup: ?*Image = null,
+    registry: blocks.Registry = .{},
+    tracker: tracker_room.Tracker = undefined,
+
+    pub const mopen = opening.mopen;
+    pub const openNewest = opening.openNewest;
+    pub const bopen = opening.bopen;
+    pub const commit = committing.commit;
+    pub const restore = committing.restore;
+
+    // -------------------------------------------------------------- the table of heaps
+
+    pub inline fn find(handle: u64) ?*Heap {
+        const heap = table[handle % heaps_max] orelse return null;
+        return if (heap.handle == handle and handle != 0) heap else null;
+    }
+
+    /// A closed heap's struct to open anew. The caller sets `handle` by `publish` when it is whole.
+    pub fn acquire() Error!*Heap {
+        table_lock.lock();
+        defer table_lock.unlock();
+        if (!fork_hook_made) {
+            _ = os.onFork(forked);
+            fork_hook_made = true;
+        }
+        for (&table, 0..) |*slot, index| {
+            if (slot.*) |heap| {
+                if (heap.generation & 1 == 1) continue;
+                heap.* = .{ .index = index, .generation = heap.generation + 1 };
+                return heap;
+            }
+            const heap = gpa.create(Heap) catch return fail(.OUT_OF_MEMORY, .{}, "Cannot open a heap: no process " ++
+                "memory left", .{});
+            heap.* = .{ .index = index, .generation = 1 };
+            slot.* = heap;
+            return heap;
+        }
+        return fail(.OUT_OF_MEMORY, .{}, "Cannot open a heap: {d} are open; close some", .{heaps_max});
+    }
+
+    pub fn publish(self: *Heap) void {
+        std.debug.assert(self.generation & 1 == 1);
+        self.process = os.processId();
+        self.nonce = os.randomU64();
+        self.handle = self.generation * heaps_max + self.index;
+    }
+
+    /// Gives up a heap that was acquired; its range has been dealt with.
+    pub fn relinquish(self: *Heap) void {
+        table_lock.lock();
+        defer table_lock.unlock();
+        self.handle = 0;
+        self.generation += 1;
+    }
+
+    fn forked() callconv(.c) void {
+        for (table) |slot| {
+            const heap = slot orelse continue;
+            if (heap.handle == 0) continue;
+            for (heap.images()) |slot_image| if (slot_image) |im| im.afterFork();
+        }
+    }
+
+    // -------------------------------------------------------------- small things
+
+    pub fn header(self: *Heap) *Header {
+        return @ptrFromInt(self.address);
+    }
+
+    pub fn images(self: *Heap) [2]?*Image {
+        return .{ self.map, self.backup };
+    }
+
+    pub fn image(self: *Heap, which: Which) Error!*Image {
+        return switch (which) {
+            .map => self.map orelse fail(.NOT_OPEN, .{}, "The heap has no map file; open it with a path, or use the " ++
+                "backup file", .{}),
+            .backup => self.backup orelse fail(.NOT_OPEN, .{}, "The heap has no backup file; bopen() one first", .{}),
+        };
+    }
+
+    pub fn readOnly(self: *Heap) Error {
+        const path = if (self.map) |im| im.path() else "";
+        return fail(.READ_ONLY, .{ .path = path }, "The heap \"{s}\" was opened with mode \"r\"; open it with \"r+\" " ++
+            "to change it", .{path});
+    }
+
+    pub fn lock(self: *Heap) Error!void {
+        self.mutex.lock();
+        if (self.handle != 0) return;
+        self.mutex.unlock();
+        return fail(.CLOSED, .{}, "The heap is closed; open it again", .{});
+    }
+
+    pub fn expectProcess(self: *Heap) Error!void {
+        if (self.process == os.processId()) return;
+        return fail(.FORKED, .{}, "The heap belongs to process {d}, of which this one is a fork: it may read and " ++
+            "write its copy, not commit it", .{self.process});
+    }
+
+    /// The heap's memory as blocks see it now.
+    pub fn memory(self: *Heap) blocks.Memory {
+        return .{
+            .address = self.address,
+            .at = self.address,
+            .data_offset = self.geometry.data_offset,
+            .len = self.geometry.data_offset + self.alloc.capacity(),
+        };
+    }
+
+    /// Only the data area may be viewed: the allocator's tables are not the program's.
+    pub fn expectRange(self: *Heap, address: u64, len: u64) Error!void {
+        if (self.memory().slice(address, len) != null) return;
+        return fail(.BAD_POINTER, .{ .address = address }, "Cannot view {d} bytes at 0x{x}: they do not lie within the " ++
+            "heap's data, 0x{x} to 0x{x}", .{
+            len,                                      address,
+            self.address + self.geometry.data_offset, self.address + self.geometry.data_offset + self.alloc.capacity(),
+        });
+    }
+
+    pub fn grow(self: *Heap, size: u64) Error!void {
+        if (self.mode == .r) return self.readOnly();
+        try self.lock();
+        defer self.mutex.unlock();
+        if (size <= self.alloc.capacity()) return;
+        try self.alloc.grow(std.mem.alignForward(u64, size, alloc_room.slice_size));
+    }
+
+    pub fn check(self: *Heap) Error!void {
+        try self.lock();
+        defer self.mutex.unlock();
+        self.alloc.hold();
+        defer self.alloc.release();
+        try self.alloc.check();
+        try blocks.checkTable(self.memory(), &self.alloc);
+    }
+
+    // -------------------------------------------------------------- blocks
+
+    pub fn perm(self: *Heap, name: []const u8, size: u64, layout: u64, target: usize) Error!Block {
+        try self.lock();
+        defer self.mutex.unlock();
+        if (self.registry.findName(name) != null) {
+            return fail(.EXISTS, .{}, "Cannot register block \"{s}\": the name is registered already; unperm() it " ++
+                "first, or use another", .{name});
+        }
+        const stored = try blocks.find(self.memory(), name);
+        if (stored) |found| try blocks.expectSame(found, name, .block, size, layout);
+        if (stored == null and self.mode == .r) return self.readOnly();
+        const id = try self.registry.add(name, .{
+            .name = &.{},
+            .size = size,
+            .layout = layout,
+            .target = target,
+            .thread = os.threadId(),
+            .live = true,
+        });
+        errdefer self.registry.list.items[id].live = false;
+        if (stored) |found| {
+            if (target != 0) @memcpy(@as([*]u8, @ptrFromInt(target)), found.data);
+            return .{ .id = id, .address = @intFromPtr(found.data.ptr), .found = true };
+        }
+        const made = try blocks.create(self.memory(), &self.alloc, name, .block, size, layout);
+        return .{ .id = id, .address = @intFromPtr(made.data.ptr), .found = false };
+    }
+
+    pub fn unperm(self: *Heap, name: []const u8) Error!void {
+        try self.lock();
+        defer self.mutex.unlock();
+        const removed = try blocks.remove(self.memory(), &self.alloc, name);
+        if (self.registry.findName(name)) |id| {
+            self.registry.list.items[id].live = false;
+        } else if (!removed) {
+            return fail(.NOT_FOUND, .{}, "Cannot remove block \"{s}\": the heap has none of that name", .{name});
+        }
+    }
+
+    pub fn global(self: *Heap, name: []const u8, size: u64, layout: u64) Error!Block {
+        try self.lock();
+        defer self.mutex.unlock();
+        if (try blocks.find(self.memory(), name)) |found| {
+            try blocks.expectSame(found, name, .global, size, layout);
+            return .{ .address = @intFromPtr(found.data.ptr), .found = true };
+        }
+        if (self.mode == .r) return self.readOnly();
+        const made = try blocks.create(self.memory(), &self.alloc, name, .global, size, layout);
+        return .{ .address = @intFromPtr(made.data.ptr), .found = false };
+    }
+
+    /// The shadow of a registered block.
+    pub fn shadow(self: *Heap, id: u64) Error![]u8 {
+        try self.lock();
+        defer self.mutex.unlock();
+        const registration = self.registry.get(id) orelse
+            return fail(.NOT_FOUND, .{}, "Cannot copy block {d}: it is not registered", .{id});
+        const stored = try blocks.find(self.memory(), registration.name) orelse
+            return fail(.CORRUPT, .{}, "Cannot copy block \"{s}\": its shadow is gone from the heap", .{registration.name});
+        try blocks.expectSame(stored, registration.name, .block, registration.size, registration.layout);
+        return stored.data;
+    }
+
+    // -------------------------------------------------------------- other threads
+
+    /// The text that `attach` of this process understands.
+    pub fn handleText(self: *Heap, buffer: []u8) []const u8 {
+        return std.fmt.bufPrint(buffer, "perm-heap:{d}:{x}:{x}", .{ self.process, self.handle, self.nonce }) catch unreachable;
+    }
+
+    pub fn attach(text: []const u8) Error!*Heap {
+        var parts = std.mem.splitScalar(u8, text, ':');
+        const word = parts.next() orelse "";
+        const process = std.fmt.parseInt(u32, parts.next() orelse "", 10) catch 0;
+        const handle = std.fmt.parseInt(u64, parts.next() orelse "", 16) catch 0;
+        const nonce = std.fmt.parseInt(u64, parts.next() orelse "", 16) catch 0;
+        if (!std.mem.eql(u8, word, "perm-heap") or process == 0 or handle == 0 or parts.next() != null) {
+            return fail(.INVALID_ARGUMENT, .{}, "Cannot attach to \"{s}\": it is not the `handle` of a heap", .{
+                text[0..@min(text.len, 64)],
+            });
+        }
+        if (process != os.processId()) {
+            return fail(.NOT_FOUND, .{}, "Cannot attach to the heap \"{s}\": it is open in process {d}, this is {d}; " ++
+                "another process opens the file", .{ text, process, os.processId() });
+        }
+        const heap = find(handle) orelse return notOpen(text);
+        try heap.lock();
+        defer heap.mutex.unlock();
+        if (heap.nonce != nonce) return notOpen(text);
+        try attachments.add(heap.handle);
+        return heap;
+    }
+
+    fn notOpen(text: []const u8) Error {
+        return fail(.CLOSED, .{}, "Cannot attach to the heap \"{s}\": it is closed", .{text});
+    }
+
+    pub fn detach(self: *Heap) void {
+        attachments.remove(self.handle);
+    }
+
+    pub fn expectAlone(self: *Heap, comptime action: []const u8) Error!void {
+        const others = attachments.others(self.handle);
+        if (others == 0) return;
+        return fail(.BUSY, .{}, "Cannot " ++ action ++ " the heap: {d} other threads are attached, whose views cannot " ++
+            "be taken from them; close it there first", .{others});
+    }
+
+    // -------------------------------------------------------------- closing
+
+    pub fn bclose(self: *Heap) Error!void {
+        try self.lock();
+        defer self.mutex.unlock();
+        const im = try self.image(.backup);
+        self.backup = null;
+        im.close();
+    }
+
+    /// Never commits. The range stays mapped, so that a view that escaped cannot crash.
+    pub fn close(self: *Heap) Error!void {
+        try self.lock();
+        self.expectAlone("close") catch |err| {
+            self.mutex.unlock();
+            return err;
+        };
+        attachments.removeAll(self.handle);
+        self.giveUp();
+        self.mutex.unlock();
+        // Only now may the struct be acquired again: whoever waited for the mutex found `handle` 0.
+        self.relinquish();
+    }
+
+    /// Lets go of everything the heap holds.
+    pub fn giveUp(self: *Heap) void {
+        self.handle = 0;
+        for (self.images()) |slot| if (slot) |im| im.close();
+        self.map = null;
+        self.backup = null;
+        self.tracker.deinit();
+        self.registry.deinit();
+        self.alloc.deinit();
+        self.history.deinit();
+        ranges.retire(self.address, self.geometry.span);
+    }
+
+    // -------------------------------------------------------------- telling
+
+    pub fn info(self: *Heap) records.HeapInfo {
+        return .{
+            .address = number(self.address),
+            .span = number(self.geometry.span),
+            .capacity = number(self.alloc.capacity()),
+            .max_size = number(self.geometry.max_size),
+            .used = number(self.alloc.usedBytes()),
+            .epoch = number(self.history.epoch()),
+            .mode = number(@intFromEnum(self.mode)),
+            .resumed = number(@intFromEnum(self.resumed)),
+            .tracker = number(@intFromEnum(self.tracker.kind)),
+            .attached = number(attachments.others(self.handle)),
+            .dropped = if (self.dropped) 1 else 0,
+            .images = number(@as(u64, @intFromBool(self.map != null)) | @as(u64, @intFromBool(self.backup != null)) << 1),
+        };
+    }
+
+    pub fn stats(self: *Heap) Error!records.Stats {
+        try self.lock();
+        defer self.mutex.unlock();
+        self.alloc.hold();
+        const memory_stats = self.alloc.stats();
+        self.alloc.release();
+        var out: records.Stats = .{
+            .live_bytes = number(memory_stats.live_bytes),
+            .live_blocks = number(memory_stats.live_blocks),
+            .used = number(self.alloc.usedBytes()),
+            .capacity = number(self.alloc.capacity()),
+            .max_size = number(self.geometry.max_size),
+            .metadata_bytes = number(memory_stats.metadata_bytes),
+            .spans = number(memory_stats.spans),
+            .commits = number(self.commits),
+            .log_runs = number(self.log_runs),
+            .blocks = number(self.header().block_count),
+        };
+        if (self.map) |im| {
+            const of = im.info();
+            out.map_base_bytes = number(of.base_bytes);
+            out.map_log_bytes = number(of.log_bytes);
+            out.folds += number(of.folds);
+        }
+        if (self.backup) |im| {
+            const of = im.info();
+            out.backup_base_bytes = number(of.base_bytes);
+            out.backup_log_bytes = number(of.log_bytes);
+            out.folds += number(of.folds);
+        }
+        return out;
+    }
+
+    pub fn imageInfo(self: *Heap, which: Which, text: []u8) Error!records.ImageInfo {
+        try self.lock();
+        defer self.mutex.unlock();
+        const im = try self.image(which);
+        const of = im.info();
+        const path = im.path()[0..@min(im.path().len, text.len - 36)];
+        @memcpy(text[0..path.len], path);
+        const u = im.uuid;
+        _ = std.fmt.bufPrint(text[path.len..][0..36], "{x}-{x}-{x}-{x}-{x}", .{
+            u[0..4], u[4..6], u[6..8], u[8..10], u[10..16],
+        }) catch unreachable;
+        return .{
+            .epoch = number(of.epoch),
+            .mode = number(@intFromEnum(im.mode)),
+            .base_bytes = number(of.base_bytes),
+            .log_bytes = number(of.log_bytes),
+            .epochs = number(of.epochs),
+            .path_len = number(path.len),
+        };
+    }
+
+    pub fn epochs(self: *Heap, which: Which, out: []records.Epoch) Error!u64 {
+        try self.lock();
+        defer self.mutex.unlock();
+        const im = try self.image(which);
+        const list = try im.epochs(gpa);
+        defer gpa.free(list);
+        for (list[0..@min(list.len, out.len)], out[0..@min(list.len, out.len)]) |epoch, *into| {
+            into.* = .{
+                .epoch = number(epoch.epoch),
+                .time = number(epoch.time_ms),
+                .pages = number(epoch.pages),
+                .bytes = number(epoch.bytes),
+            };
+        }
+        return list.len;
+    }
+};
+
+pub fn number(value: u64) f64 {
+    return @floatFromInt(value);
+}

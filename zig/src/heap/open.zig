@@ -1,0 +1,275 @@
+//! Making and opening heaps. Every step that can fail comes before anything is published: a refused
+//! open leaves no map, no lock and no claimed file behind.
+
+const std = @import("std");
+const os = @import("../os/os.zig");
+const errors = @import("../errors.zig");
+const ranges = @import("ranges.zig");
+const heap_room = @import("heap.zig");
+const Header = @import("header.zig").Header;
+const alloc_room = @import("../alloc/alloc.zig");
+const image_room = @import("../image/image.zig");
+const Tracker = @import("../tracker/tracker.zig").Tracker;
+
+const Error = errors.Error;
+const fail = errors.fail;
+const Heap = heap_room.Heap;
+const OpenOptions = heap_room.OpenOptions;
+const Image = image_room.Image;
+const Geometry = alloc_room.Geometry;
+const slice_size = alloc_room.slice_size;
+
+const size_default = 64 << 20;
+/// A heap may grow to this much, or to four times its size, unless told otherwise.
+const max_size_default = 64 << 30;
+const size_max = 16 << 40;
+
+/// PERM's mopen: "w+" makes a new heap, "r+" and "r" open at the last commit.
+pub fn mopen(options: OpenOptions) Error!*Heap {
+    try refuseShared(options);
+    if (options.mode == .w) {
+        const uuid = newUuid();
+        const map = if (options.path) |path| try claim(path, options, null) else null;
+        errdefer if (map) |im| im.close();
+        return create(options, uuid, map, null);
+    }
+    const path = options.path orelse return fail(.INVALID_ARGUMENT, .{}, "Cannot open a heap without a map file: only " ++
+        "mode \"w+\" takes null for the path", .{});
+    const map = try openImage(path, options, if (options.mode == .r) .read else .write, false);
+    errdefer map.close();
+    const heap = try takeFrom(map, options);
+    heap.map = map;
+    heap.resumed = .file;
+    heap.mode = options.mode;
+    heap.publish();
+    return heap;
+}
+
+/// Heap.open: goes on from whichever image holds the newest intact commit, else makes a new heap.
+pub fn openNewest(options: OpenOptions) Error!*Heap {
+    try refuseShared(options);
+    var map = if (options.path) |path| try openExisting(path, options) else null;
+    errdefer if (map) |im| im.close();
+    var backup = if (options.backup) |path| try openExisting(path, options) else null;
+    errdefer if (backup) |im| im.close();
+
+    if (map == null and backup == null) {
+        if (options.path) |path| map = try claim(path, options, null);
+        if (options.backup) |path| backup = try claim(path, options, null);
+        return create(options, newUuid(), map, backup);
+    }
+    const from_backup = map == null or (backup != null and try backupIsNewer(map.?, backup.?));
+    const source = if (from_backup) backup.? else map.?;
+    const source_heap = source.head().?.heap;
+    if (map == null) {
+        if (options.path) |path| map = try claim(path, options, source_heap);
+    }
+    if (backup == null) {
+        if (options.backup) |path| backup = try claim(path, options, source_heap);
+    }
+    const heap = try takeFrom(source, options);
+    heap.map = map;
+    heap.backup = backup;
+    heap.resumed = if (from_backup) .backup else .file;
+    heap.mode = .rw;
+    const other = if (from_backup) map else backup;
+    if (other) |im| im.join(&heap.history, heap.geometry.span, source);
+    heap.publish();
+    return heap;
+}
+
+/// PERM's bopen: a second image beside the map file. "w+" is claimed at once, and replaced by the
+/// first commit.
+pub fn bopen(heap: *Heap, options: OpenOptions) Error!void {
+    try heap.lock();
+    defer heap.mutex.unlock();
+    try heap.expectProcess();
+    const path = options.path orelse return fail(.INVALID_ARGUMENT, .{}, "Cannot open a backup file without a path", .{});
+    if (heap.backup) |open_one| {
+        return fail(.ALREADY_OPEN, .{ .path = open_one.path() }, "Cannot open backup file \"{s}\": \"{s}\" is open; " ++
+            "bclose() it first", .{ path, open_one.path() });
+    }
+    if (heap.mode == .r and options.mode != .r) return heap.readOnly();
+    const im = switch (options.mode) {
+        .w => try claim(path, options, heap.header().uuid),
+        .rw => try openImage(path, options, .write, true),
+        .r => try openImage(path, options, .read, true),
+    };
+    im.join(&heap.history, heap.geometry.span, heap.map);
+    heap.backup = im;
+}
+
+/// Sizes and tables of an image's heap, checked: what an image says of itself is a stranger's word.
+pub fn geometryOf(identity: image_room.Identity, path: []const u8) Error!Geometry {
+    const sane = identity.max_size >= slice_size and identity.max_size <= size_max and
+        identity.max_size % slice_size == 0 and
+        identity.capacity >= slice_size and identity.capacity <= identity.max_size and
+        identity.capacity % slice_size == 0;
+    if (sane) {
+        const geometry = Geometry.init(identity.max_size);
+        if (geometry.span == identity.span) return geometry;
+    }
+    return fail(.CORRUPT, .{ .path = path }, "Cannot open the heap in \"{s}\": its sizes contradict each other (capacity " ++
+        "{d}, limit {d}, range {d})", .{ path, identity.capacity, identity.max_size, identity.span });
+}
+
+// ------------------------------------------------------------------ parts
+
+fn refuseShared(options: OpenOptions) Error!void {
+    if (!options.shared) return;
+    return fail(.UNSUPPORTED, .{}, "Cannot open a shared heap: this version has private heaps only; leave `shared` out", .{});
+}
+
+fn newUuid() [16]u8 {
+    var uuid: [16]u8 = undefined;
+    os.random(&uuid);
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    return uuid;
+}
+
+fn claim(path: []const u8, options: OpenOptions, heap: ?[16]u8) Error!*Image {
+    return Image.open(.{
+        .path = path,
+        .mode = .create,
+        .heap = heap,
+        .replace = options.replace,
+        .keep = try keepOf(options),
+        .log_limit = options.log_limit,
+    });
+}
+
+fn openImage(path: []const u8, options: OpenOptions, mode: image_room.Mode, allow_damaged: bool) Error!*Image {
+    return Image.open(.{
+        .path = path,
+        .mode = mode,
+        .recover = options.recover,
+        .verify = options.verify,
+        .allow_damaged = allow_damaged,
+        .keep = try keepOf(options),
+        .log_limit = options.log_limit,
+    });
+}
+
+fn openExisting(path: []const u8, options: OpenOptions) Error!?*Image {
+    return openImage(path, options, .write, false) catch |err| switch (err) {
+        error.NOT_FOUND => null,
+        else => err,
+    };
+}
+
+fn keepOf(options: OpenOptions) Error!u32 {
+    if (options.keep >= 1 and options.keep <= 1 << 20) return @intCast(options.keep);
+    return fail(.INVALID_ARGUMENT, .{}, "Cannot keep {d} epochs: `keep` is 1 to {d}", .{ options.keep, 1 << 20 });
+}
+
+fn backupIsNewer(map: *Image, backup: *Image) Error!bool {
+    return switch (image_room.relation(map, backup)) {
+        .same, .descendant => false,
+        .ancestor => true,
+        .foreign => fail(.EXISTS, .{ .path = backup.path() }, "Cannot open \"{s}\" and \"{s}\" together: they hold " ++
+            "different heaps; name the right one alone, or move the other away", .{ map.path(), backup.path() }),
+        .diverged => fail(.EXISTS, .{ .path = backup.path() }, "Cannot open \"{s}\" and \"{s}\" together: each holds " ++
+            "commits that the other has not; open the one to go on from alone, and move the other away", .{
+            map.path(), backup.path(),
+        }),
+    };
+}
+
+/// A new heap with what is claimed for it. The images stay the caller's when it fails.
+fn create(options: OpenOptions, uuid: [16]u8, map: ?*Image, backup: ?*Image) Error!*Heap {
+    const size = if (options.size == 0) size_default else options.size;
+    if (size < slice_size or size > size_max) {
+        return fail(.INVALID_ARGUMENT, .{}, "Cannot make a heap of {d} bytes: `size` is {d} to {d}", .{
+            size, slice_size, @as(u64, size_max),
+        });
+    }
+    const capacity = std.mem.alignForward(u64, size, slice_size);
+    if (options.max_size != 0 and (options.max_size < size or options.max_size > size_max)) {
+        return fail(.INVALID_ARGUMENT, .{}, "Cannot make a heap of {d} bytes with `maxSize` {d}: `maxSize` is at least " ++
+            "the size and at most {d}", .{ size, options.max_size, @as(u64, size_max) });
+    }
+    const max_size = if (options.max_size != 0)
+        std.mem.alignForward(u64, options.max_size, slice_size)
+    else
+        @min(size_max, @max(max_size_default, 4 * capacity));
+
+    const heap = try Heap.acquire();
+    errdefer heap.relinquish();
+    heap.geometry = .init(max_size);
+    heap.tracker = try .init(options.tracker);
+    errdefer heap.tracker.deinit();
+    if (options.address != 0) try ranges.reserveAt(options.address, heap.geometry.span);
+    heap.address = if (options.address != 0) options.address else try ranges.reserveAny(uuid, heap.geometry.span);
+    errdefer ranges.release(heap.address, heap.geometry.span);
+
+    os.commitAnonymous(heap.address, heap.geometry.data_offset + capacity) catch return noMemory(capacity);
+    image_room.adviseRange(heap.address, heap.geometry.span);
+    heap.header().* = .init(uuid, heap.address, max_size);
+    try heap.alloc.format(heap.address, heap.geometry, capacity, supplyOf(heap), os.randomU64());
+    heap.map = map;
+    heap.backup = backup;
+    heap.mode = .w;
+    for (heap.images()) |slot| if (slot) |im| im.join(&heap.history, heap.geometry.span, null);
+    heap.publish();
+    return heap;
+}
+
+/// A heap mapped at its last commit in `im`, not yet published. The image stays the caller's.
+fn takeFrom(im: *Image, options: OpenOptions) Error!*Heap {
+    const point = try im.point(null);
+    const identity = point.identity;
+    if (options.address != 0 and options.address != identity.address) {
+        return fail(.INVALID_ARGUMENT, .{ .path = im.path(), .address = identity.address }, "Cannot open \"{s}\" at 0x{x}: " ++
+            "its heap lives at 0x{x}; leave `address` out", .{ im.path(), options.address, identity.address });
+    }
+    const heap = try Heap.acquire();
+    errdefer heap.relinquish();
+    heap.geometry = try geometryOf(identity, im.path());
+    heap.tracker = try .init(options.tracker);
+    errdefer heap.tracker.deinit();
+    try ranges.reserveAt(identity.address, heap.geometry.span);
+    heap.address = identity.address;
+    errdefer ranges.release(heap.address, heap.geometry.span);
+
+    const built = try im.build(point, heap.address, heap.geometry.data_offset + identity.capacity);
+    try heap.header().validate(im.path(), identity.heap_uuid(), identity.address, identity.max_size);
+    try heap.alloc.open(heap.address, heap.geometry, identity.capacity, supplyOf(heap), os.randomU64());
+    errdefer heap.alloc.deinit();
+    if (options.size > identity.capacity and options.mode != .r) {
+        try heap.alloc.grow(std.mem.alignForward(u64, options.size, slice_size));
+    }
+    im.adopt(&heap.history, point);
+    heap.log_runs = built.runs;
+    heap.dropped = built.dropped;
+    return heap;
+}
+
+fn noMemory(capacity: u64) Error {
+    return fail(.OUT_OF_MEMORY, .{}, "Cannot map {d} bytes of memory for the heap: the system refused", .{capacity});
+}
+
+/// Where the allocator's pages come from and go back to.
+pub fn supplyOf(heap: *Heap) alloc_room.Supply {
+    return .{ .context = heap, .grow = supplyGrow, .give_back = supplyGiveBack };
+}
+
+fn supplyGrow(context: *anyopaque, capacity: u64) bool {
+    const heap: *Heap = @ptrCast(@alignCast(context));
+    const from = heap.geometry.data_offset + heap.alloc.capacity();
+    const to = heap.geometry.data_offset + capacity;
+    std.debug.assert(from <= to and to <= heap.geometry.span);
+    os.commitAnonymous(heap.address + from, to - from) catch return false;
+    image_room.adviseRange(heap.address + from, to - from);
+    return true;
+}
+
+/// Fresh anonymous memory: in a range mapped from a file MADV_DONTNEED would bring the file's old
+/// contents back.
+fn supplyGiveBack(context: *anyopaque, address: usize, len: usize) bool {
+    const heap: *Heap = @ptrCast(@alignCast(context));
+    std.debug.assert(address >= heap.address and address + len <= heap.address + heap.geometry.span);
+    os.commitAnonymous(address, len) catch return false;
+    image_room.adviseRange(address, len);
+    return true;
+}

@@ -1,0 +1,269 @@
+//! Files as the image engine wants them: the real disk behind `image/disk.zig`. One function a system
+//! call, positions always explicit, directories by descriptor.
+//!
+//! Invariant: a result is the call's value, or the negative of an error number; an interrupted call
+//! is made again here, a short one is continued by the caller. The first parameter is unused: a
+//! simulated disk keeps itself there.
+
+const std = @import("std");
+const os = @import("os.zig");
+const linux = std.os.linux;
+
+/// An open file or directory. Negative: none.
+pub const File = i32;
+pub const none: File = -1;
+/// The directory that relative paths begin at.
+pub const cwd: File = linux.AT.FDCWD;
+
+pub const How = struct {
+    write: bool = false,
+    /// Make it, and fail when the name is taken.
+    create: bool = false,
+    directory: bool = false,
+    /// Let a symbolic link be an error.
+    no_follow: bool = true,
+};
+
+pub const Kind = enum { regular, directory, link, other };
+
+pub const Stat = struct {
+    device: u64 = 0,
+    inode: u64 = 0,
+    size: u64 = 0,
+    /// Bytes really allocated; less than `size` when the file has holes.
+    allocated: u64 = 0,
+    owner: u32 = 0,
+    mode: u16 = 0,
+    kind: Kind = .other,
+};
+
+pub const Visit = *const fn (context: *anyopaque, name: [:0]const u8) void;
+
+pub fn open(_: ?*anyopaque, dir: File, name: [*:0]const u8, how: How) i64 {
+    const flags: linux.O = .{
+        .ACCMODE = if (how.write) .RDWR else .RDONLY,
+        .CREAT = how.create,
+        .EXCL = how.create,
+        .NONBLOCK = true,
+        .NOCTTY = true,
+        .CLOEXEC = true,
+        .NOFOLLOW = how.no_follow,
+        .DIRECTORY = how.directory,
+    };
+    while (true) {
+        const result = signed(linux.openat(dir, name, flags, 0o600));
+        if (result != -E(.INTR)) return result;
+    }
+}
+
+pub fn close(_: ?*anyopaque, file: File) void {
+    _ = linux.close(file);
+}
+
+pub fn stat(_: ?*anyopaque, file: File, out: *Stat) i64 {
+    return statx(file, "", linux.AT.EMPTY_PATH, out);
+}
+
+/// Of the name itself, not of what a symbolic link points to.
+pub fn statAt(_: ?*anyopaque, dir: File, name: [*:0]const u8, out: *Stat) i64 {
+    return statx(dir, name, linux.AT.SYMLINK_NOFOLLOW, out);
+}
+
+fn statx(dir: File, name: [*:0]const u8, flags: u32, out: *Stat) i64 {
+    var raw: linux.Statx = undefined;
+    const result = signed(linux.statx(dir, name, flags, linux.STATX.BASIC_STATS, &raw));
+    if (result < 0) return result;
+    out.* = .{
+        .device = @as(u64, raw.dev_major) << 32 | raw.dev_minor,
+        .inode = raw.ino,
+        .size = raw.size,
+        .allocated = raw.blocks *| 512,
+        .owner = raw.uid,
+        .mode = raw.mode & 0o7777,
+        .kind = switch (raw.mode & linux.S.IFMT) {
+            linux.S.IFREG => .regular,
+            linux.S.IFDIR => .directory,
+            linux.S.IFLNK => .link,
+            else => .other,
+        },
+    };
+    return 0;
+}
+
+pub fn readLink(_: ?*anyopaque, dir: File, name: [*:0]const u8, buffer: []u8) i64 {
+    return signed(linux.readlinkat(dir, name, buffer.ptr, buffer.len));
+}
+
+pub fn read(_: ?*anyopaque, file: File, buffer: []u8, offset: u64) i64 {
+    while (true) {
+        const result = signed(linux.pread(file, buffer.ptr, buffer.len, @bitCast(offset)));
+        if (result != -E(.INTR)) return result;
+    }
+}
+
+pub fn write(_: ?*anyopaque, file: File, bytes: []const u8, offset: u64) i64 {
+    while (true) {
+        const result = signed(linux.pwrite(file, bytes.ptr, bytes.len, @bitCast(offset)));
+        if (result != -E(.INTR)) return result;
+    }
+}
+
+/// Copies inside the kernel, sharing blocks where the file system can; may copy less than asked.
+pub fn copy(_: ?*anyopaque, from: File, from_offset: u64, to: File, to_offset: u64, len: u64) i64 {
+    while (true) {
+        var in: i64 = @bitCast(from_offset);
+        var out: i64 = @bitCast(to_offset);
+        const result = signed(linux.copy_file_range(from, &in, to, &out, len, 0));
+        if (result != -E(.INTR)) return result;
+    }
+}
+
+/// Makes sure of room for `[offset, offset + len)`; the file grows to its end.
+pub fn allocate(_: ?*anyopaque, file: File, offset: u64, len: u64) i64 {
+    while (true) {
+        const result = signed(linux.fallocate(file, 0, @bitCast(offset), @bitCast(len)));
+        if (result != -E(.INTR)) return result;
+    }
+}
+
+pub fn truncate(_: ?*anyopaque, file: File, len: u64) i64 {
+    while (true) {
+        const result = signed(linux.ftruncate(file, @bitCast(len)));
+        if (result != -E(.INTR)) return result;
+    }
+}
+
+/// Returns when the file's bytes and length are on the medium.
+pub fn sync(_: ?*anyopaque, file: File) i64 {
+    while (true) {
+        const result = signed(linux.fdatasync(file));
+        if (result != -E(.INTR)) return result;
+    }
+}
+
+/// Returns when the directory's names are on the medium.
+pub fn syncDir(_: ?*anyopaque, dir: File) i64 {
+    while (true) {
+        const result = signed(linux.fsync(dir));
+        if (result != -E(.INTR)) return result;
+    }
+}
+
+/// Lets the medium begin with what was written; promises nothing.
+pub fn startWriting(_: ?*anyopaque, file: File, offset: u64, len: u64) void {
+    const sync_file_range_write = 2;
+    _ = linux.syscall4(.sync_file_range, @as(usize, @bitCast(@as(isize, file))), offset, len, sync_file_range_write);
+}
+
+/// An exclusive lock of the open file, or EAGAIN. It is gone when every descriptor of this opening
+/// is closed.
+pub fn lock(_: ?*anyopaque, file: File) i64 {
+    var whole = flock(linux.F.WRLCK);
+    const result = signed(linux.fcntl(file, linux.F.OFD_SETLK, @intFromPtr(&whole)));
+    if (result == -E(.ACCES)) return -E(.AGAIN);
+    if (result != -E(.INVAL)) return result;
+    return signed(linux.flock(file, linux.LOCK.EX | linux.LOCK.NB));
+}
+
+/// 1 while another opening holds the lock, else 0.
+pub fn locked(_: ?*anyopaque, file: File) i64 {
+    var whole = flock(linux.F.WRLCK);
+    const result = signed(linux.fcntl(file, linux.F.OFD_GETLK, @intFromPtr(&whole)));
+    if (result >= 0) return @intFromBool(whole.type != linux.F.UNLCK);
+    if (signed(linux.flock(file, linux.LOCK.SH | linux.LOCK.NB)) == -E(.AGAIN)) return 1;
+    _ = linux.flock(file, linux.LOCK.UN);
+    return 0;
+}
+
+fn flock(kind: i16) linux.Flock {
+    var whole = std.mem.zeroes(linux.Flock);
+    whole.type = kind;
+    whole.whence = linux.SEEK.SET;
+    return whole;
+}
+
+pub fn rename(_: ?*anyopaque, dir: File, from: [*:0]const u8, to: [*:0]const u8, replace: bool) i64 {
+    return signed(linux.renameat2(dir, from, dir, to, .{ .NOREPLACE = !replace }));
+}
+
+pub fn link(_: ?*anyopaque, dir: File, from: [*:0]const u8, to: [*:0]const u8) i64 {
+    return signed(linux.linkat(dir, from, dir, to, 0));
+}
+
+pub fn unlink(_: ?*anyopaque, dir: File, name: [*:0]const u8) i64 {
+    return signed(linux.unlinkat(dir, name, 0));
+}
+
+pub fn setMode(_: ?*anyopaque, file: File, mode: u16) i64 {
+    return signed(linux.fchmod(file, mode));
+}
+
+/// Calls `visit` with each name in the directory.
+pub fn list(_: ?*anyopaque, dir: File, context: *anyopaque, visit: Visit) i64 {
+    const opened = open(null, dir, ".", .{ .directory = true });
+    if (opened < 0) return opened;
+    defer close(null, @intCast(opened));
+    var buffer: [8192]u8 align(@alignOf(linux.dirent64)) = undefined;
+    while (true) {
+        const got = signed(linux.getdents64(@intCast(opened), &buffer, buffer.len));
+        if (got <= 0) return got;
+        var at: usize = 0;
+        while (at < got) {
+            const entry: *align(1) const linux.dirent64 = @ptrCast(&buffer[at]);
+            const name: [*:0]const u8 = @ptrCast(&buffer[at + @offsetOf(linux.dirent64, "name")]);
+            visit(context, std.mem.span(name));
+            at += entry.reclen;
+        }
+    }
+}
+
+/// Lays the file's bytes privately and writably over memory that the caller has mapped.
+pub fn map(_: ?*anyopaque, file: File, offset: u64, address: usize, len: usize) i64 {
+    os.mapFilePrivate(address, len, file, offset) catch |err| return switch (err) {
+        error.NoMemory => -E(.NOMEM),
+        error.Taken, error.Refused => -E(.INVAL),
+    };
+    return 0;
+}
+
+/// 1 where reading a hole needs new memory that may not be there (tmpfs), else 0.
+pub fn holesCost(_: ?*anyopaque, file: File) i64 {
+    const tmpfs_magic = 0x0102_1994;
+    var raw: [32]u64 = @splat(0);
+    const result = signed(linux.syscall2(.fstatfs, @as(usize, @bitCast(@as(isize, file))), @intFromPtr(&raw)));
+    if (result < 0) return result;
+    return @intFromBool(raw[0] == tmpfs_magic);
+}
+
+/// The next offset at or after `offset` that holds data, or that begins a hole.
+pub fn seek(_: ?*anyopaque, file: File, offset: u64, what: enum { data, hole }) i64 {
+    const seek_data = 3;
+    const seek_hole = 4;
+    const result = linux.lseek(file, @bitCast(offset), if (what == .data) seek_data else seek_hole);
+    return signed(result);
+}
+
+/// Nanoseconds since 1970.
+pub fn now(_: ?*anyopaque) u64 {
+    return os.realtimeNs();
+}
+
+pub fn random(_: ?*anyopaque, into: []u8) void {
+    os.random(into);
+}
+
+fn signed(result: usize) i64 {
+    return @bitCast(result);
+}
+
+fn E(comptime e: linux.E) i64 {
+    return @intFromEnum(e);
+}
+
+/// The name of an error number, as in errno.h.
+pub fn errnoName(errno: u32) []const u8 {
+    inline for (@typeInfo(linux.E).@"enum".fields) |field| {
+        if (field.value == errno and errno != 0) return "E" ++ field.name;
+    }
+    return "an unknown error";
+}

@@ -1,0 +1,67 @@
+//! Small files read and written whole: kernel settings and the record of their former values.
+//! Images go through disk.zig.
+
+const std = @import("std");
+const os = @import("os.zig");
+const linux = std.os.linux;
+
+/// Bytes read, at most `into.len`, or the error number.
+pub const Result = union(enum) { bytes: usize, errno: u32 };
+
+pub fn read(path: [*:0]const u8, into: []u8) Result {
+    const fd = linux.open(path, .{ .ACCMODE = .RDONLY, .CLOEXEC = true }, 0);
+    if (os.failed(fd)) |errno| return .{ .errno = errno };
+    defer _ = linux.close(@intCast(fd));
+    var done: usize = 0;
+    while (done < into.len) {
+        const n = linux.read(@intCast(fd), into.ptr + done, into.len - done);
+        if (os.failed(n)) |errno| {
+            if (errno == @intFromEnum(os.E.INTR)) continue;
+            return .{ .errno = errno };
+        }
+        if (n == 0) break;
+        done += n;
+    }
+    return .{ .bytes = done };
+}
+
+/// With `create` the file is made anew (0600) and synced with its name; without, written over in
+/// one write(2), as kernel settings want it.
+pub fn write(path: [*:0]const u8, from: []const u8, create: bool) Result {
+    const fd = linux.open(path, .{
+        .ACCMODE = .WRONLY,
+        .CREAT = create,
+        .TRUNC = create,
+        .NOFOLLOW = create,
+        .CLOEXEC = true,
+    }, 0o600);
+    if (os.failed(fd)) |errno| return .{ .errno = errno };
+    defer _ = linux.close(@intCast(fd));
+    var done: usize = 0;
+    while (done < from.len) {
+        const n = linux.write(@intCast(fd), from.ptr + done, from.len - done);
+        if (os.failed(n)) |errno| {
+            if (errno == @intFromEnum(os.E.INTR)) continue;
+            return .{ .errno = errno };
+        }
+        done += n;
+    }
+    if (create) if (os.failed(linux.fsync(@intCast(fd)))) |errno| return .{ .errno = errno };
+    return .{ .bytes = done };
+}
+
+/// Unlinks a file: the error number, or null when it is gone.
+pub fn remove(path: [*:0]const u8) ?u32 {
+    return os.failed(linux.unlink(path));
+}
+
+test "a created file is read back whole, a missing one gives its errno" {
+    const path = "/tmp/perm-heap-file-test";
+    defer _ = linux.unlink(path);
+    try std.testing.expectEqual(Result{ .bytes = 5 }, write(path, "hello", true));
+    var buffer: [16]u8 = undefined;
+    try std.testing.expectEqual(Result{ .bytes = 5 }, read(path, &buffer));
+    try std.testing.expectEqualStrings("hello", buffer[0..5]);
+    const missing = read("/tmp/perm-heap-file-test/none", &buffer);
+    try std.testing.expectEqual(@as(u32, @intFromEnum(os.E.NOTDIR)), missing.errno);
+}

@@ -1,0 +1,190 @@
+//! Which pages of a range are the process's own copies: what /proc/self/pagemap knows. A page that
+//! still is the file's, or the kernel's shared zero page, was not written.
+
+const std = @import("std");
+const os = @import("os.zig");
+const linux = std.os.linux;
+
+pub const Range = struct { start: usize, end: usize };
+
+/// How private pages are found here, best first.
+pub const Method = enum {
+    /// ioctl PAGEMAP_SCAN, Linux 6.7 and later: the kernel skips what has no page tables.
+    scan,
+    /// Eight bytes a page, read from the pagemap.
+    read,
+    /// No pagemap: every page counts as private.
+    none,
+};
+
+const page_is_file = 1 << 2;
+const page_is_present = 1 << 3;
+const page_is_swapped = 1 << 4;
+const page_is_pfnzero = 1 << 5;
+
+const PageRegion = extern struct { start: u64, end: u64, categories: u64 };
+
+const ScanArg = extern struct {
+    size: u64 = @sizeOf(ScanArg),
+    flags: u64 = 0,
+    start: u64,
+    end: u64,
+    walk_end: u64 = 0,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64 = 0,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+};
+
+const pagemap_scan = 0xc060_6610;
+
+comptime {
+    std.debug.assert(@sizeOf(ScanArg) == 96);
+}
+
+pub const Pagemap = struct {
+    fd: i32 = -1,
+    method: Method = .none,
+
+    pub fn open() Pagemap {
+        const fd = linux.open("/proc/self/pagemap", .{ .ACCMODE = .RDONLY, .CLOEXEC = true }, 0);
+        if (os.failed(fd) != null) return .{};
+        var self: Pagemap = .{ .fd = @intCast(fd), .method = .scan };
+        var probe: u8 align(os.page_size) = 1;
+        std.mem.doNotOptimizeAway(&probe);
+        const at = @intFromPtr(&probe) & ~@as(usize, os.page_size - 1);
+        var one: [1]PageRegion = undefined;
+        const n = self.scan(at, at + os.page_size, &one, null);
+        if (n == null) self.method = .read;
+        return self;
+    }
+
+    pub fn close(self: *Pagemap) void {
+        if (self.fd >= 0) _ = linux.close(self.fd);
+        self.* = .{};
+    }
+
+    /// Calls `visit(context, range)` for runs of private pages in `[start, end)`, ascending.
+    /// False when the kernel would not tell: the caller must take every page for private.
+    pub fn privatePages(
+        self: *Pagemap,
+        start: usize,
+        end: usize,
+        context: anytype,
+        comptime visit: fn (@TypeOf(context), Range) void,
+    ) bool {
+        return switch (self.method) {
+            .scan => self.visitScan(start, end, context, visit),
+            .read => self.visitRead(start, end, context, visit),
+            .none => false,
+        };
+    }
+
+    fn scan(self: *Pagemap, start: usize, end: usize, regions: []PageRegion, walk_end: ?*usize) ?usize {
+        var arg: ScanArg = .{
+            .start = start,
+            .end = end,
+            .vec = @intFromPtr(regions.ptr),
+            .vec_len = regions.len,
+            .category_inverted = page_is_file | page_is_pfnzero,
+            .category_mask = page_is_file | page_is_pfnzero,
+            .category_anyof_mask = page_is_present | page_is_swapped,
+            .return_mask = page_is_present | page_is_swapped,
+        };
+        const n = linux.ioctl(self.fd, pagemap_scan, @intFromPtr(&arg));
+        if (os.failed(n) != null) return null;
+        if (walk_end) |out| out.* = arg.walk_end;
+        return n;
+    }
+
+    fn visitScan(
+        self: *Pagemap,
+        start: usize,
+        end: usize,
+        context: anytype,
+        comptime visit: fn (@TypeOf(context), Range) void,
+    ) bool {
+        var regions: [512]PageRegion = undefined;
+        var at = start;
+        while (at < end) {
+            var walk_end: usize = end;
+            const n = self.scan(at, end, &regions, &walk_end) orelse return false;
+            for (regions[0..n]) |r| visit(context, .{ .start = r.start, .end = r.end });
+            if (walk_end <= at) return false;
+            at = walk_end;
+        }
+        return true;
+    }
+
+    fn visitRead(
+        self: *Pagemap,
+        start: usize,
+        end: usize,
+        context: anytype,
+        comptime visit: fn (@TypeOf(context), Range) void,
+    ) bool {
+        const file_bit = 1 << 61;
+        const swapped_or_present = 3 << 62;
+        var entries: [4096]u64 = undefined;
+        var at = start;
+        while (at < end) {
+            const pages = @min((end - at) / os.page_size, entries.len);
+            const offset = at / os.page_size * @sizeOf(u64);
+            const n = linux.pread(self.fd, @ptrCast(&entries), pages * @sizeOf(u64), @intCast(offset));
+            if (os.failed(n)) |errno| {
+                if (errno == @intFromEnum(os.E.INTR)) continue;
+                return false;
+            }
+            if (n < @sizeOf(u64)) return false;
+            const got = n / @sizeOf(u64);
+            var run_start: ?usize = null;
+            for (entries[0..got], 0..) |entry, i| {
+                const private = entry & swapped_or_present != 0 and entry & file_bit == 0;
+                const address = at + i * os.page_size;
+                if (private and run_start == null) run_start = address;
+                if (!private) if (run_start) |from| {
+                    visit(context, .{ .start = from, .end = address });
+                    run_start = null;
+                };
+            }
+            at += got * os.page_size;
+            if (run_start) |from| visit(context, .{ .start = from, .end = at });
+        }
+        return true;
+    }
+};
+
+test "written pages are private, untouched ones are not, by both methods" {
+    const pages = try os.allocatePages(64 * os.page_size);
+    defer os.freePages(pages);
+    _ = os.advise(@intFromPtr(pages.ptr), pages.len, linux.MADV.NOHUGEPAGE);
+    std.mem.doNotOptimizeAway(pages[5 * os.page_size]);
+    for ([_]usize{ 3, 4, 40 }) |page| pages[page * os.page_size] = 1;
+
+    const Sum = struct {
+        base: usize,
+        mask: u64 = 0,
+        fn visit(self: *@This(), range: Range) void {
+            var at = range.start;
+            while (at < range.end) : (at += os.page_size) {
+                self.mask |= @as(u64, 1) << @intCast((at - self.base) / os.page_size);
+            }
+        }
+    };
+    var map = Pagemap.open();
+    defer map.close();
+    if (map.method == .none) return error.SkipZigTest;
+    const base = @intFromPtr(pages.ptr);
+    for ([_]Method{ map.method, .read }) |method| {
+        map.method = method;
+        var sum: Sum = .{ .base = base };
+        try std.testing.expect(map.privatePages(base, base + pages.len, &sum, Sum.visit));
+        const written: u64 = 1 << 3 | 1 << 4 | 1 << 40;
+        // The pagemap read does not tell the shared zero page (5) from a private one.
+        try std.testing.expectEqual(written, sum.mask & ~@as(u64, 1 << 5));
+        if (method == .scan) try std.testing.expectEqual(written, sum.mask);
+    }
+}
