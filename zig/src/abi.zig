@@ -167,8 +167,8 @@ pub const functions = struct {
         return result(fileRead(path, into, len));
     }
 
-    /// Writes a small file: with `create` 1 anew and synced, with 2 the same file is removed
-    /// instead, with 0 over what exists.
+    /// Writes a small file: with `create` 1 a new one, synced (EXISTS when it is there); with 0 over
+    /// what exists; with 2 removes it instead.
     pub fn ph_file_write(path: Buffer, from: Buffer, len: f64, create: f64) callconv(.c) f64 {
         return result(fileWrite(path, from, len, create));
     }
@@ -504,6 +504,7 @@ fn fileFailed(comptime action: []const u8, path: [*:0]const u8, errno: u32) Erro
     return switch (@as(os.E, @enumFromInt(errno))) {
         .NOENT, .NOTDIR => fail(.NOT_FOUND, detail, "Cannot " ++ action ++ " {s}: {s}", .{ text, reason }),
         .ACCES, .PERM => fail(.PERMISSION, detail, "Cannot " ++ action ++ " {s}: {s}", .{ text, reason }),
+        .EXIST => fail(.EXISTS, detail, "Cannot " ++ action ++ " {s}: {s}", .{ text, reason }),
         .ROFS => fail(.READ_ONLY, detail, "Cannot " ++ action ++ " {s}: {s}", .{ text, reason }),
         .NOSPC, .DQUOT => fail(.NO_SPACE, detail, "Cannot " ++ action ++ " {s}: {s}", .{ text, reason }),
         .INVAL => fail(.INVALID_ARGUMENT, detail, "Cannot " ++ action ++ " {s}: {s}", .{ text, reason }),

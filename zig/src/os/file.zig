@@ -25,14 +25,14 @@ pub fn read(path: [*:0]const u8, into: []u8) Result {
     return .{ .bytes = done };
 }
 
-/// With `create` the file is made anew (0600) and synced with its name; without, written over in
-/// one write(2), as kernel settings want it.
+/// With `create` the file is new (0600), never one that stands there, and synced; without, what
+/// stands there is replaced in one write(2), as kernel settings want it.
 pub fn write(path: [*:0]const u8, from: []const u8, create: bool) Result {
     const fd = linux.open(path, .{
         .ACCMODE = .WRONLY,
         .CREAT = create,
-        .TRUNC = create,
-        .NOFOLLOW = create,
+        .EXCL = create,
+        .TRUNC = !create,
         .CLOEXEC = true,
     }, 0o600);
     if (os.failed(fd)) |errno| return .{ .errno = errno };
@@ -55,13 +55,17 @@ pub fn remove(path: [*:0]const u8) ?u32 {
     return os.failed(linux.unlink(path));
 }
 
-test "a created file is read back whole, a missing one gives its errno" {
+test "a file is created once and read back whole, a missing one gives its errno" {
     const path = "/tmp/perm-heap-file-test";
+    _ = linux.unlink(path);
     defer _ = linux.unlink(path);
     try std.testing.expectEqual(Result{ .bytes = 5 }, write(path, "hello", true));
     var buffer: [16]u8 = undefined;
     try std.testing.expectEqual(Result{ .bytes = 5 }, read(path, &buffer));
     try std.testing.expectEqualStrings("hello", buffer[0..5]);
+    try std.testing.expectEqual(@as(u32, @intFromEnum(os.E.EXIST)), write(path, "x", true).errno);
+    try std.testing.expectEqual(Result{ .bytes = 1 }, write(path, "x", false));
+    try std.testing.expectEqual(Result{ .bytes = 1 }, read(path, &buffer));
     const missing = read("/tmp/perm-heap-file-test/none", &buffer);
     try std.testing.expectEqual(@as(u32, @intFromEnum(os.E.NOTDIR)), missing.errno);
 }
