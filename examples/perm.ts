@@ -33,7 +33,7 @@ const NODE = { next: 0, place: 8, size: 16 };
 
 const goOn = process.argv.includes("-r");
 const heap = mopen(null, "w+", 2 ** 20);
-bopen("perm.back", goOn ? "r+" : "w+");
+bopen("perm.back", goOn ? "r+" : "w+", { replace: !goOn });
 perm(PERM.start, PERM.size);
 if (goOn) {
   const { epoch } = restore();

@@ -25,6 +25,7 @@ Indexes the words of all text files in a folder (default: the Zig standard libra
 node_modules) into a persistent heap, and backs the heap up after each step.
 
   -r, --restore        go on from the last epoch in the backup file
+      --new            begin anew, though the backup file holds an index already
   -m, --map FILE       the map file, written at the end      (default words.map)
   -b, --backup FILE    the backup file, written at each step (default words.back)
   -n, --step N         files a step                          (default 16)
@@ -46,6 +47,7 @@ const TALLY = { runs: 0, steps: 1, indexing: 2, committing: 3 };
 interface Options {
   text?: string;
   restore: boolean;
+  anew: boolean;
   map: string;
   backup: string;
   step: number;
@@ -62,12 +64,14 @@ class UsageError extends Error {}
 function readOptions(args: string[]): Options | "help" {
   const { values, positionals } = parse(args);
   if (values.help) return "help";
+  if (values.restore && values.new) throw new UsageError("Give --restore or --new, not both");
   if (positionals.length > 1) {
     throw new UsageError(`One folder or file can be indexed, not ${positionals.length}`);
   }
   return {
     text: positionals[0],
     restore: values.restore,
+    anew: values.new,
     map: values.map,
     backup: values.backup,
     step: count("--step", values.step, 1),
@@ -86,6 +90,7 @@ function parse(args: string[]) {
       allowPositionals: true,
       options: {
         restore: { type: "boolean", short: "r", default: false },
+        new: { type: "boolean", default: false },
         map: { type: "string", short: "m", default: "words.map" },
         backup: { type: "string", short: "b", default: "words.back" },
         step: { type: "string", short: "n", default: "16" },
@@ -188,10 +193,16 @@ async function run(options: Options): Promise<void> {
   const started = performance.now();
   const size = options.sizeMiB * 2 ** 20;
   const asked = options.restore && options.text === undefined ? null : textRoot(options.text);
+  if (!options.restore && !options.anew && existsSync(options.backup)) {
+    throw new UsageError(
+      `"${options.backup}" exists already: go on with its index (-r), or begin anew (--new)`,
+    );
+  }
+  const replace = options.anew;
   const mode = options.restore && existsSync(options.map) ? "r+" : "w+";
   // An exception on the way closes the heap without a commit: the last epoch stands.
-  using heap = mopen(options.map, mode, size);
-  bopen(options.backup, options.restore ? "r+" : "w+");
+  using heap = mopen(options.map, mode, size, { replace });
+  bopen(options.backup, options.restore ? "r+" : "w+", { replace });
   perm(PERM.start, PERM.size);
   const epoch = options.restore ? restore().epoch : 0;
 

@@ -1,0 +1,102 @@
+/**
+ * `deno task bench`: runs the measures under Deno and Bun, prints a table of each with its bars,
+ * and writes everything to a file in bench/results/.
+ *
+ *     deno task bench [--only NAME]… [--quick] [--runtime deno|bun] [--dir FOLDER]
+ *
+ * @module
+ */
+
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { join, relative, resolve } from "node:path";
+import process from "node:process";
+import { parseArgs } from "node:util";
+import { hasRuntime, type Report, ROOT, type Runtime, save, table } from "./harness.ts";
+import { measures } from "./measures/mod.ts";
+
+const USAGE = `Usage: deno task bench [options]
+
+  --only NAME      only this measure; may be repeated
+  --quick          fewer rounds, smaller heaps
+  --runtime NAME   deno or bun; both when not given
+  --dir FOLDER     where the heaps' files go (default bench/results, on the project's file system)
+  -h, --help       this text
+
+Measures:
+${Object.entries(measures).map(([name, { title }]) => `  ${name.padEnd(15)}${title}`).join("\n")}`;
+
+const { values: options } = parseArgs({
+  options: {
+    only: { type: "string", multiple: true, default: Object.keys(measures) },
+    quick: { type: "boolean", default: false },
+    runtime: { type: "string" },
+    dir: { type: "string", default: join(ROOT, "bench/results") },
+    help: { type: "boolean", short: "h", default: false },
+  },
+});
+
+async function main(): Promise<void> {
+  const unknown = options.only.find((name) => !Object.hasOwn(measures, name));
+  if (unknown !== undefined) throw new Error(`There is no measure "${unknown}"\n\n${USAGE}`);
+  const wanted = (["deno", "bun"] as const).filter((name) =>
+    options.runtime === undefined || name === options.runtime
+  );
+  if (wanted.length === 0) throw new Error(`--runtime is deno or bun, not "${options.runtime}"`);
+  const runtimes: Runtime[] = wanted.filter(hasRuntime);
+  for (const name of wanted) {
+    if (!runtimes.includes(name)) console.log(`${name}: skipped, it is not installed here\n`);
+  }
+  mkdirSync(options.dir, { recursive: true });
+  const work = mkdtempSync(join(resolve(options.dir), "work-"));
+  const reports: Report[] = [];
+  try {
+    for (const name of options.only) {
+      const { title, run } = measures[name];
+      for (const report of await attempt(name, run, work, runtimes)) {
+        reports.push(report);
+        console.log(`${table(title, report)}\n`);
+      }
+    }
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+  console.log(summary(reports));
+  console.log(`Written to ${relative(process.cwd(), save(reports, options.quick))}`);
+}
+
+/** One measure that fails is told and does not end the others. */
+async function attempt(
+  measure: string,
+  run: (typeof measures)[string]["run"],
+  work: string,
+  runtimes: Runtime[],
+): Promise<Report[]> {
+  try {
+    return await run({ quick: options.quick, work, runtimes });
+  } catch (error) {
+    process.exitCode = 1;
+    const skipped = [{ what: measure, why: `it failed: ${(error as Error).message}` }];
+    return [{ measure, runtime: "both", lines: [], skipped, notes: [] }];
+  }
+}
+
+function summary(reports: Report[]): string {
+  const bars = reports.flatMap(({ measure, runtime, lines }) =>
+    lines.flatMap(({ what, bar }) => bar === undefined ? [] : [{ measure, runtime, what, bar }])
+  );
+  const missed = bars.filter(({ bar }) => !bar.met);
+  return [
+    `${bars.length - missed.length} of ${bars.length} bars met`,
+    ...missed.map(({ measure, runtime, what }) => `  missed: ${measure} · ${runtime} · ${what}`),
+  ].join("\n");
+}
+
+if (options.help) console.log(USAGE);
+else {
+  try {
+    await main();
+  } catch (error) {
+    console.error(`bench: ${(error as Error).message}`);
+    process.exitCode = 2;
+  }
+}

@@ -1,0 +1,20 @@
+/** All measures by the name that `--only` takes, in the order in which they run. @module */
+
+import type { Measure } from "../harness.ts";
+import { commitFull } from "./commit_full.ts";
+import { commitSmall } from "./commit_small.ts";
+import { malloc } from "./malloc.ts";
+import { native } from "./native.ts";
+import { open } from "./open.ts";
+import { overhead } from "./overhead.ts";
+import { start } from "./start.ts";
+
+export const measures: Record<string, Measure> = {
+  malloc,
+  native,
+  open,
+  "commit-full": commitFull,
+  "commit-small": commitSmall,
+  overhead,
+  start,
+};

@@ -1,0 +1,3 @@
+/** placeholder */
+import type { Measure } from "../harness.ts";
+export const native: Measure = { title: "n", roles: {}, run: () => Promise.resolve([]) };

@@ -1,0 +1,119 @@
+/**
+ * From the call of `Heap.open` to the first read, in a new process, after the process before it was
+ * killed: a small heap and a large one whose logs hold the same scattered changes. The files are in
+ * the page cache. Once with the library still to be loaded, as a program meets it, and once after
+ * another heap was open.
+ *
+ * @module
+ */
+
+import { join } from "node:path";
+import { Heap } from "../../mod.ts";
+import {
+  inChild,
+  line,
+  type Measure,
+  type Report,
+  type Runtime,
+  type Samples,
+} from "../harness.ts";
+import { fillWords, randomSource } from "./random.ts";
+
+const MARK = 0x5eed;
+const PAGE_WORDS = 1024;
+const LIMIT_MS = 5;
+const LIMIT_MS_PER_RUN = 0.004;
+const LIMIT_RATIO = 2;
+
+interface Made {
+  file: string;
+  bytes: number;
+}
+
+interface Opened {
+  ms: number;
+  runs: number;
+}
+
+/** Makes the heap: everything in the base, then commits of scattered pages in the log. */
+function make(args: Made & { commits: number; pages: number }): number {
+  const heap = Heap.open({ file: args.file, size: args.bytes });
+  const bytes = args.bytes - 4 * 2 ** 20;
+  heap.root = heap.malloc(bytes);
+  const words = heap.view(Uint32Array, heap.root, bytes / 4);
+  fillWords(words);
+  words[0] = MARK;
+  heap.flush();
+  const random = randomSource(11);
+  let pages = 0;
+  for (let commit = 0; commit < args.commits; commit++) {
+    for (let i = 0; i < args.pages; i++) words[random(bytes / 4096) * PAGE_WORDS + 1]++;
+    pages += heap.flush().pages;
+  }
+  return pages;
+}
+
+function first({ file, bytes, loaded }: Made & { loaded: boolean }): Opened {
+  if (loaded) Heap.open({ file: null, size: 2 ** 20 }).close();
+  const before = performance.now();
+  const heap = Heap.open({ file, size: bytes });
+  const mark = heap.view(Uint32Array, heap.root, 1)[0];
+  const ms = performance.now() - before;
+  if (mark !== MARK) throw new Error(`read ${mark} where ${MARK} was committed`);
+  if (heap.resumed !== "file") throw new Error(`the heap was resumed from "${heap.resumed}"`);
+  return { ms, runs: heap.stats().logRuns };
+}
+
+export const open: Measure = {
+  title: "Heap.open after a kill, to the first read",
+  roles: { make, first },
+  async run({ quick, work, runtimes }) {
+    const commits = 10;
+    const pages = 100;
+    const small = "64 MiB";
+    const large = quick ? "256 MiB" : "1 GiB";
+    const heaps: Record<string, Made> = {
+      [small]: { file: join(work, "small.map"), bytes: 64 * 2 ** 20 },
+      [large]: { file: join(work, "large.map"), bytes: (quick ? 256 : 1024) * 2 ** 20 },
+    };
+    for (const made of Object.values(heaps)) {
+      await inChild(runtimes[0], "open/make", { ...made, commits, pages }, true);
+    }
+    const found = new Map<Runtime, { samples: Samples; runs: Record<string, number> }>();
+    for (const runtime of runtimes) found.set(runtime, { samples: {}, runs: {} });
+    for (let round = 0; round < (quick ? 3 : 9); round++) {
+      for (const runtime of runtimes) {
+        const { samples, runs } = found.get(runtime)!;
+        for (const loaded of [false, true]) {
+          for (const size of [small, large]) {
+            const args = { ...heaps[size], loaded };
+            const opened = await inChild<Opened>(runtime, "open/first", args, true);
+            (samples[loaded ? `${size}, library loaded` : size] ??= []).push(opened.ms);
+            runs[size] = opened.runs;
+          }
+        }
+      }
+    }
+    return runtimes.map((runtime): Report => {
+      const { samples, runs } = found.get(runtime)!;
+      const limit = (size: string) => LIMIT_MS + LIMIT_MS_PER_RUN * runs[size];
+      const against = line(samples, large, "ms", { to: small, limit: LIMIT_RATIO });
+      return {
+        measure: "open",
+        runtime,
+        lines: [
+          line(samples, small, "ms", { limit: limit(small) }),
+          line(samples, large, "ms", { limit: limit(large) }),
+          { ...against, what: `${large} against ${small}` },
+          line(samples, `${small}, library loaded`, "ms", { to: small }),
+          line(samples, `${large}, library loaded`, "ms", { to: large }),
+        ],
+        skipped: [],
+        notes: [
+          `runs of pages in the log: ${runs[small]} and ${runs[large]}; bar: ${LIMIT_MS} ms + ` +
+          `${LIMIT_MS_PER_RUN * 1e3} µs a run`,
+        ],
+      };
+    });
+  },
+};
