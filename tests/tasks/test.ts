@@ -99,10 +99,11 @@ console.log(`${total.passed} passed, ${total.failed} failed`);
 process.exitCode = total.failed > 0 ? 1 : 0;
 
 async function run({ command: [program, ...args], directory, count }: Runner): Promise<Counts> {
+  const { FORCE_COLOR: _, ...environment } = process.env;
   const child = spawn(program, args, {
     cwd: directory,
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, NO_COLOR: "1", FORCE_COLOR: undefined },
+    env: { ...environment, NO_COLOR: "1" },
   });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) {
@@ -121,7 +122,7 @@ async function run({ command: [program, ...args], directory, count }: Runner): P
   if (counts.failed > 0) return counts;
   const why = end || (counts.passed === 0 ? "no test was executed" : "");
   if (why === "") return counts;
-  console.log(`${program} failed as a whole: ${why}`);
+  console.log(`The runner failed as a whole: ${why}`);
   return { ...counts, failed: 1 };
 }
 
