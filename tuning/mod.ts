@@ -59,7 +59,7 @@ export interface TuningReport {
   /** Names of the settings that this call changed. */
   readonly changed: readonly string[];
   /** Former values that `undo` would put back, by name; null when there are none. */
-  readonly saved: Readonly<Record<string, string>> | null;
+  readonly saved: Readonly<Record<string, number>> | null;
 }
 
 /**
@@ -145,7 +145,14 @@ function report(root: string, changed: string[], saved: Values | null): TuningRe
       return { ...setting, current: null, isTuned: false, problem: error.message };
     }
   });
-  return { isTuned: findings.every(({ isTuned }) => isTuned), settings: findings, changed, saved };
+  return {
+    isTuned: findings.every(({ isTuned }) => isTuned),
+    settings: findings,
+    changed,
+    saved: saved && Object.fromEntries(
+      Object.entries(saved).map(([name, text]) => [name, Number(text)]),
+    ),
+  };
 }
 
 /** The settings' values, and their counterparts' where the kernel has them. */

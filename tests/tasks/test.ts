@@ -103,7 +103,7 @@ async function run({ command: [program, ...args], directory, count }: Runner): P
   const child = spawn(program, args, {
     cwd: directory,
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...environment, NO_COLOR: "1" },
+    env: { ...environment, NO_COLOR: "1", PERM_DENO: process.execPath },
   });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) {
