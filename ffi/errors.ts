@@ -109,6 +109,8 @@ export class PermError extends Error {
   declare readonly errno?: number;
 
   /**
+   * Makes an error; programs seldom need to.
+   *
    * @param code What went wrong.
    * @param message What was being done, with which value, and what to do.
    * @param detail File, address, errno and cause, where they apply.

@@ -53,6 +53,14 @@ export function unpack<Name extends RecordName>(
   return values as RecordOf<Name>;
 }
 
+/** Position of a field in its record, for reading one without the others. */
+export function fieldIndex<Name extends RecordName>(
+  name: Name,
+  field: (typeof records)[Name][number],
+): number {
+  return (records[name] as readonly string[]).indexOf(field);
+}
+
 /** Passes a result on, or throws what its negative stands for. */
 export function check(result: number): number {
   if (result < 0) throw nativeError(result);

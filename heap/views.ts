@@ -1,0 +1,231 @@
+/**
+ * Zero-copy views of heap memory.
+ *
+ * Every buffer covers exactly the bytes asked for, since cloning or posting a view copies its whole
+ * buffer; only windows, for hot loops, cover more. Buffers are remembered weakly, so that closing
+ * the heap detaches those that are still out.
+ *
+ * Invariant: no buffer reaches outside what `ph_range` allows, and whoever finds a heap closed
+ * finds its buffers detached.
+ *
+ * @module
+ */
+
+import { arrayBuffer, describe, native, nativeError, PermError } from "../ffi/mod.ts";
+
+/** An address in a heap, exact as a number; 0 is null. */
+export type Pointer = number;
+
+/**
+ * Constructor of a typed array: `Float64Array`, `Uint8Array`, `BigInt64Array` and their kin.
+ *
+ * @typeParam View What it makes.
+ */
+export interface ViewType<View> {
+  /** Bytes an element. */
+  readonly BYTES_PER_ELEMENT: number;
+  /** Makes a view of a buffer. */
+  new (buffer: ArrayBuffer, byteOffset?: number, length?: number): View;
+}
+
+/** A stretch of the heap for hot loops: `view.getFloat64((p - base) | 0, true)`. */
+export interface Window {
+  /** Covers at least 1 GiB from the address asked for, or all up to the heap's end. */
+  readonly view: DataView<ArrayBuffer>;
+  /** Address of the view's first byte. */
+  readonly base: Pointer;
+}
+
+const typeNames: ReadonlyMap<unknown, string> = new Map(
+  [
+    "Int8Array",
+    "Uint8Array",
+    "Uint8ClampedArray",
+    "Int16Array",
+    "Uint16Array",
+    "Int32Array",
+    "Uint32Array",
+    "Float16Array",
+    "Float32Array",
+    "Float64Array",
+    "BigInt64Array",
+    "BigUint64Array",
+  ].map((name): [unknown, string] => [(globalThis as Record<string, unknown>)[name], name])
+    .filter(([type]) => type !== undefined),
+);
+
+/** Name of a typed array's constructor; refuses what is none, subclasses included. */
+export function expectType(type: unknown): string {
+  const name = typeNames.get(type);
+  if (name === undefined) {
+    throw new PermError(
+      "INVALID_ARGUMENT",
+      `Cannot view memory as ${
+        describe(type)
+      }: give a typed array's constructor, such as Float64Array`,
+    );
+  }
+  return name;
+}
+
+/** Bytes of `count` elements; refuses counts that are none. */
+export function byteLengthOf(type: { readonly BYTES_PER_ELEMENT: number }, count: number): number {
+  const bytes = count * type.BYTES_PER_ELEMENT;
+  if (
+    typeof count !== "number" || !Number.isInteger(count) || count < 0 ||
+    !Number.isSafeInteger(bytes)
+  ) {
+    throw new PermError(
+      "INVALID_ARGUMENT",
+      `Cannot view ${describe(count)} elements: give a whole number that is not negative`,
+    );
+  }
+  return bytes;
+}
+
+/** Buffers over memory of this library, heap or PERM block: they need no copies. */
+export const ownBuffers: WeakSet<ArrayBufferLike> = new WeakSet();
+
+/** Windows begin at multiples of this from the heap's start on and are twice as long, so that
+ * whatever begins in one's first half lies in it, up to 1 GiB. */
+export const windowStride = 2 ** 30;
+
+/** A window and what hot paths ask of it. */
+export interface Opening {
+  readonly window: Window;
+  readonly view: DataView<ArrayBuffer>;
+  readonly base: Pointer;
+  /** Offset of its last u64; −1 for none at all. */
+  readonly lastWord: number;
+  /** The heap's capacity when it was made, or Infinity for a heap that cannot grow. */
+  readonly capacity: number;
+  /** Whether it was given out. */
+  shown: boolean;
+}
+
+const nothing = opening(new ArrayBuffer(0), 0, Infinity);
+
+/** What is out of one heap in one thread. */
+export class Views {
+  /** The window used last. */
+  current: Opening = nothing;
+
+  readonly #openings = new Map<number, Opening>();
+  #out: WeakRef<ArrayBuffer>[] = [];
+  #compactAt = 1024;
+
+  /** A buffer over `bytes` bytes at `address`, if all of them are heap memory. */
+  buffer(handle: number, address: Pointer, bytes: number): ArrayBuffer {
+    expectRange(handle, address, bytes);
+    return this.#remember(wrap(address, bytes));
+  }
+
+  /** Makes the window whose first half holds `address` the current one. */
+  select(handle: number, heap: Pointer, address: Pointer, capacity: number): Opening {
+    expectRange(handle, address, 1);
+    const index = Math.floor((address - heap) / windowStride);
+    const base = firstByte(handle, heap + index * windowStride, address);
+    const end = lastByte(handle, address, heap + (index + 2) * windowStride);
+    let found = this.#openings.get(index);
+    if (
+      found === undefined || found.base !== base || found.view.byteLength !== end - base ||
+      found.capacity !== capacity
+    ) {
+      if (found && !found.shown) detach(found.view.buffer);
+      found = opening(wrap(base, end - base), base, capacity);
+      this.#openings.set(index, found);
+    }
+    return this.current = found;
+  }
+
+  /** Remembers that a window was given out. */
+  show(opening: Opening): void {
+    opening.shown = true;
+    this.#remember(opening.view.buffer);
+  }
+
+  /** Whether a buffer that was given out still exists, as far as the garbage collector tells. */
+  get live(): boolean {
+    return this.#out.some((reference) => reference.deref()?.detached === false);
+  }
+
+  /** Forgets the windows, since the heap may have moved; those never given out end here. */
+  dropWindows(): void {
+    for (const { view, shown } of this.#openings.values()) if (!shown) detach(view.buffer);
+    this.#openings.clear();
+    this.current = nothing;
+  }
+
+  /** Detaches every buffer that is out. */
+  close(): void {
+    this.dropWindows();
+    for (const reference of this.#out) {
+      const buffer = reference.deref();
+      if (buffer) detach(buffer);
+    }
+    this.#out = [];
+  }
+
+  #remember(buffer: ArrayBuffer): ArrayBuffer {
+    this.#out.push(new WeakRef(buffer));
+    if (this.#out.length >= this.#compactAt) {
+      this.#out = this.#out.filter((reference) => reference.deref() !== undefined);
+      this.#compactAt = Math.max(1024, 2 * this.#out.length);
+    }
+    return buffer;
+  }
+}
+
+function opening(buffer: ArrayBuffer, base: Pointer, capacity: number): Opening {
+  const view = new DataView(buffer);
+  const window = Object.freeze({ view, base });
+  const lastWord = Math.max(-1, buffer.byteLength - 8);
+  return { window, view, base, lastWord, capacity, shown: false };
+}
+
+function detach(buffer: ArrayBuffer): void {
+  if (!buffer.detached) buffer.transfer(0);
+}
+
+function expectRange(handle: number, address: Pointer, bytes: number): void {
+  expectNumber("address", address);
+  expectNumber("size", bytes);
+  const result = native.ph_range(handle, address, bytes);
+  if (result < 0) throw nativeError(result);
+}
+
+/** The lowest address from `low` on whose bytes up to `address` may all be viewed. */
+function firstByte(handle: number, low: Pointer, address: Pointer): Pointer {
+  let high = address;
+  for (let middle = low; low < high; middle = Math.floor((low + high) / 2)) {
+    if (native.ph_range(handle, middle, address - middle + 1) === 0) high = middle;
+    else low = middle + 1;
+  }
+  return high;
+}
+
+/** The highest end up to `high` before which all bytes from `address` on may be viewed. */
+function lastByte(handle: number, address: Pointer, high: Pointer): Pointer {
+  let low = address + 1;
+  for (let middle = high; low < high; middle = Math.ceil((low + high) / 2)) {
+    if (native.ph_range(handle, address, middle - address) === 0) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+/** A buffer over memory that has been checked, marked as the library's own. */
+export function wrap(address: Pointer, bytes: number): ArrayBuffer {
+  const buffer = arrayBuffer(address, bytes);
+  ownBuffers.add(buffer);
+  return buffer;
+}
+
+/** Refuses what is not a number before FFI would coerce it. */
+export function expectNumber(what: string, value: unknown): void {
+  if (typeof value === "number") return;
+  throw new PermError(
+    "INVALID_ARGUMENT",
+    `Cannot take ${describe(value)} as ${what}: give a number`,
+  );
+}
