@@ -36,15 +36,22 @@ export function command(
   return [programs[runtime], ...flags, script, ...args];
 }
 
-/** Runs a command to its end. */
+/** Runs a command to its end; a variable of the environment that is undefined there is unset. */
 export function run(
   [program, ...args]: string[],
-  { directory = repository, env = {} }: { directory?: string; env?: Record<string, string> } = {},
+  { directory = repository, env = {} }: {
+    directory?: string;
+    env?: Record<string, string | undefined>;
+  } = {},
 ): { code: number | null; out: string; err: string } {
+  const environment: Record<string, string> = {};
+  for (const [name, value] of Object.entries({ ...process.env, NO_COLOR: "1", ...env })) {
+    if (value !== undefined) environment[name] = value;
+  }
   const { status, stdout, stderr, error } = spawnSync(program, args, {
     cwd: directory,
     encoding: "utf8",
-    env: { ...process.env, NO_COLOR: "1", ...env },
+    env: environment,
     maxBuffer: 1 << 28,
   });
   if (error) throw error;

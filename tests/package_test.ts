@@ -1,0 +1,163 @@
+// What users get: the packages as JSR and npm deliver them, and README's examples run from them.
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import { command, repository, run, type Runtime, runtimes, thisRuntime } from "./runtimes.ts";
+import { Folder } from "./support.ts";
+
+// A package is the same whoever packs it, so it is packed once: under Deno, which has the packers.
+const packing = { skip: thisRuntime === "deno" ? false : "packed under Deno", timeout: 300_000 };
+const npm = {
+  ...packing,
+  skip: packing.skip || (spawnSync("npm", ["--version"]).status === 0 ? false : "there is no npm"),
+};
+
+/** The tarball, in a project that has nothing else and ran no install script. */
+function installed(folder: Folder): void {
+  succeed([...command("deno", `${repository}tests/tasks/dist.ts`)]);
+  succeed(["npm", "pack", "--ignore-scripts", "--pack-destination", folder.path], repository);
+  const [tarball, ...others] = folder.names();
+  assert.match(tarball, /^perm-heap-.*\.tgz$/);
+  assert.deepEqual(others, []);
+  writeFileSync(folder.file("package.json"), '{ "private": true, "type": "module" }');
+  const flags = ["--ignore-scripts", "--no-audit", "--no-fund"];
+  succeed(["npm", "install", ...flags, `./${tarball}`], folder.path);
+}
+
+/** Runs a script as its user would: no permission but FFI, no library but the package's own. */
+function runInstalled(runtime: Runtime, folder: Folder, script: string, args: string[] = []) {
+  return succeed(
+    command(runtime, script, args, ["--no-prompt", "--allow-ffi"]),
+    folder.path,
+  );
+}
+
+function succeed(line: string[], directory?: string): string {
+  const env = { PERM_LIBRARY: undefined };
+  const { code, out, err } = run(line, { env, ...(directory && { directory }) });
+  assert.equal(code, 0, `${line.join(" ")}\n${out}${err}`);
+  return out;
+}
+
+/** README's examples in TypeScript, first to last. */
+function readmeExamples(): string[] {
+  const readme = readFileSync(`${repository}README.md`, "utf8");
+  return [...readme.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(([, text]) => text);
+}
+
+test("README's first example has ten lines, and goes on in the other runtime", npm, () => {
+  using folder = new Folder();
+  installed(folder);
+  const [example] = readmeExamples();
+  assert.ok(example.trim().split("\n").length <= 10, "more than ten lines");
+  writeFileSync(folder.file("example.ts"), example);
+  assert.equal(runInstalled("deno", folder, "example.ts"), "visit 1, new\n");
+  assert.equal(runInstalled("bun", folder, "example.ts"), "visit 2, file\n");
+  assert.equal(runInstalled("bun", folder, "example.ts"), "visit 3, file\n");
+  assert.equal(runInstalled("deno", folder, "example.ts"), "visit 4, file\n");
+});
+
+test("every example of README runs twice from the npm package, in both runtimes", npm, () => {
+  for (const runtime of runtimes) {
+    using folder = new Folder();
+    installed(folder);
+    readmeExamples().forEach((example, index) => {
+      writeFileSync(folder.file(`example${index}.ts`), example);
+      for (let round = 0; round < 2; round++) {
+        runInstalled(runtime, folder, `example${index}.ts`);
+      }
+    });
+  }
+});
+
+test("the npm package brings JavaScript and declarations, and nothing to build with", npm, () => {
+  using folder = new Folder();
+  installed(folder);
+  const home = folder.file("node_modules/@perm/heap");
+  const files = readdirSync(home, { recursive: true, encoding: "utf8" });
+  assert.ok(files.includes("dist/mod.js") && files.includes("dist/mod.d.ts"));
+  assert.ok(files.includes("README.md") && files.includes("LICENSE"));
+  const strangers = files.filter((file) =>
+    /\.(zig|so)$|(?<!\.d)\.ts$|_test|node_modules/.test(file)
+  );
+  assert.deepEqual(strangers, []);
+  assert.deepEqual(readdirSync(folder.file("node_modules")).filter((name) => name[0] !== "."), [
+    "@perm",
+  ]);
+  const { scripts = {} } = JSON.parse(readFileSync(join(home, "package.json"), "utf8"));
+  assert.ok(Object.keys(scripts).every((name) => name === "prepack"), "an install script");
+});
+
+test("the npm package's types are checked by its users", npm, () => {
+  using folder = new Folder();
+  installed(folder);
+  writeFileSync(folder.file("right.ts"), readmeExamples().at(0)!);
+  const deno = command("deno", "").at(0)!;
+  succeed([deno, "check", "right.ts"], folder.path);
+  writeFileSync(
+    folder.file("wrong.ts"),
+    'import { Heap } from "@perm/heap";\nHeap.open({ size: "large" });\n',
+  );
+  assert.notEqual(run([deno, "check", "wrong.ts"], { directory: folder.path }).code, 0);
+});
+
+test("a Worker attaches to a heap of the npm package's library", npm, () => {
+  using folder = new Folder();
+  installed(folder);
+  writeFileSync(
+    folder.file("worker.ts"),
+    `import { Heap } from "@perm/heap";
+self.onmessage = ({ data: { handle, pointer } }) => {
+  const heap = Heap.attach(handle);
+  heap.view(Float64Array, pointer, 1)[0] += 41;
+  heap.close();
+  self.postMessage("done");
+};
+`,
+  );
+  writeFileSync(
+    folder.file("main.ts"),
+    `import { Heap } from "@perm/heap";
+const heap = Heap.open({ size: 1 << 20 });
+const pointer = heap.calloc(1, 8);
+heap.view(Float64Array, pointer, 1)[0] = 1;
+const worker = new Worker(new URL("worker.ts", import.meta.url).href, { type: "module" });
+worker.onmessage = () => {
+  console.log(heap.view(Float64Array, pointer, 1)[0]);
+  worker.terminate();
+};
+worker.postMessage({ handle: heap.handle, pointer });
+`,
+  );
+  for (const runtime of runtimes) assert.equal(runInstalled(runtime, folder, "main.ts"), "42\n");
+});
+
+test("deno publish finds nothing to object to", packing, () => {
+  const deno = command("deno", "").at(0)!;
+  const { code, out, err } = run([deno, "publish", "--dry-run", "--allow-dirty"]);
+  assert.equal(code, 0, out + err);
+  assert.doesNotMatch(out + err, /warning/i);
+  for (const needed of ["mod.ts", "ffi/embedded.ts", "tuning/mod.ts", "README.md", "LICENSE"]) {
+    assert.ok((out + err).includes(`/${needed} (`), `${needed} is not published`);
+  }
+  assert.doesNotMatch(out + err, /_test\.ts|node_modules|\.zig|package-lock/);
+});
+
+const inGit = {
+  skip: packing.skip || (existsSync(`${repository}.git`) ? false : "there is no git folder"),
+};
+
+test("tracked files name no machine's folders and no download addresses", inGit, () => {
+  const listed = spawnSync("git", ["ls-files", "-z"], { cwd: repository, encoding: "utf8" }).stdout;
+  const wrong = listed.split("\0").filter((file) => {
+    if (file === "" || !existsSync(repository + file)) return false;
+    const text = readFileSync(repository + file, "utf8");
+    const home = process.env.HOME ?? "";
+    return text.includes(repository) || (home.length > 5 && text.includes(`${home}/`)) ||
+      (file.includes("lock") && text.includes('"resolved"'));
+  });
+  assert.deepEqual(wrong, []);
+});
