@@ -151,7 +151,7 @@ pub const functions = struct {
         const out = record(records.ErrorInfo, info) catch return 0;
         const into = text orelse return 0;
         out.* = .{
-            .code = number(@intFromEnum(last.code)),
+            .code = number(last.code),
             .errno = number(last.errno),
             .address = number(last.address),
             .message_len = number(last.message_len),
@@ -295,7 +295,7 @@ pub const functions = struct {
         const n = whole(count) orelse return refuse("free a count of", count);
         if (n == 0) return 0;
         const from: [*]const f64 = @ptrCast(@alignCast(pointers orelse return missingBuffer("pointers")));
-        heap.alloc.freeMany(from[0..n]) catch |err| return codeOf(err);
+        heap.alloc.freeMany(from[0..n], null) catch |err| return codeOf(err);
         return 0;
     }
 
@@ -692,4 +692,5 @@ pub const panic = std.debug.no_panic;
 test {
     _ = errors;
     _ = os;
+    _ = @import("heap/test.zig");
 }

@@ -80,26 +80,28 @@ pub fn codeOf(err: Error) Code {
 
 /// What a failed call was about. Text is UTF-8 and bounded; longer text is cut.
 pub const Record = struct {
-    thread: usize = 0,
-    code: Code = .IO,
-    errno: u32 = 0,
-    address: u64 = 0,
-    message_len: u32 = 0,
-    path_len: u32 = 0,
-    message: [1024]u8 = undefined,
-    path: [1024]u8 = undefined,
+    thread: usize,
+    /// A `Code`.
+    code: u8,
+    errno: u32,
+    address: u64,
+    message_len: u32,
+    path_len: u32,
+    message: [1024]u8,
+    path: [1024]u8,
 };
 
 /// A thread finds its record by its id; a thread that meets a foreign one in its slot takes it over.
 /// The slot is only wrong when two threads fail at the same moment and share a slot: the text may
 /// then be the other's, the code never is (it is the return value).
-var records: [64]Record = @splat(.{});
+var records: [64]Record = @splat(std.mem.zeroes(Record));
 var records_lock: os.Mutex = .{};
 
 pub const Detail = struct { path: []const u8 = "", address: u64 = 0, errno: u32 = 0 };
 
 /// Records a failure for the calling thread and returns its error: `return fail(.BUSY, …)`.
 /// The message says what was being done, with which value, and what to do; no full stop.
+/// `format` knows {d}, {x} and {s}.
 pub fn fail(
     comptime code: Code,
     detail: Detail,
@@ -107,19 +109,82 @@ pub fn fail(
     args: anytype,
 ) Error {
     @branchHint(.cold);
+    const fields = @typeInfo(@TypeOf(args)).@"struct".fields;
+    comptime std.debug.assert(std.mem.count(u8, format, "{") == fields.len);
+    var values: [fields.len]Value = undefined;
+    inline for (fields, 0..) |field, i| values[i] = .of(@field(args, field.name));
+    write(code, detail, format, &values);
+    return @field(Error, @tagName(code));
+}
+
+/// One formatter for all messages: an instance for each would be most of the library.
+const Value = union(enum) {
+    unsigned: u64,
+    signed: i64,
+    float: f64,
+    text: []const u8,
+
+    fn of(value: anytype) Value {
+        return switch (@typeInfo(@TypeOf(value))) {
+            .int => |int| if (int.signedness == .unsigned) .{ .unsigned = value } else .{ .signed = value },
+            .comptime_int => .{ .unsigned = value },
+            .float => .{ .float = value },
+            .@"enum" => .{ .unsigned = @intFromEnum(value) },
+            else => .{ .text = value },
+        };
+    }
+};
+
+noinline fn write(code: Code, detail: Detail, format: []const u8, values: []const Value) void {
     records_lock.lock();
     defer records_lock.unlock();
     const record = &records[slotOf(os.threadId())];
     record.thread = os.threadId();
-    record.code = code;
+    record.code = @intFromEnum(code);
     record.errno = detail.errno;
     record.address = detail.address;
+    // `detail` may point into the record itself when one failure explains another.
     record.path_len = @intCast(@min(detail.path.len, record.path.len));
-    @memcpy(record.path[0..record.path_len], detail.path[0..record.path_len]);
-    var writer: std.Io.Writer = .fixed(&record.message);
-    writer.print(format, args) catch {};
+    @memmove(record.path[0..record.path_len], detail.path[0..record.path_len]);
+    var buffer: [1024]u8 = undefined;
+    var writer: std.Io.Writer = .fixed(&buffer);
+    print(&writer, format, values) catch {};
     record.message_len = @intCast(writer.end);
-    return @field(Error, @tagName(code));
+    @memcpy(record.message[0..writer.end], buffer[0..writer.end]);
+}
+
+fn print(writer: *std.Io.Writer, format: []const u8, values: []const Value) std.Io.Writer.Error!void {
+    var rest = format;
+    for (values) |value| {
+        const open = std.mem.indexOfScalar(u8, rest, '{') orelse break;
+        try writer.writeAll(rest[0..open]);
+        const base: u8 = if (rest[open + 1] == 'x') 16 else 10;
+        switch (value) {
+            .unsigned => |number| try writer.printInt(number, base, .lower, .{}),
+            .signed => |number| try writer.printInt(number, base, .lower, .{}),
+            .float => |number| try printFloat(writer, number),
+            .text => |text| try writer.writeAll(text),
+        }
+        rest = rest[open + 3 ..];
+    }
+    try writer.writeAll(rest);
+}
+
+/// Numbers from TypeScript, for messages: whole ones exactly, others to six places.
+fn printFloat(writer: *std.Io.Writer, value: f64) std.Io.Writer.Error!void {
+    if (std.math.isNan(value)) return writer.writeAll("NaN");
+    if (value < 0) try writer.writeAll("-");
+    const size = @abs(value);
+    if (std.math.isInf(size)) return writer.writeAll("Infinity");
+    if (size >= 1 << 63) return writer.writeAll("more than 2^63");
+    const whole: u64 = @intFromFloat(size);
+    try writer.printInt(whole, 10, .lower, .{});
+    var fraction: u64 = @intFromFloat((size - @floor(size)) * 1e6);
+    if (fraction == 0 and size == @floor(size)) return;
+    var digits: usize = 6;
+    while (digits > 1 and fraction % 10 == 0) : (digits -= 1) fraction /= 10;
+    try writer.writeAll(".");
+    try writer.printInt(fraction, 10, .lower, .{ .width = digits, .fill = '0' });
 }
 
 /// The calling thread's last failure, or null when it has none.
@@ -140,4 +205,11 @@ test "fail() keeps message, path and errno for its thread" {
     try std.testing.expectEqualStrings("a.back", record.path[0..record.path_len]);
     try std.testing.expectEqual(@as(u32, 11), record.errno);
     try std.testing.expectEqual(Code.BUSY, codeOf(err));
+}
+
+test "messages format whole, broken, negative and absurd numbers" {
+    const numbers = .{ 7, @as(u64, 255), "text", @as(f64, 1.5), @as(f64, -0.25), @as(f64, 1e300) };
+    try std.testing.expectEqual(error.IO, fail(.IO, .{}, "{d} {x} {s} {d} {d} {d}", numbers));
+    const record = last().?;
+    try std.testing.expectEqualStrings("7 ff text 1.5 -0.25 more than 2^63", record.message[0..record.message_len]);
 }

@@ -9,6 +9,7 @@ const ranges = @import("ranges.zig");
 const opening = @import("open.zig");
 const heap_room = @import("heap.zig");
 const Header = @import("header.zig").Header;
+const alloc_room = @import("../alloc/alloc.zig");
 const image_room = @import("../image/image.zig");
 
 const Error = errors.Error;
@@ -90,8 +91,8 @@ pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records
     defer if (!placed) ranges.release(at, geometry.span);
     const built = try im.build(point, at, usable);
     const built_header: *const Header = @ptrFromInt(at);
-    try built_header.validate(im.path(), identity.heap_uuid(), identity.address, identity.max_size);
-    try @TypeOf(heap.alloc).validate(at, geometry);
+    try built_header.validate(im.path(), identity.uuid, identity.address, identity.max_size);
+    if (try alloc_room.Allocator.storedCapacity(at, geometry) > identity.capacity) return opening.contradiction(identity, im.path());
     try heap.registry.expectFits(.{
         .address = identity.address,
         .at = at,
@@ -117,7 +118,8 @@ pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records
             };
         }
         placed = true;
-        heap.alloc.reopen(identity.capacity, heap.address, heap.geometry, os.randomU64()) catch |err| {
+        const supply = opening.supplyOf(heap);
+        heap.alloc.open(heap.address, heap.geometry, identity.capacity, supply, opening.newSession()) catch |err| {
             heap.handle = 0;
             return err;
         };
@@ -150,8 +152,8 @@ fn identityOf(heap: *Heap) image_room.Identity {
         .uuid = heap.header().uuid,
         .address = heap.address,
         .span = heap.geometry.span,
-        .capacity = heap.alloc.capacity(),
-        .max_size = heap.geometry.max_size,
+        .capacity = heap.alloc.capacityBytes(),
+        .max_size = heap.geometry.maxSize(),
         .used = heap.alloc.usedBytes(),
     };
 }
@@ -168,12 +170,11 @@ const UsedPages = struct {
 
     fn collect(self: *UsedPages, heap: *Heap) Error!void {
         self.add(&self.used, 0, os.page_size) catch return noMemory();
-        var buffer: [8]@TypeOf(heap.alloc).Range = undefined;
-        for (heap.alloc.usedRanges(&buffer)) |range| {
+        for (heap.alloc.usedRanges()) |range| {
             self.add(&self.used, range.offset, range.len) catch return noMemory();
         }
         var free_runs = heap.alloc.freeRuns();
-        while (free_runs.next()) |range| {
+        while (try free_runs.next()) |range| {
             self.add(&self.holes, range.offset, range.len) catch return noMemory();
         }
     }

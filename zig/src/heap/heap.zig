@@ -194,7 +194,7 @@ pub const Heap = struct {
             .address = self.address,
             .at = self.address,
             .data_offset = self.geometry.data_offset,
-            .len = self.geometry.data_offset + self.alloc.capacity(),
+            .len = self.geometry.data_offset + self.alloc.capacityBytes(),
         };
     }
 
@@ -204,7 +204,7 @@ pub const Heap = struct {
         return fail(.BAD_POINTER, .{ .address = address }, "Cannot view {d} bytes at 0x{x}: they do not lie within the " ++
             "heap's data, 0x{x} to 0x{x}", .{
             len,                                      address,
-            self.address + self.geometry.data_offset, self.address + self.geometry.data_offset + self.alloc.capacity(),
+            self.address + self.geometry.data_offset, self.address + self.geometry.data_offset + self.alloc.capacityBytes(),
         });
     }
 
@@ -212,8 +212,7 @@ pub const Heap = struct {
         if (self.mode == .r) return self.readOnly();
         try self.lock();
         defer self.mutex.unlock();
-        if (size <= self.alloc.capacity()) return;
-        try self.alloc.grow(std.mem.alignForward(u64, size, alloc_room.slice_size));
+        if (size > self.alloc.capacityBytes()) try self.alloc.grow(size);
     }
 
     pub fn check(self: *Heap) Error!void {
@@ -366,7 +365,7 @@ pub const Heap = struct {
         self.backup = null;
         self.tracker.deinit();
         self.registry.deinit();
-        self.alloc.deinit();
+        self.alloc.close();
         self.history.deinit();
         ranges.retire(self.address, self.geometry.span);
     }
@@ -377,8 +376,8 @@ pub const Heap = struct {
         return .{
             .address = number(self.address),
             .span = number(self.geometry.span),
-            .capacity = number(self.alloc.capacity()),
-            .max_size = number(self.geometry.max_size),
+            .capacity = number(self.alloc.capacityBytes()),
+            .max_size = number(self.geometry.maxSize()),
             .used = number(self.alloc.usedBytes()),
             .epoch = number(self.history.epoch()),
             .mode = number(@intFromEnum(self.mode)),
@@ -393,15 +392,13 @@ pub const Heap = struct {
     pub fn stats(self: *Heap) Error!records.Stats {
         try self.lock();
         defer self.mutex.unlock();
-        self.alloc.hold();
-        const memory_stats = self.alloc.stats();
-        self.alloc.release();
+        const memory_stats = try self.alloc.stats();
         var out: records.Stats = .{
             .live_bytes = number(memory_stats.live_bytes),
             .live_blocks = number(memory_stats.live_blocks),
             .used = number(self.alloc.usedBytes()),
-            .capacity = number(self.alloc.capacity()),
-            .max_size = number(self.geometry.max_size),
+            .capacity = number(self.alloc.capacityBytes()),
+            .max_size = number(self.geometry.maxSize()),
             .metadata_bytes = number(memory_stats.metadata_bytes),
             .spans = number(memory_stats.spans),
             .commits = number(self.commits),

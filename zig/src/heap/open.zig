@@ -106,9 +106,13 @@ pub fn geometryOf(identity: image_room.Identity, path: []const u8) Error!Geometr
         identity.capacity >= slice_size and identity.capacity <= identity.max_size and
         identity.capacity % slice_size == 0;
     if (sane) {
-        const geometry = Geometry.init(identity.max_size);
+        const geometry = try Geometry.init(identity.max_size);
         if (geometry.span == identity.span) return geometry;
     }
+    return contradiction(identity, path);
+}
+
+pub fn contradiction(identity: image_room.Identity, path: []const u8) Error {
     return fail(.CORRUPT, .{ .path = path }, "Cannot open the heap in \"{s}\": its sizes contradict each other (capacity " ++
         "{d}, limit {d}, range {d})", .{ path, identity.capacity, identity.max_size, identity.span });
 }
@@ -196,9 +200,13 @@ fn create(options: OpenOptions, uuid: [16]u8, map: ?*Image, backup: ?*Image) Err
 
     const heap = try Heap.acquire();
     errdefer heap.relinquish();
-    heap.geometry = .init(max_size);
+    heap.geometry = try .init(max_size);
     heap.tracker = try .init(options.tracker);
     errdefer heap.tracker.deinit();
+    if (options.address % slice_size != 0) {
+        return fail(.INVALID_ARGUMENT, .{ .address = options.address }, "Cannot make a heap at 0x{x}: `address` must be a " ++
+            "multiple of {d}", .{ options.address, slice_size });
+    }
     if (options.address != 0) try ranges.reserveAt(options.address, heap.geometry.span);
     heap.address = if (options.address != 0) options.address else try ranges.reserveAny(uuid, heap.geometry.span);
     errdefer ranges.release(heap.address, heap.geometry.span);
@@ -206,7 +214,7 @@ fn create(options: OpenOptions, uuid: [16]u8, map: ?*Image, backup: ?*Image) Err
     os.commitAnonymous(heap.address, heap.geometry.data_offset + capacity) catch return noMemory(capacity);
     image_room.adviseRange(heap.address, heap.geometry.span);
     heap.header().* = .init(uuid, heap.address, max_size);
-    try heap.alloc.format(heap.address, heap.geometry, capacity, supplyOf(heap), os.randomU64());
+    try heap.alloc.format(heap.address, heap.geometry, capacity, supplyOf(heap), newSession());
     heap.map = map;
     heap.backup = backup;
     heap.mode = .w;
@@ -233,11 +241,11 @@ fn takeFrom(im: *Image, options: OpenOptions) Error!*Heap {
     errdefer ranges.release(heap.address, heap.geometry.span);
 
     const built = try im.build(point, heap.address, heap.geometry.data_offset + identity.capacity);
-    try heap.header().validate(im.path(), identity.heap_uuid(), identity.address, identity.max_size);
-    try heap.alloc.open(heap.address, heap.geometry, identity.capacity, supplyOf(heap), os.randomU64());
-    errdefer heap.alloc.deinit();
+    try heap.header().validate(im.path(), identity.uuid, identity.address, identity.max_size);
+    try heap.alloc.open(heap.address, heap.geometry, identity.capacity, supplyOf(heap), newSession());
+    errdefer heap.alloc.close();
     if (options.size > identity.capacity and options.mode != .r) {
-        try heap.alloc.grow(std.mem.alignForward(u64, options.size, slice_size));
+        try heap.alloc.grow(options.size);
     }
     im.adopt(&heap.history, point);
     heap.log_runs = built.runs;
@@ -249,14 +257,19 @@ fn noMemory(capacity: u64) Error {
     return fail(.OUT_OF_MEMORY, .{}, "Cannot map {d} bytes of memory for the heap: the system refused", .{capacity});
 }
 
+/// A session of the allocator: spans of every other have no owner.
+pub fn newSession() alloc_room.Options {
+    return .{ .nonce = @truncate(os.randomU64() | 1) };
+}
+
 /// Where the allocator's pages come from and go back to.
 pub fn supplyOf(heap: *Heap) alloc_room.Supply {
     return .{ .context = heap, .grow = supplyGrow, .give_back = supplyGiveBack };
 }
 
-fn supplyGrow(context: *anyopaque, capacity: u64) bool {
+fn supplyGrow(context: ?*anyopaque, capacity: u64) bool {
     const heap: *Heap = @ptrCast(@alignCast(context));
-    const from = heap.geometry.data_offset + heap.alloc.capacity();
+    const from = heap.geometry.data_offset + heap.alloc.capacityBytes();
     const to = heap.geometry.data_offset + capacity;
     std.debug.assert(from <= to and to <= heap.geometry.span);
     os.commitAnonymous(heap.address + from, to - from) catch return false;
@@ -266,7 +279,7 @@ fn supplyGrow(context: *anyopaque, capacity: u64) bool {
 
 /// Fresh anonymous memory: in a range mapped from a file MADV_DONTNEED would bring the file's old
 /// contents back.
-fn supplyGiveBack(context: *anyopaque, address: usize, len: usize) bool {
+fn supplyGiveBack(context: ?*anyopaque, address: usize, len: u64) bool {
     const heap: *Heap = @ptrCast(@alignCast(context));
     std.debug.assert(address >= heap.address and address + len <= heap.address + heap.geometry.span);
     os.commitAnonymous(address, len) catch return false;

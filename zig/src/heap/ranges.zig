@@ -71,10 +71,14 @@ pub fn reserveAny(uuid: [16]u8, span: usize) errors.Error!usize {
     });
 }
 
-/// Reserves a range anywhere outside the window, to build a restored heap in.
+/// Reserves a range anywhere outside the window, to build a restored heap in; aligned as heaps are.
 pub fn reserveScratch(span: usize) errors.Error!usize {
-    return os.reserve(0, span) catch fail(.OUT_OF_MEMORY, .{}, "Cannot reserve {d} bytes of address " ++
-        "space to build the restored heap in", .{span});
+    const start = os.reserve(0, span + window_alignment) catch return fail(.OUT_OF_MEMORY, .{}, "Cannot reserve {d} " ++
+        "bytes of address space to build the restored heap in", .{span});
+    const address = std.mem.alignForward(usize, start, window_alignment);
+    if (address > start) os.unmap(start, address - start);
+    os.unmap(address + span, start + window_alignment - address);
+    return address;
 }
 
 /// Gives a reserved range back to the system: no heap stood there, or no view of it can be out.

@@ -1,0 +1,217 @@
+//! The heap room on real files: everything below it takes part.
+
+const std = @import("std");
+const os = @import("../os/os.zig");
+const file = @import("../os/file.zig");
+const perm_block = @import("perm_block.zig");
+const heap_room = @import("heap.zig");
+const Heap = heap_room.Heap;
+const OpenOptions = heap_room.OpenOptions;
+
+const testing = std.testing;
+const linux = std.os.linux;
+
+/// A directory of its own, removed with what is in it.
+const Place = struct {
+    directory: [64]u8 = undefined,
+    len: usize = 0,
+    paths: [8][96]u8 = undefined,
+    count: usize = 0,
+
+    fn init() Place {
+        var self: Place = .{};
+        const text = std.fmt.bufPrintZ(&self.directory, "/tmp/perm-heap-test-{x}", .{os.randomU64()}) catch unreachable;
+        self.len = text.len;
+        std.debug.assert(os.failed(linux.mkdir(text, 0o700)) == null);
+        return self;
+    }
+
+    fn path(self: *Place, name: []const u8) []const u8 {
+        defer self.count += 1;
+        return std.fmt.bufPrint(&self.paths[self.count], "{s}/{s}", .{ self.directory[0..self.len], name }) catch unreachable;
+    }
+
+    fn deinit(self: *Place) void {
+        std.Io.Dir.cwd().deleteTree(testing.io, self.directory[0..self.len]) catch {};
+    }
+};
+
+fn words(address: u64, count: usize) []u64 {
+    return @as([*]u64, @ptrFromInt(address))[0..count];
+}
+
+test "a heap of memory only allocates, keeps a root and cannot be flushed" {
+    const heap = try Heap.mopen(.{ .size = 1 << 20 });
+    defer heap.close() catch unreachable;
+    const p = try heap.alloc.malloc(100);
+    heap.header().root = p;
+    try heap.expectRange(p, 100);
+    try testing.expectError(error.BAD_POINTER, heap.expectRange(heap.address, 8));
+    try testing.expectError(error.NOT_OPEN, heap.commit(.map));
+    try testing.expectError(error.NOT_OPEN, heap.restore(.{}));
+    try heap.check();
+}
+
+test "a heap comes back at its address with its contents, its root and its allocator" {
+    var place = Place.init();
+    defer place.deinit();
+    const map = place.path("app.map");
+    var address: usize = 0;
+    {
+        const heap = try Heap.mopen(.{ .path = map, .size = 1 << 20 });
+        defer heap.close() catch unreachable;
+        address = heap.address;
+        const p = try heap.alloc.malloc(80);
+        for (words(p, 10), 0..) |*word, i| word.* = i * 7;
+        heap.header().root = p;
+        try testing.expectEqual(@as(f64, 1), (try heap.commit(.map)).epoch);
+        words(p, 10)[3] = 999;
+    }
+    const heap = try Heap.mopen(.{ .path = map, .mode = .rw });
+    defer heap.close() catch unreachable;
+    try testing.expectEqual(address, heap.address);
+    const root = heap.header().root;
+    for (words(root, 10), 0..) |word, i| try testing.expectEqual(i * 7, word);
+    try heap.check();
+    const unchanged = try heap.commit(.map);
+    try testing.expectEqual(@as(f64, 0), unchanged.pages);
+    try testing.expectEqual(@as(f64, 1), unchanged.epoch);
+    try heap.alloc.free(root);
+    try testing.expectError(error.DOUBLE_FREE, heap.alloc.free(root));
+    try testing.expectEqual(@as(f64, 2), (try heap.commit(.map)).epoch);
+}
+
+test "blocks are filled from their shadows after a restore, and mismatches are refused" {
+    var place = Place.init();
+    defer place.deinit();
+    const heap = try Heap.mopen(.{ .path = place.path("app.map"), .size = 1 << 20 });
+    defer heap.close() catch unreachable;
+    try heap.bopen(.{ .path = place.path("app.back") });
+    const at = try perm_block.allocate(64);
+    const mine = words(at, 8);
+    _ = try heap.perm("PERM.mine", 64, 7, at);
+    try testing.expectError(error.EXISTS, heap.perm("PERM.mine", 64, 7, at));
+    for (mine, 0..) |*word, i| word.* = i + 1;
+    _ = try heap.commit(.backup);
+    for (mine) |*word| word.* = 0;
+    _ = try heap.restore(.{});
+    for (mine, 0..) |word, i| try testing.expectEqual(i + 1, word);
+    try testing.expectError(error.BLOCK_MISMATCH, heap.global("PERM.mine", 64, 7));
+    try heap.unperm("PERM.mine");
+    try testing.expectError(error.NOT_FOUND, heap.unperm("PERM.mine"));
+    // The epoch still has the block, with another size than what is registered now.
+    _ = try heap.perm("PERM.mine", 32, 7, at);
+    try testing.expectError(error.BLOCK_MISMATCH, heap.restore(.{}));
+    try heap.check();
+}
+
+test "a backup brings back a heap whose map file is lost, moving it when it must" {
+    var place = Place.init();
+    defer place.deinit();
+    const back = place.path("app.back");
+    var address: usize = 0;
+    {
+        const heap = try Heap.mopen(.{ .size = 1 << 20 });
+        defer heap.close() catch unreachable;
+        try heap.bopen(.{ .path = back });
+        const p = try heap.alloc.malloc(8);
+        words(p, 1)[0] = 42;
+        heap.header().root = p;
+        address = heap.address;
+        _ = try heap.commit(.backup);
+    }
+    const heap = try Heap.mopen(.{ .size = 1 << 20 });
+    defer heap.close() catch unreachable;
+    try heap.bopen(.{ .path = back, .mode = .rw });
+    try testing.expect(heap.address != address);
+    try testing.expectError(error.EXISTS, heap.commit(.backup));
+    try testing.expectError(error.BUSY, heap.restore(.{ .views = true }));
+    _ = try heap.restore(.{});
+    try testing.expectEqual(address, heap.address);
+    try testing.expectEqual(@as(u64, 42), words(heap.header().root, 1)[0]);
+    try heap.check();
+    words(heap.header().root, 1)[0] = 43;
+    try testing.expectEqual(@as(f64, 2), (try heap.commit(.backup)).epoch);
+}
+
+test "Heap.open goes on from the newer of two images" {
+    var place = Place.init();
+    defer place.deinit();
+    const options: OpenOptions = .{ .path = place.path("app.map"), .backup = place.path("app.back"), .size = 1 << 20 };
+    {
+        const heap = try Heap.openNewest(options);
+        defer heap.close() catch unreachable;
+        try testing.expectEqual(heap_room.Resumed.new, heap.resumed);
+        heap.header().root = try heap.alloc.malloc(8);
+        words(heap.header().root, 1)[0] = 1;
+        _ = try heap.commit(.map);
+        words(heap.header().root, 1)[0] = 2;
+        _ = try heap.commit(.backup);
+    }
+    {
+        const heap = try Heap.openNewest(options);
+        defer heap.close() catch unreachable;
+        try testing.expectEqual(heap_room.Resumed.backup, heap.resumed);
+        try testing.expectEqual(@as(u64, 2), words(heap.header().root, 1)[0]);
+        // The stale map file catches up, with the same epoch, since nothing changed.
+        try testing.expectEqual(@as(f64, 2), (try heap.commit(.map)).epoch);
+        words(heap.header().root, 1)[0] = 3;
+        _ = try heap.commit(.map);
+    }
+    const heap = try Heap.openNewest(options);
+    defer heap.close() catch unreachable;
+    try testing.expectEqual(heap_room.Resumed.file, heap.resumed);
+    try testing.expectEqual(@as(u64, 3), words(heap.header().root, 1)[0]);
+}
+
+test "handles: text attaches in this process, garbage and closed ones are refused" {
+    const heap = try Heap.mopen(.{ .size = 1 << 20 });
+    const handle = heap.handle;
+    var buffer: [64]u8 = undefined;
+    var copy: [64]u8 = undefined;
+    const text = heap.handleText(&buffer);
+    @memcpy(copy[0..text.len], text);
+    try testing.expectEqual(heap, try Heap.attach(text));
+    heap.detach();
+    try testing.expectError(error.INVALID_ARGUMENT, Heap.attach("perm-heap:1"));
+    try testing.expectError(error.INVALID_ARGUMENT, Heap.attach(""));
+    try testing.expectError(error.NOT_FOUND, Heap.attach("perm-heap:1:2:3"));
+    try heap.close();
+    try testing.expectEqual(@as(?*Heap, null), Heap.find(handle));
+    try testing.expectError(error.CLOSED, Heap.attach(copy[0..text.len]));
+}
+
+test "a forked child may write its copy and not commit it" {
+    var place = Place.init();
+    defer place.deinit();
+    const heap = try Heap.mopen(.{ .path = place.path("app.map"), .size = 1 << 20 });
+    defer heap.close() catch unreachable;
+    heap.header().root = try heap.alloc.malloc(8);
+    words(heap.header().root, 1)[0] = 1;
+    _ = try heap.commit(.map);
+    const child = linux.fork();
+    if (child == 0) {
+        words(heap.header().root, 1)[0] = 2;
+        const err = if (heap.commit(.map)) |_| error.IO else |err| err;
+        linux.exit(if (err == error.FORKED) 0 else 1);
+    }
+    var status: u32 = undefined;
+    _ = linux.waitpid(@intCast(child), &status, 0);
+    try testing.expectEqual(@as(u32, 0), status);
+    try testing.expectEqual(@as(u64, 1), words(heap.header().root, 1)[0]);
+    words(heap.header().root, 1)[0] = 3;
+    try testing.expectEqual(@as(f64, 2), (try heap.commit(.map)).epoch);
+}
+
+test "sizes and addresses that cannot be are refused before anything is made" {
+    try testing.expectError(error.INVALID_ARGUMENT, Heap.mopen(.{ .size = 1 }));
+    try testing.expectError(error.INVALID_ARGUMENT, Heap.mopen(.{ .size = 1 << 50 }));
+    try testing.expectError(error.INVALID_ARGUMENT, Heap.mopen(.{ .size = 1 << 20, .max_size = 1 << 19 }));
+    try testing.expectError(error.INVALID_ARGUMENT, Heap.mopen(.{ .size = 1 << 20, .address = 4097 }));
+    const taken = try os.allocatePages(os.page_size);
+    defer os.freePages(taken);
+    try testing.expectError(error.ADDRESS_IN_USE, Heap.mopen(.{ .size = 1 << 20, .address = @intFromPtr(taken.ptr) }));
+    try testing.expectError(error.INVALID_ARGUMENT, Heap.mopen(.{ .mode = .rw }));
+    try testing.expectError(error.UNSUPPORTED, Heap.mopen(.{ .shared = true }));
+    try testing.expectError(error.UNSUPPORTED, Heap.mopen(.{ .tracker = .uffd }));
+}
