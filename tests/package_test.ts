@@ -66,8 +66,8 @@ test("every example of README runs twice from the npm package, in both runtimes"
     installed(folder);
     readmeExamples().forEach((example, index) => {
       writeFileSync(folder.file(`example${index}.ts`), example);
-      for (let round = 0; round < 2; round++) {
-        runInstalled(runtime, folder, `example${index}.ts`);
+      for (const args of [[], ["-r"]]) {
+        runInstalled(runtime, folder, `example${index}.ts`, args);
       }
     });
   }
