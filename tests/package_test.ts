@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { test } from "node:test";
+import { after, test } from "node:test";
 import { command, repository, run, type Runtime, runtimes, thisRuntime } from "./runtimes.ts";
 import { Folder } from "./support.ts";
 
@@ -15,16 +15,27 @@ const npm = {
   skip: packing.skip || (spawnSync("npm", ["--version"]).status === 0 ? false : "there is no npm"),
 };
 
-/** The tarball, in a project that has nothing else and ran no install script. */
-function installed(folder: Folder): void {
-  succeed([...command("deno", `${repository}tests/tasks/dist.ts`)]);
-  succeed(["npm", "pack", "--ignore-scripts", "--pack-destination", folder.path], repository);
-  const [tarball, ...others] = folder.names();
-  assert.match(tarball, /^perm-heap-.*\.tgz$/);
+let packed: Folder | undefined;
+after(() => packed?.[Symbol.dispose]());
+
+/** The tarball that npm would publish, made once. */
+function tarball(): string {
+  if (packed === undefined) {
+    succeed(command("deno", `${repository}tests/tasks/dist.ts`));
+    packed = new Folder();
+    succeed(["npm", "pack", "--ignore-scripts", "--pack-destination", packed.path]);
+  }
+  const [name, ...others] = packed.names();
+  assert.match(name, /^perm-heap-.*\.tgz$/);
   assert.deepEqual(others, []);
+  return packed.file(name);
+}
+
+/** Installs the tarball into a project that has nothing else, and runs no install script. */
+function install(folder: Folder): void {
   writeFileSync(folder.file("package.json"), '{ "private": true, "type": "module" }');
   const flags = ["--ignore-scripts", "--no-audit", "--no-fund"];
-  succeed(["npm", "install", ...flags, `./${tarball}`], folder.path);
+  succeed(["npm", "install", ...flags, tarball()], folder.path);
 }
 
 /** Runs a script as its user would: no permission but FFI, no library but the package's own. */
@@ -50,7 +61,7 @@ function readmeExamples(): string[] {
 
 test("README's first example has ten lines, and goes on in the other runtime", npm, () => {
   using folder = new Folder();
-  installed(folder);
+  install(folder);
   const [example] = readmeExamples();
   assert.ok(example.trim().split("\n").length <= 10, "more than ten lines");
   writeFileSync(folder.file("example.ts"), example);
@@ -63,7 +74,7 @@ test("README's first example has ten lines, and goes on in the other runtime", n
 test("every example of README runs twice from the npm package, in both runtimes", npm, () => {
   for (const runtime of runtimes) {
     using folder = new Folder();
-    installed(folder);
+    install(folder);
     readmeExamples().forEach((example, index) => {
       writeFileSync(folder.file(`example${index}.ts`), example);
       for (const args of [[], ["-r"]]) {
@@ -75,7 +86,7 @@ test("every example of README runs twice from the npm package, in both runtimes"
 
 test("the npm package brings JavaScript and declarations, and nothing to build with", npm, () => {
   using folder = new Folder();
-  installed(folder);
+  install(folder);
   const home = folder.file("node_modules/@perm/heap");
   const files = readdirSync(home, { recursive: true, encoding: "utf8" });
   assert.ok(files.includes("dist/mod.js") && files.includes("dist/mod.d.ts"));
@@ -93,7 +104,7 @@ test("the npm package brings JavaScript and declarations, and nothing to build w
 
 test("the npm package's types are checked by its users", npm, () => {
   using folder = new Folder();
-  installed(folder);
+  install(folder);
   writeFileSync(folder.file("right.ts"), readmeExamples().at(0)!);
   const deno = command("deno", "").at(0)!;
   succeed([deno, "check", "right.ts"], folder.path);
@@ -106,7 +117,7 @@ test("the npm package's types are checked by its users", npm, () => {
 
 test("a Worker attaches to a heap of the npm package's library", npm, () => {
   using folder = new Folder();
-  installed(folder);
+  install(folder);
   writeFileSync(
     folder.file("worker.ts"),
     `import { Heap } from "@perm/heap";
