@@ -1,0 +1,711 @@
+//! The allocator of the persistent heap. Its whole state lies in the heap, so committing the heap's
+//! pages commits the allocator; what a thread keeps beside it (cache.zig) can be dropped at any time.
+//!
+//!   base        4096          8192            remote_offset     data_offset (2 MiB aligned)   span
+//!    | heap      | allocator   | slice table    | remote table    | data                         |
+//!    | header    | header      | 576 B a slice  | 512 B a slice   | slices of 64 KiB             |
+//!                  free-run      descriptor and   bits set by       [0, high) tiled by:
+//!                  bins, class   bitmap of        threads that      spans of small blocks,
+//!                  lists         allocated blocks do not own a      large blocks, free runs;
+//!                                                 span; sparse      [high, capacity) zero
+//!
+//!   A slice's descriptor   kind  what begins here: span, large block, free run; or inside of one
+//!   (layout.zig)           owner the thread that may allocate here: session nonce << 16 | slot
+//!                          words bit set = block allocated: the only truth
+//!                          free_words, live_words, remote_words: which words to look at
+//!
+//!   malloc   hint or current bitmap word of the thread's cache → set the bit → address
+//!   free     address → slice → descriptor → index by multiplication, exact → bit must be set → clear
+//!            it; not the owner: set the bit in the remote bitmap and tell the owner's cache
+//!
+//! Rooms: layout (bytes in the heap), classes (sizes), tables (free runs), cache and threads
+//! (process side), spans (slow paths), check (proof and statistics). Outside of this folder only
+//! this file is used.
+//!
+//! Invariants: user memory is never read nor written (except to zero or copy a block for its
+//! caller), so no use after free can damage the allocator. Nothing found in the tables is followed
+//! unchecked: damage is CORRUPT, never a crash. Between `hold` and `release` every block is either
+//! allocated or free.
+
+const std = @import("std");
+const os = @import("../os/os.zig");
+const errors = @import("../errors.zig");
+const layout = @import("layout.zig");
+const classes = @import("classes.zig");
+const tables_room = @import("tables.zig");
+const caches_room = @import("cache.zig");
+const threads = @import("threads.zig");
+const spans = @import("spans.zig");
+const checking = @import("check.zig");
+
+const Error = errors.Error;
+const fail = errors.fail;
+const Cache = caches_room.Cache;
+const Slice = layout.Slice;
+const kind = layout.kind;
+const none = layout.none;
+const corrupt = tables_room.corrupt;
+const assert = std.debug.assert;
+
+pub const Geometry = layout.Geometry;
+pub const Supply = tables_room.Supply;
+pub const Stats = checking.Stats;
+pub const Range = checking.Range;
+pub const FreeRuns = checking.FreeRuns;
+pub const slice_size = layout.slice_size;
+pub const small_size_max = classes.size_max;
+
+pub const Options = struct {
+    /// Names this session; random, never 0. Spans of other sessions have no owner.
+    nonce: u48,
+    /// Free runs that the heap was opened with read as zero (private heaps: commits leave holes).
+    holes_zero: bool = true,
+    membarrier: bool = true,
+};
+
+/// Dirty free pages are kept up to this much, or 1/8 of what is used, before some are given back …
+const dirty_slices_kept = (32 << 20) / layout.slice_size;
+/// … this much at a time.
+const give_back_slices = (16 << 20) / layout.slice_size;
+
+/// Process memory, at a fixed address while it is open. `var a: Allocator = .{}`, then `format` or
+/// `open`, and `close` at the end.
+pub const Allocator = struct {
+    stop: std.atomic.Value(u32) align(64) = .init(0),
+    opened: bool = false,
+    nonce: u48 = 0,
+    tables: tables_room.Tables = undefined,
+    entries: [threads.entries_count]threads.Entry = @splat(.{}),
+
+    /// Guards `tables`, the lists of all spans and adoption.
+    lock: os.Mutex align(64) = .{},
+    /// Spans of each class that may be worth adopting, and where to look next.
+    adoptable: [classes.count]u32 = @splat(0),
+    cursor: [classes.count]u32 = @splat(none),
+
+    registry_lock: os.Mutex align(64) = .{},
+    cache_count: std.atomic.Value(u32) = .init(0),
+    caches: [threads.slots_max]?*Cache = @splat(null),
+    alive: [threads.slots_max]std.atomic.Value(bool) = @splat(.init(false)),
+    shared_lock: os.Mutex = .{},
+
+    hold_lock: os.Mutex align(64) = .{},
+    holder: std.atomic.Value(usize) = .init(0),
+    hold_depth: u32 = 0,
+    next: ?*Allocator = null,
+
+    // -------------------------------------------------------------- opening
+
+    /// Makes an empty allocator in a heap at `base` whose tables are mapped and zero and whose data is
+    /// mapped up to `capacity` bytes.
+    pub fn format(
+        self: *Allocator,
+        base: usize,
+        geometry: Geometry,
+        capacity: u64,
+        supply: Supply,
+        options: Options,
+    ) Error!void {
+        assert(capacity <= geometry.maxSize() and capacity % layout.slice_size == 0);
+        const header: *layout.Header = @ptrFromInt(base + layout.header_offset);
+        header.* = .{
+            .magic = layout.magic,
+            .version = layout.version,
+            .slice_size = layout.slice_size,
+            .class_count = classes.count,
+            .slices_max = geometry.slices,
+            .capacity = @intCast(capacity >> layout.slice_shift),
+            .high = 0,
+            .used = 0,
+            .fl_bits = 0,
+            .sl_bits = @splat(0),
+            .heads = @splat(@splat(none)),
+            .classes = @splat(.{ .head = none, .spans = 0 }),
+        };
+        return self.open(base, geometry, capacity, supply, options);
+    }
+
+    /// Takes over the allocator that lies in the heap at `base`, whose data is mapped up to
+    /// `capacity` bytes. On an allocator that is open already (after a restore) everything that was
+    /// known before is void; then no other thread gets in meanwhile.
+    pub fn open(
+        self: *Allocator,
+        base: usize,
+        geometry: Geometry,
+        capacity: u64,
+        supply: Supply,
+        options: Options,
+    ) Error!void {
+        assert(options.nonce != 0);
+        const header: *layout.Header = @ptrFromInt(base + layout.header_offset);
+        try validate(header, base, geometry, capacity);
+        const again = self.opened;
+        if (again) threads.hold(self);
+        defer if (again) threads.release(self);
+        self.nonce = options.nonce;
+        self.tables = .{
+            .header = header,
+            .table = base + layout.table_offset,
+            .remote_table = base + geometry.remote_offset,
+            .data = base + geometry.data_offset,
+            .geometry = geometry,
+            .base = base,
+            .supply = supply,
+            .stamp = @as(u32, @truncate(options.nonce)) | 1,
+            .holes_zero = options.holes_zero,
+            .capacity = header.capacity,
+            .high = header.high,
+            .used = header.used,
+        };
+        self.lookAgain();
+        if (again) return threads.resetCaches(self);
+        try threads.begin(self, options.membarrier);
+        self.opened = true;
+    }
+
+    /// Data bytes that the heap at `base` needs mapped, as stored; CORRUPT when there is no sound
+    /// allocator header for `geometry`.
+    pub fn storedCapacity(base: usize, geometry: Geometry) Error!u64 {
+        const header: *const layout.Header = @ptrFromInt(base + layout.header_offset);
+        try validate(header, base, geometry, geometry.maxSize());
+        return @as(u64, header.capacity) << layout.slice_shift;
+    }
+
+    /// Frees the process side; the heap stays as it is. No other thread may be, or come, here.
+    pub fn close(self: *Allocator) void {
+        if (!self.opened) return;
+        threads.finish(self);
+        self.opened = false;
+    }
+
+    fn validate(header: *const layout.Header, base: usize, geometry: Geometry, capacity: u64) Error!void {
+        const at = base + layout.header_offset;
+        if (base % layout.slice_size != 0) return corrupt(base, "the heap's address is not a multiple of 64 KiB");
+        if (header.magic != layout.magic) return corrupt(at, "no allocator header stands");
+        if (header.version != layout.version) return fail(.BAD_VERSION, .{ .address = at }, "Cannot use " ++
+            "the heap's allocator: its layout is version {d}, this library reads {d}", .{ header.version, layout.version });
+        if (header.slice_size != layout.slice_size or header.class_count != classes.count or
+            header.slices_max != geometry.slices)
+            return corrupt(at, "the allocator header fits another layout");
+        if (header.capacity > capacity >> layout.slice_shift or header.capacity > geometry.slices or
+            header.high > header.capacity or header.used > header.high)
+            return corrupt(at, "the allocator header's sizes cannot be");
+    }
+
+    /// Every span may be worth adopting again.
+    pub fn lookAgain(self: *Allocator) void {
+        for (&self.adoptable, self.tables.header.classes) |*adoptable, list| {
+            adoptable.* = @min(list.spans, self.tables.high);
+        }
+        self.cursor = @splat(none);
+    }
+
+    pub inline fn ownerNumber(self: *const Allocator, slot: u16) u64 {
+        return @as(u64, self.nonce) << 16 | slot;
+    }
+
+    /// The cache of the living thread that `owner` stands for, if there is one.
+    pub fn ownerOf(self: *const Allocator, owner: u64) ?*Cache {
+        const slot: u16 = @truncate(owner);
+        if (owner >> 16 != self.nonce or slot >= self.cache_count.load(.acquire)) return null;
+        if (!self.alive[slot].load(.seq_cst)) return null;
+        return self.caches[slot];
+    }
+
+    // -------------------------------------------------------------- allocating
+
+    /// A block of at least `size` bytes, aligned to 16; of 0 bytes a unique one all the same.
+    pub inline fn malloc(self: *Allocator, size: usize) Error!usize {
+        if (size > classes.size_max) return self.mallocLarge(size);
+        const class = classes.of(size);
+        if (threads.enter(self)) |cache| {
+            const block = cache.take(self.tables.table, class);
+            threads.leave(cache);
+            if (block) |address| return address;
+        }
+        return self.mallocSlow(class);
+    }
+
+    noinline fn mallocSlow(self: *Allocator, class: u32) Error!usize {
+        const cache = try threads.enterSlow(self);
+        defer threads.leaveSlow(self, cache);
+        while (true) {
+            if (cache.take(self.tables.table, class)) |address| return address;
+            try spans.refill(self, cache, class);
+        }
+    }
+
+    noinline fn mallocLarge(self: *Allocator, size: usize) Error!usize {
+        return self.tables.addressOf((try self.takeLarge(size, 1)).first);
+    }
+
+    fn takeLarge(self: *Allocator, size: usize, alignment_slices: u32) Error!tables_room.Run {
+        const slices = try self.slicesOf(size);
+        const cache = try threads.enterSlow(self);
+        defer threads.leaveSlow(self, cache);
+        self.lock.lock();
+        defer self.lock.unlock();
+        const run = try self.tables.take(slices, alignment_slices);
+        const line = self.tables.line(run.first);
+        line.slices = slices;
+        line.kind = kind.large;
+        return run;
+    }
+
+    fn slicesOf(self: *const Allocator, size: usize) Error!u32 {
+        if (size > self.tables.geometry.maxSize()) return fail(
+            .OUT_OF_MEMORY,
+            .{},
+            "Cannot allocate {d} bytes: the heap may grow to {d}; open it with a larger maxSize",
+            .{ size, self.tables.geometry.maxSize() },
+        );
+        return @intCast(@max(1, (size + layout.slice_size - 1) >> layout.slice_shift));
+    }
+
+    /// `count` times `size` zeroed bytes.
+    pub fn calloc(self: *Allocator, count: usize, size: usize) Error!usize {
+        const product = @mulWithOverflow(count, size);
+        if (product[1] != 0) return fail(
+            .OUT_OF_MEMORY,
+            .{},
+            "Cannot allocate {d} times {d} bytes: more than any heap holds",
+            .{ count, size },
+        );
+        if (product[0] <= classes.size_max) {
+            const address = try self.malloc(product[0]);
+            @memset(bytesAt(address, product[0]), 0);
+            return address;
+        }
+        const run = try self.takeLarge(product[0], 1);
+        const address = self.tables.addressOf(run.first);
+        const dirty = @as(usize, run.dirty) << layout.slice_shift;
+        @memset(bytesAt(address, @min(dirty, product[0])), 0);
+        return address;
+    }
+
+    /// A block whose address is a multiple of `alignment`, a power of two.
+    pub fn alignedAlloc(self: *Allocator, alignment: usize, size: usize) Error!usize {
+        if (!std.math.isPowerOfTwo(alignment)) return fail(
+            .INVALID_ARGUMENT,
+            .{},
+            "Cannot align a block to {d}: give a power of two",
+            .{alignment},
+        );
+        if (alignment <= 16) return self.malloc(size);
+        if (classes.ofAligned(size, alignment)) |class| return self.malloc(classes.table[class].size);
+        const slices = try self.slicesOf(@max(alignment, 1));
+        const run = try self.takeLarge(size, std.math.ceilPowerOfTwoAssert(u32, slices));
+        return self.tables.addressOf(run.first);
+    }
+
+    /// Fills `out` with blocks of `size` bytes each, or allocates none.
+    pub fn mallocMany(self: *Allocator, size: usize, out: []f64) Error!void {
+        var done: usize = 0;
+        errdefer self.freeMany(out[0..done], null) catch {};
+        if (size <= classes.size_max) {
+            const class = classes.of(size);
+            while (done < out.len) {
+                const cache = try threads.enterSlow(self);
+                defer threads.leaveSlow(self, cache);
+                // In portions, so that nobody who wants to hold the allocator waits long.
+                const end = @min(out.len, done + 1024);
+                while (done < end) {
+                    if (cache.take(self.tables.table, class)) |address| {
+                        out[done] = @floatFromInt(address);
+                        done += 1;
+                    } else try spans.refill(self, cache, class);
+                }
+            }
+        } else while (done < out.len) : (done += 1) {
+            out[done] = @floatFromInt(try self.mallocLarge(size));
+        }
+    }
+
+    // -------------------------------------------------------------- freeing
+
+    /// Frees a block that any thread allocated; 0 is nothing. BAD_POINTER for what is no block's
+    /// address, DOUBLE_FREE for a block that is free.
+    pub inline fn free(self: *Allocator, address: usize) Error!void {
+        if (threads.enter(self)) |cache| {
+            const done = self.freeOwn(cache, address);
+            threads.leave(cache);
+            if (done) return;
+        }
+        return self.freeSlow(address);
+    }
+
+    /// Frees a block of a span that `cache` owns, if nothing more than its bit has to change.
+    inline fn freeOwn(self: *Allocator, cache: *Cache, address: usize) bool {
+        @setRuntimeSafety(false);
+        const offset = address -% self.tables.data;
+        var slice = offset >> layout.slice_shift;
+        if (slice >= self.tables.geometry.slices) return false;
+        var line: *Slice = @ptrFromInt(self.tables.table + slice * Slice.stride);
+        if (line.kind != kind.small) {
+            if (line.kind != kind.rest or line.back > slice) return false;
+            slice -= line.back;
+            line = @ptrFromInt(self.tables.table + slice * Slice.stride);
+            if (line.kind != kind.small) return false;
+        }
+        if (line.owner != cache.owner or line.class >= classes.count) return false;
+        const divisor = &classes.divisors[line.class];
+        const within = offset - (slice << layout.slice_shift);
+        const index = within *% divisor.reciprocal >> classes.reciprocal_shift;
+        if (index >= divisor.blocks or index * divisor.size != within) return false;
+
+        const word = &line.words[index / 64];
+        const mask = @as(u64, 1) << @truncate(index);
+        const word_mask = @as(u64, 1) << @truncate(index / 64);
+        const old = word.*;
+        if (old & mask == 0 or line.free_words & word_mask == 0) return false;
+        if (@atomicLoad(u64, &line.remote_words, .monotonic) & word_mask != 0) return false;
+        if (old == mask) {
+            if (line.state != layout.state.current) return false;
+            line.live_words &= ~word_mask;
+        }
+        word.* = old ^ mask;
+        cache.classes[line.class].push(.init(address, word, @truncate(index)));
+        return true;
+    }
+
+    noinline fn freeSlow(self: *Allocator, address: usize) Error!void {
+        if (address == 0) return;
+        const cache = try threads.enterSlow(self);
+        defer threads.leaveSlow(self, cache);
+        return self.freeInside(cache, address);
+    }
+
+    fn freeInside(self: *Allocator, cache: *Cache, address: usize) Error!void {
+        switch (try self.locate(address, "free")) {
+            .large => |block| try self.freeLarge(block.first, block.slices),
+            .small => |block| {
+                const line = self.tables.line(block.slice);
+                while (true) {
+                    const owner = @atomicLoad(u64, &line.owner, .seq_cst);
+                    if (owner == cache.owner) break;
+                    if (self.ownerOf(owner)) |other| {
+                        if (spans.freeRemote(self, block.slice, line, block.index, other)) return;
+                        return doubleFree(address);
+                    }
+                    if (spans.ownNow(self, cache, block.slice)) break;
+                }
+                try self.freeOwned(cache, address, block);
+            },
+        }
+    }
+
+    fn freeOwned(self: *Allocator, cache: *Cache, address: usize, block: SmallBlock) Error!void {
+        const line = self.tables.line(block.slice);
+        const w = block.index / 64;
+        const mask = @as(u64, 1) << @truncate(block.index);
+        const word_mask = @as(u64, 1) << @intCast(w);
+        const remote = if (@atomicLoad(u64, &line.remote_words, .seq_cst) & word_mask == 0)
+            0
+        else
+            @atomicLoad(u64, &self.tables.remote(block.slice).words[w], .seq_cst);
+        if (line.words[w] & ~remote & mask == 0) {
+            try spans.settle(self, cache, block.slice);
+            return doubleFree(address);
+        }
+        line.words[w] ^= mask;
+        line.free_words |= word_mask;
+        if (line.words[w] == 0) line.live_words &= ~word_mask;
+        cache.classes[line.class].push(.init(address, &line.words[w], @truncate(block.index)));
+        try spans.settle(self, cache, block.slice);
+    }
+
+    fn freeLarge(self: *Allocator, first: u32, slices: u32) Error!void {
+        self.lock.lock();
+        defer self.lock.unlock();
+        self.tables.line(first).kind = kind.none;
+        try self.tables.give(first, slices);
+        try self.giveBackSome();
+    }
+
+    /// Frees every address; stops at the first bad one, whose index is put into `bad`.
+    pub fn freeMany(self: *Allocator, pointers: []const f64, bad: ?*usize) Error!void {
+        for (pointers, 0..) |pointer, i| {
+            if (bad) |out| out.* = i;
+            const address = addressOfNumber(pointer) orelse return fail(
+                .BAD_POINTER,
+                .{},
+                "Cannot free {d}: it is no address",
+                .{pointer},
+            );
+            try self.free(address);
+        }
+    }
+
+    // -------------------------------------------------------------- finding a block
+
+    const SmallBlock = struct { slice: u32, class: u32, index: u32 };
+    const Block = union(enum) {
+        small: SmallBlock,
+        large: struct { first: u32, slices: u32 },
+    };
+
+    /// The allocated block that begins exactly at `address`. Inside.
+    fn locate(self: *Allocator, address: usize, comptime action: []const u8) Error!Block {
+        const t = &self.tables;
+        const offset = address -% t.data;
+        if (address < t.data or offset >> layout.slice_shift >= t.high)
+            return badPointer(address, action, "lies outside the heap's data");
+        const slice: u32 = @intCast(offset >> layout.slice_shift);
+        if (try spans.headOf(self, slice)) |head| {
+            const line = t.line(head);
+            const divisor = &classes.divisors[line.class];
+            const within = offset - (@as(u64, head) << layout.slice_shift);
+            const index = within * divisor.reciprocal >> classes.reciprocal_shift;
+            if (index >= divisor.blocks or index * divisor.size != within)
+                return badPointer(address, action, "is not the beginning of a block");
+            const word = @atomicLoad(u64, &line.words[index / 64], .monotonic);
+            if (word & @as(u64, 1) << @truncate(index) == 0) return doubleFree(address);
+            return .{ .small = .{ .slice = head, .class = line.class, .index = @intCast(index) } };
+        }
+        const line = t.line(slice);
+        if (line.kind == kind.large) {
+            if (line.slices == 0 or line.slices > t.high - slice)
+                return corrupt(address, "a large block's length is wrong");
+            if (t.addressOf(slice) != address)
+                return badPointer(address, action, "is not the beginning of a block");
+            return .{ .large = .{ .first = slice, .slices = line.slices } };
+        }
+        return self.notAllocated(slice, address, action);
+    }
+
+    /// Says why there is no block at `address`: it is inside of one, or in memory that is free.
+    fn notAllocated(self: *Allocator, slice: u32, address: usize, comptime action: []const u8) Error {
+        @branchHint(.cold);
+        self.lock.lock();
+        defer self.lock.unlock();
+        var head = slice;
+        while (true) : (head -= 1) {
+            const line = self.tables.line(head);
+            if (line.kind == kind.free and address % 16 == 0 and line.slices > slice - head)
+                return doubleFree(address);
+            if (line.kind != kind.none and line.kind != kind.free_end or head == 0) break;
+        }
+        return badPointer(address, action, "is not the beginning of a block");
+    }
+
+    /// Bytes that the block at `address` may be used for.
+    pub fn usableSize(self: *Allocator, address: usize) Error!usize {
+        const cache = try threads.enterSlow(self);
+        defer threads.leaveSlow(self, cache);
+        return switch (try self.locate(address, "use")) {
+            .small => |block| classes.table[block.class].size,
+            .large => |block| @as(usize, block.slices) << layout.slice_shift,
+        };
+    }
+
+    // -------------------------------------------------------------- resizing
+
+    /// Changes a block's size, in place where it can; 0 as address is malloc. The old block stays
+    /// when it fails.
+    pub fn realloc(self: *Allocator, address: usize, size: usize) Error!usize {
+        if (address == 0) return self.malloc(size);
+        const old = try self.resizeInside(address, size, true) orelse return address;
+        const new = try self.malloc(size);
+        const kept = @min(old, size);
+        @memcpy(bytesAt(new, kept), bytesAt(address, kept));
+        try self.free(address);
+        return new;
+    }
+
+    /// Changes a block's size without moving it, or says that it cannot.
+    pub fn resizeInPlace(self: *Allocator, address: usize, size: usize) Error!bool {
+        return try self.resizeInside(address, size, false) == null;
+    }
+
+    /// Null when the block has the size now; otherwise its usable size, nothing changed. With
+    /// `may_move` a block that would waste more than half of itself is not left as it is.
+    fn resizeInside(self: *Allocator, address: usize, size: usize, may_move: bool) Error!?usize {
+        const cache = try threads.enterSlow(self);
+        defer threads.leaveSlow(self, cache);
+        switch (try self.locate(address, "resize")) {
+            .small => |block| {
+                const usable: usize = classes.table[block.class].size;
+                const fits = size <= usable and (!may_move or size > usable / 2 or usable <= 32);
+                return if (fits) null else usable;
+            },
+            .large => |block| {
+                const usable = @as(usize, block.slices) << layout.slice_shift;
+                if (size <= classes.size_max and may_move) return usable;
+                const slices = try self.slicesOf(size);
+                return if (try self.resizeLarge(block.first, block.slices, slices)) null else usable;
+            },
+        }
+    }
+
+    fn resizeLarge(self: *Allocator, first: u32, old: u32, new: u32) Error!bool {
+        if (new == old) return true;
+        self.lock.lock();
+        defer self.lock.unlock();
+        if (new > old) {
+            if (try self.tables.takeAt(first + old, new - old) == null) return false;
+        } else {
+            try self.tables.give(first + new, old - new);
+        }
+        self.tables.line(first).slices = new;
+        try self.giveBackSome();
+        return true;
+    }
+
+    // -------------------------------------------------------------- the whole
+
+    /// Stops all other threads outside of the allocator, its metadata complete; the calling thread
+    /// may go on allocating. Nests.
+    pub fn hold(self: *Allocator) void {
+        threads.hold(self);
+    }
+
+    pub fn release(self: *Allocator) void {
+        threads.release(self);
+    }
+
+    /// Data bytes usable before the heap grows.
+    pub fn capacityBytes(self: *const Allocator) u64 {
+        return @as(u64, @atomicLoad(u32, &self.tables.capacity, .monotonic)) << layout.slice_shift;
+    }
+
+    /// Makes at least `new_capacity` bytes usable.
+    pub fn grow(self: *Allocator, new_capacity: u64) Error!void {
+        const slices = try self.slicesOf(new_capacity);
+        const cache = try threads.enterSlow(self);
+        defer threads.leaveSlow(self, cache);
+        self.lock.lock();
+        defer self.lock.unlock();
+        if (!self.tables.growTo(slices)) return fail(
+            .OUT_OF_MEMORY,
+            .{},
+            "Cannot grow the heap to {d} bytes: the system gives no more memory",
+            .{new_capacity},
+        );
+    }
+
+    /// Bytes of spans and large blocks, free blocks in spans included.
+    pub fn usedBytes(self: *const Allocator) u64 {
+        return @as(u64, @atomicLoad(u32, &self.tables.used, .monotonic)) << layout.slice_shift;
+    }
+
+    /// Gives up spans that hold nothing but are kept for the next allocation, of all threads, and
+    /// returns up to `bytes` of free pages to the system.
+    pub fn trim(self: *Allocator, bytes: u64) Error!void {
+        self.hold();
+        defer self.release();
+        for (self.caches[0..self.cache_count.load(.acquire)], 0..) |cache, slot| {
+            if (!self.alive[slot].load(.seq_cst)) continue;
+            try spans.collectPending(self, cache.?, cache.?);
+            try spans.trim(self, cache.?);
+        }
+        try spans.trimOwnerless(self, self.caches[0].?);
+        self.lock.lock();
+        defer self.lock.unlock();
+        var left = bytes >> layout.slice_shift;
+        while (left > 0) {
+            const given = try self.tables.giveBack(@intCast(@min(left, give_back_slices)));
+            if (given == 0) return;
+            left -= given;
+        }
+    }
+
+    /// Returns some dirty free pages to the system when there are many. Lock held.
+    pub fn giveBackSome(self: *Allocator) Error!void {
+        const t = &self.tables;
+        if (t.dirty_free <= @max(dirty_slices_kept, t.used / 8)) return;
+        if (t.refused_at != 0 and t.dirty_free < t.refused_at + dirty_slices_kept / 2) return;
+        _ = try t.giveBack(give_back_slices);
+    }
+
+    /// Walks and proves everything; CORRUPT names what is wrong. Holds other threads meanwhile.
+    pub fn check(self: *Allocator) Error!void {
+        self.hold();
+        defer self.release();
+        return checking.check(self);
+    }
+
+    pub fn stats(self: *Allocator) Error!Stats {
+        self.hold();
+        defer self.release();
+        return checking.stats(self);
+    }
+
+    /// The parts of the heap that may hold bytes other than zero, as offsets from its base. Held.
+    pub fn usedRanges(self: *const Allocator) [Range.used_count]Range {
+        return checking.usedRanges(self);
+    }
+
+    /// The free runs within those parts, as offsets from the heap's base: a commit leaves them out,
+    /// opening makes them zero. Held.
+    pub fn freeRuns(self: *const Allocator) FreeRuns {
+        return .{ .tables = &self.tables };
+    }
+
+    /// In a forked child, for the thread that forked.
+    pub fn afterFork(self: *Allocator) void {
+        threads.afterFork(self);
+    }
+
+    // -------------------------------------------------------------- std.mem.Allocator
+
+    pub fn allocator(self: *Allocator) std.mem.Allocator {
+        return .{ .ptr = self, .vtable = &.{
+            .alloc = stdAlloc,
+            .resize = stdResize,
+            .remap = stdRemap,
+            .free = stdFree,
+        } };
+    }
+
+    fn stdAlloc(context: *anyopaque, len: usize, alignment: std.mem.Alignment, _: usize) ?[*]u8 {
+        const self: *Allocator = @ptrCast(@alignCast(context));
+        const address = self.alignedAlloc(alignment.toByteUnits(), len) catch return null;
+        return @ptrFromInt(address);
+    }
+
+    fn stdResize(context: *anyopaque, memory: []u8, _: std.mem.Alignment, new_len: usize, _: usize) bool {
+        const self: *Allocator = @ptrCast(@alignCast(context));
+        return self.resizeInPlace(@intFromPtr(memory.ptr), new_len) catch false;
+    }
+
+    fn stdRemap(context: *anyopaque, memory: []u8, alignment: std.mem.Alignment, new_len: usize, ra: usize) ?[*]u8 {
+        return if (stdResize(context, memory, alignment, new_len, ra)) memory.ptr else null;
+    }
+
+    fn stdFree(context: *anyopaque, memory: []u8, _: std.mem.Alignment, _: usize) void {
+        const self: *Allocator = @ptrCast(@alignCast(context));
+        self.free(@intFromPtr(memory.ptr)) catch {};
+    }
+};
+
+fn badPointer(address: usize, comptime action: []const u8, comptime why: []const u8) Error {
+    @branchHint(.cold);
+    return fail(.BAD_POINTER, .{ .address = address }, "Cannot " ++ action ++ " 0x{x}: it " ++ why, .{address});
+}
+
+fn doubleFree(address: usize) Error {
+    @branchHint(.cold);
+    return fail(.DOUBLE_FREE, .{ .address = address }, "Cannot use block 0x{x}: it is free already", .{address});
+}
+
+/// The address that a number from TypeScript stands for, or null for what is none (NaN, negative,
+/// fractional, beyond 2^53).
+pub fn addressOfNumber(number: f64) ?usize {
+    if (!(number >= 0 and number <= 1 << 53) or number != @floor(number)) return null;
+    return @intFromFloat(number);
+}
+
+fn bytesAt(address: usize, len: usize) []u8 {
+    return @as([*]u8, @ptrFromInt(address))[0..len];
+}
+
+test {
+    _ = layout;
+    _ = classes;
+    _ = tables_room;
+    _ = caches_room;
+    _ = threads;
+    _ = spans;
+    _ = checking;
+    _ = @import("test_alloc.zig");
+}

@@ -1,0 +1,420 @@
+//! Spans of small blocks: how they are made, owned, refilled from, adopted and given up. All this
+//! is the slow path; the calling thread is inside (threads.zig), and `lock` is held where it says so.
+//!
+//! Invariants: a span's owner alone writes its bitmap and summaries; others set bits in its remote
+//! bitmap. A span is in its class's list from birth to release. An owned span with a free block is
+//! its owner's current one or in its owner's partial list. An empty span is its owner's current one
+//! or gone.
+
+const std = @import("std");
+const layout = @import("layout.zig");
+const classes = @import("classes.zig");
+const tables = @import("tables.zig");
+const caches = @import("cache.zig");
+const Allocator = @import("alloc.zig").Allocator;
+const errors = @import("../errors.zig");
+
+const Error = errors.Error;
+const Cache = caches.Cache;
+const Slice = layout.Slice;
+const kind = layout.kind;
+const state = layout.state;
+const none = layout.none;
+const corrupt = tables.corrupt;
+const assert = std.debug.assert;
+
+/// Spans that are looked at for adoption before a new one is made.
+const adopt_steps = 32;
+
+/// The first slice of the span that `slice` belongs to, its descriptor checked; null when `slice`
+/// is not in a span.
+pub fn headOf(a: *const Allocator, slice: u32) Error!?u32 {
+    const t = &a.tables;
+    var head = slice;
+    const line = t.line(slice);
+    if (line.kind == kind.rest) {
+        if (line.back == 0 or line.back > head or line.back >= layout.span_slices_max)
+            return corrupt(t.addressOf(slice), "a span's slice is damaged");
+        head -= line.back;
+        if (t.line(head).kind != kind.small)
+            return corrupt(t.addressOf(slice), "a span's first slice is damaged");
+    } else if (line.kind != kind.small) return null;
+    const first = t.line(head);
+    if (first.class >= classes.count)
+        return corrupt(t.addressOf(head), "a span's size class is wrong");
+    const class = &classes.table[first.class];
+    if (first.slices != class.slices or slice - head >= class.slices or
+        @as(u64, head) + class.slices > t.high)
+        return corrupt(t.addressOf(head), "a span's length is wrong");
+    return head;
+}
+
+fn expectSpan(a: *const Allocator, slice: u32, class: u32) Error!*Slice {
+    const t = &a.tables;
+    if (slice >= t.high) return corrupt(slice, "a span lies outside the heap");
+    const head = try headOf(a, slice);
+    const line = t.line(slice);
+    if (head != slice or line.class != class)
+        return corrupt(t.addressOf(slice), "a list of spans leads elsewhere");
+    return line;
+}
+
+// ------------------------------------------------------------------ refilling
+
+/// Points the cache's class at a bitmap word with a free block.
+pub fn refill(a: *Allocator, cache: *Cache, class: u32) Error!void {
+    const c = &cache.classes[class];
+    if (!cache.pending.isEmpty()) try collectPending(a, cache, cache);
+    while (true) {
+        if (c.current != none) {
+            if (nextWord(a, c, class)) return;
+            a.tables.line(c.current).state = state.idle;
+            c.current = none;
+        }
+        if (c.partial != none) {
+            const slice = c.partial;
+            try unlist(a, cache, slice, try expectSpan(a, slice, class));
+            makeCurrent(a, c, slice);
+            continue;
+        }
+        const slice = slice: {
+            if (try collectDead(a, cache)) continue;
+            a.lock.lock();
+            defer a.lock.unlock();
+            if (try adopt(a, cache, class)) |found| break :slice found;
+            break :slice try create(a, cache, class);
+        };
+        makeCurrent(a, c, slice);
+    }
+}
+
+fn makeCurrent(a: *Allocator, c: *caches.ClassCache, slice: u32) void {
+    a.tables.line(slice).state = state.current;
+    c.current = slice;
+}
+
+/// Finds the first word of the current span with a free block; clears the summary bits of full ones.
+fn nextWord(a: *Allocator, c: *caches.ClassCache, class: u32) bool {
+    const shape = &classes.table[class];
+    const line = a.tables.line(c.current);
+    while (line.free_words & shape.words_mask != 0) {
+        const w: u32 = @ctz(line.free_words & shape.words_mask);
+        const valid = shape.valid(w);
+        if (~line.words[w] & valid != 0) {
+            c.word = &line.words[w];
+            c.valid = valid;
+            c.word_index = w;
+            c.first = a.tables.addressOf(c.current) + @as(usize, w) * 64 * shape.size;
+            return true;
+        }
+        line.free_words &= ~(@as(u64, 1) << @intCast(w));
+    }
+    c.dropWord();
+    return false;
+}
+
+/// A new span for `cache`. Lock held.
+fn create(a: *Allocator, cache: *Cache, class: u32) Error!u32 {
+    const t = &a.tables;
+    const shape = &classes.table[class];
+    const run = try t.take(shape.slices, 1);
+    const line = t.line(run.first);
+    // Remote bits may be left from a double free that raced with the release of the last span here.
+    while (line.remote_words != 0) {
+        const w: u6 = @intCast(@ctz(line.remote_words));
+        t.remote(run.first).words[w] = 0;
+        line.remote_words &= line.remote_words - 1;
+    }
+    @memset(line.words[0..shape.words], 0);
+    line.class = @intCast(class);
+    line.back = 0;
+    line.state = state.idle;
+    line.slices = shape.slices;
+    line.owner = cache.owner;
+    line.free_words = shape.words_mask;
+    line.live_words = 0;
+    line.kind = kind.small;
+    for (1..shape.slices) |i| {
+        const rest = t.line(run.first + @as(u32, @intCast(i)));
+        rest.back = @intCast(i);
+        rest.kind = kind.rest;
+    }
+    try enlist(a, class, run.first, line);
+    return run.first;
+}
+
+// ------------------------------------------------------------------ the list of all spans of a class
+
+/// Puts a span at the head of its class's list. Lock held.
+fn enlist(a: *Allocator, class: u32, slice: u32, line: *Slice) Error!void {
+    const list = &a.tables.header.classes[class];
+    if (list.head != none) (try expectSpan(a, list.head, class)).prev = slice;
+    line.next = list.head;
+    line.prev = none;
+    list.head = slice;
+    list.spans +%= 1;
+}
+
+/// Takes a span out of its class's list. Lock held.
+fn delist(a: *Allocator, class: u32, slice: u32, line: *Slice) Error!void {
+    const list = &a.tables.header.classes[class];
+    const next = if (line.next != none) try expectSpan(a, line.next, class) else null;
+    const prev = if (line.prev != none) try expectSpan(a, line.prev, class) else null;
+    if ((if (next) |n| n.prev != slice else false) or
+        (if (prev) |p| p.next != slice else list.head != slice))
+        return corrupt(a.tables.addressOf(slice), "a span's neighbours do not know it");
+    if (next) |n| n.prev = line.prev;
+    if (prev) |p| p.next = line.next else list.head = line.next;
+    if (a.cursor[class] == slice) a.cursor[class] = line.next;
+    list.spans -%= 1;
+}
+
+/// Looks for a span that nobody owns and that has room, a bounded number of steps further through
+/// the class's list each time. Lock held.
+fn adopt(a: *Allocator, cache: *Cache, class: u32) Error!?u32 {
+    for (0..adopt_steps) |_| {
+        if (a.adoptable[class] == 0) return null;
+        a.adoptable[class] -= 1;
+        if (a.cursor[class] == none) a.cursor[class] = a.tables.header.classes[class].head;
+        const slice = a.cursor[class];
+        if (slice == none) {
+            a.adoptable[class] = 0;
+            return null;
+        }
+        const line = try expectSpan(a, slice, class);
+        a.cursor[class] = line.next;
+        if (a.ownerOf(line.owner) != null) continue;
+        if (line.free_words == 0 and @atomicLoad(u64, &line.remote_words, .monotonic) == 0) continue;
+        own(a, cache, slice, line);
+        if (line.free_words & classes.table[class].words_mask != 0) return slice;
+    }
+    return null;
+}
+
+/// Makes `cache` the owner of a span that had none. Lock held.
+fn own(a: *Allocator, cache: *Cache, slice: u32, line: *Slice) void {
+    assert(a.ownerOf(line.owner) == null);
+    line.state = state.idle;
+    @atomicStore(u64, &line.owner, cache.owner, .seq_cst);
+    collect(a, slice, line);
+}
+
+/// Makes `cache` the owner of `slice`'s span, which belonged to nobody when the caller looked;
+/// false when somebody else was faster.
+pub fn ownNow(a: *Allocator, cache: *Cache, slice: u32) bool {
+    a.lock.lock();
+    defer a.lock.unlock();
+    const line = a.tables.line(slice);
+    if (a.ownerOf(line.owner) != null) return line.owner == cache.owner;
+    own(a, cache, slice, line);
+    return true;
+}
+
+// ------------------------------------------------------------------ remote frees
+
+/// Marks a block free for the owner of its span to collect; false when it was marked already.
+pub fn freeRemote(a: *Allocator, slice: u32, line: *Slice, index: u32, owner: *Cache) bool {
+    const w = index / 64;
+    const mask = @as(u64, 1) << @truncate(index);
+    const old = @atomicRmw(u64, &a.tables.remote(slice).words[w], .Or, mask, .seq_cst);
+    if (old & mask != 0) return false;
+    const word_mask = @as(u64, 1) << @intCast(w);
+    if (@atomicLoad(u64, &line.remote_words, .seq_cst) & word_mask == 0)
+        _ = @atomicRmw(u64, &line.remote_words, .Or, word_mask, .seq_cst);
+    owner.pending.add(slice);
+    return true;
+}
+
+/// Moves what other threads freed in an owned span from its remote bitmap into its bitmap.
+fn collect(a: *Allocator, slice: u32, line: *Slice) void {
+    const shape = &classes.table[line.class];
+    var left = @atomicRmw(u64, &line.remote_words, .Xchg, 0, .seq_cst) & shape.words_mask;
+    while (left != 0) : (left &= left - 1) {
+        const w: u32 = @ctz(left);
+        const bits = @atomicRmw(u64, &a.tables.remote(slice).words[w], .Xchg, 0, .seq_cst);
+        const freed = bits & line.words[w];
+        if (freed == 0) continue;
+        line.words[w] ^= freed;
+        line.free_words |= @as(u64, 1) << @intCast(w);
+        if (line.words[w] == 0) line.live_words &= ~(@as(u64, 1) << @intCast(w));
+    }
+}
+
+/// Collects in every span that `from` was told of. `from` is the caller's own cache or that of a
+/// thread that is gone; spans that nobody owns become the caller's.
+pub fn collectPending(a: *Allocator, cache: *Cache, from: *Cache) Error!void {
+    while (from.pending.pop()) |taken| {
+        var bits = taken.bits;
+        while (bits != 0) : (bits &= bits - 1) {
+            var slice: u64 = @as(u64, taken.word) * 64 + @ctz(bits);
+            while (slice < a.tables.high) : (slice += caches.Pending.period)
+                try collectSlice(a, cache, @intCast(slice));
+        }
+    }
+}
+
+/// Collects what was freed in spans of threads that are gone; true when the caller's lists may have
+/// become longer.
+fn collectDead(a: *Allocator, cache: *Cache) Error!bool {
+    var found = false;
+    for (a.caches[0..a.cache_count.load(.acquire)], 0..) |other, slot| {
+        if (a.alive[slot].load(.monotonic) or other.?.pending.isEmpty()) continue;
+        try collectPending(a, cache, other.?);
+        found = true;
+    }
+    return found;
+}
+
+fn collectSlice(a: *Allocator, cache: *Cache, slice: u32) Error!void {
+    const line = a.tables.line(slice);
+    if (line.kind != kind.small) return;
+    if (@atomicLoad(u64, &line.remote_words, .seq_cst) == 0) return;
+    const owner = @atomicLoad(u64, &line.owner, .seq_cst);
+    if (owner == cache.owner) {
+        if (try headOf(a, slice) != slice) return;
+        collect(a, slice, line);
+        try settle(a, cache, slice);
+    } else if (a.ownerOf(owner)) |other| {
+        other.pending.add(slice);
+    } else {
+        // Only under the lock is it certain that this is still a span without owner.
+        a.lock.lock();
+        defer a.lock.unlock();
+        if (line.kind != kind.small or a.ownerOf(line.owner) != null) return;
+        if (try headOf(a, slice) != slice) return;
+        own(a, cache, slice, line);
+        try settleLocked(a, cache, slice);
+    }
+}
+
+// ------------------------------------------------------------------ after a free
+
+/// Puts an owned span where it belongs after blocks of it were freed: into the partial list when it
+/// has free blocks, back to the free runs when it has no others.
+pub fn settle(a: *Allocator, cache: *Cache, slice: u32) Error!void {
+    const line = a.tables.line(slice);
+    if (line.state == state.current) return;
+    if (line.live_words == 0) {
+        a.lock.lock();
+        defer a.lock.unlock();
+        return settleLocked(a, cache, slice);
+    }
+    if (line.state == state.idle and line.free_words != 0) try offer(a, cache, slice, line);
+}
+
+fn settleLocked(a: *Allocator, cache: *Cache, slice: u32) Error!void {
+    const line = a.tables.line(slice);
+    if (line.live_words == 0 and line.state != state.current) {
+        if (line.state == state.listed) try unlist(a, cache, slice, line);
+        return release(a, cache, slice, line);
+    }
+    if (line.state == state.idle and line.free_words != 0) try offer(a, cache, slice, line);
+}
+
+/// Gives an empty span's slices back. Lock held.
+fn release(a: *Allocator, cache: *Cache, slice: u32, line: *Slice) Error!void {
+    const t = &a.tables;
+    const class = line.class;
+    const shape = &classes.table[class];
+    for (line.words[0..shape.words]) |word| {
+        if (word != 0) return corrupt(t.addressOf(slice), "a span's summary and bitmap disagree");
+    }
+    try delist(a, class, slice, line);
+    const from = t.addressOf(slice);
+    cache.classes[class].purge(from, from + (@as(usize, shape.slices) << layout.slice_shift));
+    for (0..shape.slices) |i| t.line(slice + @as(u32, @intCast(i))).kind = kind.none;
+    line.owner = 0;
+    try t.give(slice, shape.slices);
+    try a.giveBackSome();
+}
+
+fn offer(a: *Allocator, cache: *Cache, slice: u32, line: *Slice) Error!void {
+    const c = &cache.classes[line.class];
+    if (c.partial != none) (try expectSpan(a, c.partial, line.class)).partial_prev = slice;
+    line.partial_next = c.partial;
+    line.partial_prev = none;
+    line.state = state.listed;
+    c.partial = slice;
+}
+
+fn unlist(a: *Allocator, cache: *Cache, slice: u32, line: *Slice) Error!void {
+    const c = &cache.classes[line.class];
+    const next = if (line.partial_next != none) try expectSpan(a, line.partial_next, line.class) else null;
+    const prev = if (line.partial_prev != none) try expectSpan(a, line.partial_prev, line.class) else null;
+    if (line.state != state.listed or line.owner != cache.owner or
+        (if (next) |n| n.partial_prev != slice else false) or
+        (if (prev) |p| p.partial_next != slice else c.partial != slice))
+        return corrupt(a.tables.addressOf(slice), "a span's neighbours do not know it");
+    if (next) |n| n.partial_prev = line.partial_prev;
+    if (prev) |p| p.partial_next = line.partial_next else c.partial = line.partial_next;
+    line.state = state.idle;
+}
+
+// ------------------------------------------------------------------ giving up
+
+/// Gives up current spans that are empty.
+pub fn trim(a: *Allocator, cache: *Cache) Error!void {
+    a.lock.lock();
+    defer a.lock.unlock();
+    for (&cache.classes, 0..) |*c, class| {
+        if (c.current == none) continue;
+        const line = try expectSpan(a, c.current, @intCast(class));
+        if (line.live_words != 0) continue;
+        const slice = c.current;
+        c.current = none;
+        c.dropWord();
+        line.state = state.idle;
+        try release(a, cache, slice, line);
+    }
+}
+
+/// Gives up empty spans that earlier sessions left as their current ones; `cache` is any. Held.
+pub fn trimOwnerless(a: *Allocator, cache: *Cache) Error!void {
+    a.lock.lock();
+    defer a.lock.unlock();
+    for (&a.tables.header.classes, 0..) |*class_list, class| {
+        var slice = class_list.head;
+        for (0..a.tables.high) |_| {
+            if (slice == none) break;
+            const line = try expectSpan(a, slice, @intCast(class));
+            const next = line.next;
+            if (a.ownerOf(line.owner) == null) {
+                if (line.remote_words != 0) collect(a, slice, line);
+                if (line.live_words == 0) try release(a, cache, slice, line);
+            }
+            slice = next;
+        }
+    }
+}
+
+/// Leaves every span of a thread that ends where others find it. Lock held.
+pub fn abandon(a: *Allocator, cache: *Cache) Error!void {
+    for (&cache.classes, 0..) |*c, i| {
+        const class: u32 = @intCast(i);
+        if (c.current != none) {
+            const slice = c.current;
+            const line = try expectSpan(a, slice, class);
+            c.current = none;
+            c.dropWord();
+            line.state = state.idle;
+            if (line.live_words == 0) {
+                try release(a, cache, slice, line);
+            } else try leave(a, class, slice, line);
+        }
+        while (c.partial != none) {
+            const slice = c.partial;
+            const line = try expectSpan(a, slice, class);
+            try unlist(a, cache, slice, line);
+            try leave(a, class, slice, line);
+        }
+    }
+}
+
+/// Makes a span ownerless and the next one that an adopter looks at.
+fn leave(a: *Allocator, class: u32, slice: u32, line: *Slice) Error!void {
+    try delist(a, class, slice, line);
+    try enlist(a, class, slice, line);
+    @atomicStore(u64, &line.owner, 0, .seq_cst);
+    a.cursor[class] = slice;
+    a.adoptable[class] +|= 1;
+}

@@ -1,0 +1,304 @@
+//! Threads: which cache is whose, and how a commit holds all of them still.
+//!
+//! A thread says that it is inside by a flag in its cache, then looks at `stop`; who holds the
+//! allocator sets `stop`, makes every running thread pass a memory barrier (membarrier, so that the
+//! flag costs the others no fence), and waits until nobody is inside. Where membarrier is missing
+//! `stop` is never zero and everything takes the slow path, which has the fence.
+//!
+//! Invariant: heap metadata changes only between `enter` and `leave`. A cache belongs to the living
+//! thread whose id its entry holds; a thread that got a dead one's id got its cache with it. Caches
+//! are emptied, never freed, while the allocator lives, so a late look at one is harmless.
+
+const std = @import("std");
+const os = @import("../os/os.zig");
+const errors = @import("../errors.zig");
+const caches = @import("cache.zig");
+const spans = @import("spans.zig");
+const Allocator = @import("alloc.zig").Allocator;
+
+const Error = errors.Error;
+const Cache = caches.Cache;
+const assert = std.debug.assert;
+
+/// Threads with a cache of their own; those beyond share slot 0.
+pub const slots_max = 512;
+pub const entries_count = 2 * slots_max;
+
+pub const Entry = struct {
+    /// 0: never used; 1: its thread is gone.
+    thread: std.atomic.Value(usize) = .init(0),
+    cache: *Cache = undefined,
+
+    const gone = 1;
+};
+
+pub const Stop = struct {
+    pub const held: u32 = 1;
+    /// Set for good where there is no membarrier.
+    pub const fence: u32 = 2;
+};
+
+inline fn entryIndex(thread: usize) usize {
+    return (thread *% 0x9e37_79b9_7f4a_7c15) >> comptime (64 - @as(u7, std.math.log2_int(usize, entries_count)));
+}
+
+/// The calling thread's cache, which is then inside; null when the long way is needed.
+pub inline fn enter(a: *Allocator) ?*Cache {
+    const thread = os.threadId();
+    const entry = &a.entries[entryIndex(thread)];
+    if (entry.thread.load(.monotonic) != thread) return null;
+    const cache = entry.cache;
+    cache.inside.store(1, .monotonic);
+    compilerBarrier();
+    if (a.stop.load(.monotonic) != 0) {
+        cache.inside.store(0, .release);
+        return null;
+    }
+    return cache;
+}
+
+pub inline fn leave(cache: *Cache) void {
+    cache.inside.store(0, .release);
+}
+
+/// `enter` the long way: finds or makes the cache, waits while the allocator is held by another.
+pub fn enterSlow(a: *Allocator) Error!*Cache {
+    const thread = os.threadId();
+    while (true) {
+        const cache = find(a, thread) orelse try register(a, thread);
+        if (cache.shared) a.shared_lock.lock();
+        _ = cache.inside.swap(1, .seq_cst);
+        const stop = a.stop.load(.seq_cst);
+        if (stop & Stop.held == 0 or a.holder.load(.monotonic) == thread) return cache;
+        leaveSlow(a, cache);
+        os.futexWait(&a.stop, stop);
+    }
+}
+
+pub fn leaveSlow(a: *Allocator, cache: *Cache) void {
+    cache.inside.store(0, .release);
+    if (cache.shared) a.shared_lock.unlock();
+}
+
+inline fn compilerBarrier() void {
+    asm volatile ("" ::: .{ .memory = true });
+}
+
+fn find(a: *Allocator, thread: usize) ?*Cache {
+    const start = entryIndex(thread);
+    for (0..entries_count) |i| {
+        const entry = &a.entries[(start + i) % entries_count];
+        const owner = entry.thread.load(.acquire);
+        if (owner == thread) return entry.cache;
+        if (owner == 0) return null;
+    }
+    return null;
+}
+
+fn register(a: *Allocator, thread: usize) Error!*Cache {
+    {
+        a.registry_lock.lock();
+        defer a.registry_lock.unlock();
+        const cache = try claimSlot(a) orelse return a.caches[0].?;
+        cache.thread = thread;
+        const start = entryIndex(thread);
+        for (0..entries_count) |i| {
+            const entry = &a.entries[(start + i) % entries_count];
+            if (entry.thread.load(.monotonic) > Entry.gone) continue;
+            entry.cache = cache;
+            entry.thread.store(thread, .release);
+            break;
+        } else unreachable; // There are twice as many entries as slots.
+    }
+    armExit(thread);
+    return find(a, thread).?;
+}
+
+/// A slot for a new thread, alive from now on; null when all are taken. Registry lock held.
+fn claimSlot(a: *Allocator) Error!?*Cache {
+    const count = a.cache_count.load(.monotonic);
+    for (1..count) |slot| {
+        if (a.alive[slot].load(.monotonic)) continue;
+        a.alive[slot].store(true, .seq_cst);
+        return a.caches[slot].?;
+    }
+    if (count == slots_max) return null;
+    const cache = try makeCache(a, @intCast(count));
+    a.caches[count] = cache;
+    a.alive[count].store(true, .seq_cst);
+    a.cache_count.store(count + 1, .release);
+    return cache;
+}
+
+fn makeCache(a: *Allocator, slot: u16) Error!*Cache {
+    const pages = os.allocatePages(std.mem.alignForward(usize, @sizeOf(Cache), os.page_size)) catch
+        return errors.fail(.OUT_OF_MEMORY, .{}, "Cannot make a thread's cache of {d} bytes", .{@sizeOf(Cache)});
+    const cache: *Cache = @ptrCast(@alignCast(pages.ptr));
+    cache.slot = slot;
+    cache.reset(a.ownerNumber(slot));
+    return cache;
+}
+
+/// Prepares a new allocator for threads: the shared cache is slot 0 and always alive.
+pub fn begin(a: *Allocator, use_membarrier: bool) Error!void {
+    assert(a.cache_count.load(.monotonic) == 0);
+    const cache = try makeCache(a, 0);
+    cache.shared = true;
+    a.caches[0] = cache;
+    a.alive[0].store(true, .seq_cst);
+    a.cache_count.store(1, .release);
+    if (!use_membarrier or !os.membarrierRegister()) a.stop.store(Stop.fence, .seq_cst);
+    enroll(a);
+}
+
+/// The last call: no other thread may be, or come, in the allocator.
+pub fn finish(a: *Allocator) void {
+    dismiss(a);
+    for (a.caches[0..a.cache_count.load(.monotonic)]) |cache| {
+        const bytes: [*]align(os.page_size) u8 = @ptrCast(@alignCast(cache.?));
+        os.freePages(bytes[0..std.mem.alignForward(usize, @sizeOf(Cache), os.page_size)]);
+    }
+    a.cache_count.store(0, .monotonic);
+}
+
+/// Empties every cache: what they knew is void. Held.
+pub fn resetCaches(a: *Allocator) void {
+    for (a.caches[0..a.cache_count.load(.monotonic)], 0..) |cache, slot| {
+        cache.?.reset(a.ownerNumber(@intCast(slot)));
+        cache.?.pending.clear();
+    }
+}
+
+// ------------------------------------------------------------------ holding all threads still
+
+/// Keeps all other threads out until `release`; the calling thread may go on allocating. Nests.
+pub fn hold(a: *Allocator) void {
+    const thread = os.threadId();
+    if (a.holder.load(.monotonic) == thread) {
+        a.hold_depth += 1;
+        return;
+    }
+    a.hold_lock.lock();
+    a.holder.store(thread, .monotonic);
+    a.hold_depth = 1;
+    const stop = a.stop.fetchOr(Stop.held, .seq_cst);
+    a.registry_lock.lock();
+    defer a.registry_lock.unlock();
+    const count = a.cache_count.load(.acquire);
+    const alone = count == 2 and a.caches[1].?.thread == thread;
+    if (!alone and stop & Stop.fence == 0) os.membarrier();
+    for (a.caches[0..count]) |cache| {
+        var spins: u32 = 0;
+        while (cache.?.inside.load(.acquire) != 0) : (spins += 1) {
+            if (spins < 100) std.atomic.spinLoopHint() else os.yieldThread();
+        }
+    }
+}
+
+pub fn release(a: *Allocator) void {
+    assert(a.holder.load(.monotonic) == os.threadId() and a.hold_depth > 0);
+    a.hold_depth -= 1;
+    if (a.hold_depth > 0) return;
+    a.holder.store(0, .monotonic);
+    _ = a.stop.fetchAnd(~Stop.held, .seq_cst);
+    os.futexWake(&a.stop, std.math.maxInt(i32));
+    a.hold_lock.unlock();
+}
+
+// ------------------------------------------------------------------ the end of a thread, fork
+
+var allocators: ?*Allocator = null;
+var allocators_lock: os.Mutex = .{};
+var exit_hook: os.ThreadExit = .{};
+var exit_hook_made: bool = false;
+
+fn enroll(a: *Allocator) void {
+    allocators_lock.lock();
+    defer allocators_lock.unlock();
+    if (!exit_hook_made) {
+        exit_hook = .init(onThreadExit);
+        exit_hook_made = true;
+    }
+    a.next = allocators;
+    allocators = a;
+}
+
+fn dismiss(a: *Allocator) void {
+    allocators_lock.lock();
+    defer allocators_lock.unlock();
+    var link = &allocators;
+    while (link.*) |other| : (link = &other.next) {
+        if (other != a) continue;
+        link.* = a.next;
+        return;
+    }
+}
+
+fn armExit(thread: usize) void {
+    exit_hook.arm(@ptrFromInt(thread));
+}
+
+fn onThreadExit(_: ?*anyopaque) callconv(.c) void {
+    const thread = os.threadId();
+    while (true) {
+        // An allocator may go while another thread holds it: look at the list anew each time.
+        var busy = false;
+        {
+            allocators_lock.lock();
+            defer allocators_lock.unlock();
+            var next = allocators;
+            while (next) |a| : (next = a.next) {
+                if (!tryRetire(a, thread)) busy = true;
+            }
+        }
+        if (!busy) return;
+        os.yieldThread();
+    }
+}
+
+/// Gives up everything that an ending thread owns; false when the allocator is held just now.
+fn tryRetire(a: *Allocator, thread: usize) bool {
+    const cache = find(a, thread) orelse return true;
+    _ = cache.inside.swap(1, .seq_cst);
+    defer cache.inside.store(0, .release);
+    const stop = a.stop.load(.seq_cst);
+    if (stop & Stop.held != 0 and a.holder.load(.monotonic) != thread) return false;
+    // Damage shows up where somebody asks for memory; an ending thread has nobody to tell.
+    spans.collectPending(a, cache, cache) catch {};
+    {
+        a.lock.lock();
+        defer a.lock.unlock();
+        spans.abandon(a, cache) catch {};
+        cache.reset(cache.owner);
+        a.alive[cache.slot].store(false, .seq_cst);
+    }
+    for (&a.entries) |*entry| {
+        if (entry.thread.load(.monotonic) == thread) entry.thread.store(Entry.gone, .release);
+    }
+    return true;
+}
+
+/// In a forked child, which has the calling thread only. If the fork caught another thread inside,
+/// the metadata may be half changed: `check` tells.
+pub fn afterFork(a: *Allocator) void {
+    const thread = os.threadId();
+    a.lock = .{};
+    a.hold_lock = .{};
+    a.registry_lock = .{};
+    a.shared_lock = .{};
+    allocators_lock = .{};
+    a.holder.store(0, .monotonic);
+    a.hold_depth = 0;
+    _ = a.stop.fetchAnd(~Stop.held, .seq_cst);
+    for (a.caches[0..a.cache_count.load(.monotonic)], 0..) |cache, slot| {
+        cache.?.inside.store(0, .monotonic);
+        if (slot == 0 or cache.?.thread == thread) continue;
+        cache.?.reset(cache.?.owner);
+        a.alive[slot].store(false, .monotonic);
+    }
+    for (&a.entries) |*entry| {
+        const owner = entry.thread.load(.monotonic);
+        if (owner > Entry.gone and owner != thread) entry.thread.store(Entry.gone, .monotonic);
+    }
+    a.lookAgain();
+}
