@@ -24,6 +24,12 @@ export interface Adapter {
   /** Which runtime this is. */
   readonly runtime: "deno" | "bun";
 
+  /** System and processor, as Node names them: `"linux-x64"`. */
+  readonly platform: string;
+
+  /** Whether binding a function takes so long that it should wait for the first call. */
+  readonly bindsSlowly: boolean;
+
   /** An environment variable; `undefined` where unset, or where reading it would need a permission. */
   env(name: string): string | undefined;
 

@@ -17,26 +17,33 @@ interface BunFfi {
 
 interface BunGlobals {
   process: {
+    platform: string;
+    arch: string;
     env: Record<string, string | undefined>;
     getBuiltinModule(name: "bun:ffi"): BunFfi;
   };
 }
 
-const { process } = globalThis as unknown as BunGlobals;
+const globals = globalThis as unknown as BunGlobals;
 let ffi: BunFfi | undefined;
 /** A library object that is collected would close the library. */
 const libraries: unknown[] = [];
 
 function bunFfi(): BunFfi {
-  return ffi ??= process.getBuiltinModule("bun:ffi");
+  return ffi ??= globals.process.getBuiltinModule("bun:ffi");
 }
 
 /** Bun's foreign function interface. */
 export const bun: Adapter = {
   runtime: "bun",
+  bindsSlowly: false,
+
+  get platform(): string {
+    return `${globals.process.platform}-${globals.process.arch}`;
+  },
 
   env(name: string): string | undefined {
-    return process.env[name];
+    return globals.process.env[name];
   },
 
   open<Name extends string>(

@@ -12,6 +12,13 @@ let origin: Deno.PointerObject | undefined;
 /** Deno's foreign function interface. */
 export const deno: Adapter = {
   runtime: "deno",
+  bindsSlowly: true,
+
+  // Not through `process`, which takes Deno ten milliseconds to set up.
+  get platform(): string {
+    const { os, arch } = Deno.build;
+    return `${os}-${arch === "x86_64" ? "x64" : "arm64"}`;
+  },
 
   env(name: string): string | undefined {
     const { state } = Deno.permissions.querySync({ name: "env", variable: name });

@@ -1,4 +1,4 @@
-// Written by `deno task build`: the shared library of each platform, compressed. Empty until then.
+// Generated from zig/ by `deno task build`. Do not edit.
 
-/** A platform's library: its unique soname, and the file as gzip in base64. */
-export const embedded: Readonly<Record<string, { soname: string; gzip: string }>> = {};
+/** A platform's library: its unique soname, and the file in base64. */
+export const embedded: Readonly<Record<string, { soname: string; base64: string }>> = {};

@@ -26,18 +26,8 @@ export type Native = {
   [Name in keyof typeof symbols]: (...args: Parameters<(typeof symbols)[Name]>) => number;
 };
 
-interface SystemModules {
-  process: {
-    platform: string;
-    arch: string;
-    getBuiltinModule(name: "node:zlib"): { gunzipSync(bytes: Uint8Array): Uint8Array };
-  };
-}
-
-const system = globalThis as unknown as SystemModules & { Bun?: unknown; Deno?: unknown };
-
 /** The runtime this process is. */
-export const adapter: Adapter = system.Bun === undefined && system.Deno !== undefined ? deno : bun;
+export const adapter: Adapter = "Bun" in globalThis ? bun : deno;
 
 /**
  * The native functions; empty until {@linkcode load} has run. Whoever holds a heap knows that it
@@ -64,7 +54,7 @@ function find(): Native {
   if (wish) return openOrThrow(wish);
 
   const attempts = new Attempts();
-  const platform = `${system.process.platform}-${system.process.arch}`;
+  const { platform } = adapter;
   const packed = embedded[platform];
   const found = packed ? openPacked(packed, attempts) : openBuilt(platform, attempts);
   if (found) return found;
@@ -79,6 +69,14 @@ function find(): Native {
 class Attempts {
   readonly failures: string[] = [];
 
+  /**
+   * musl does not know a library loaded by path under its soname, but knows its file again. Its
+   * loader's own words tell it from glibc.
+   */
+  get isMusl(): boolean {
+    return this.failures.some((failure) => failure.includes("Error loading shared library"));
+  }
+
   run<Value>(what: string, action: () => Value): Value | undefined {
     try {
       return action();
@@ -89,22 +87,26 @@ class Attempts {
   }
 }
 
-function openPacked(
-  { soname, gzip }: { soname: string; gzip: string },
-  attempts: Attempts,
-): Native | undefined {
-  const shared = attempts.run(`the library this process has (${soname})`, () => open(soname));
-  if (shared) return shared;
+/**
+ * Paths that name the same library for the life of the process are bound function by function, at
+ * first use: a function takes Deno 0.2 ms to bind, and few programs use all.
+ */
+function openPacked({ soname, base64 }: Packed, attempts: Attempts): Native | undefined {
+  const present = attempts.run(
+    `the library this process has (${soname})`,
+    () => open(soname, true),
+  );
+  if (present) return present;
 
   const libc = attempts.run("the C library, to make a memory file", () => new Libc());
   if (!libc) return;
-  const present = libc.findMemoryFile(soname);
-  if (present) {
-    const again = attempts.run("the memory file this process has", () => open(present));
+  const known = attempts.isMusl ? libc.findMemoryFile(soname) : undefined;
+  if (known) {
+    const again = attempts.run("the memory file this process has", () => open(known, true));
     if (again) return again;
   }
-  const image = unpack(gzip);
-  const fresh = attempts.run("a memory file", () => open(libc.memoryFile(soname, image)));
+  const image = Uint8Array.fromBase64(base64);
+  const fresh = attempts.run("a memory file", () => open(libc.memoryFile(soname, image), true));
   if (fresh) return fresh;
 
   for (const directory of privateDirectories()) {
@@ -154,7 +156,7 @@ function refusal(error: unknown): PermError {
   );
 }
 
-function open(path: string): Native {
+function open(path: string, isLasting = false): Native {
   // The hash first: a library of another build may lack a symbol that binding all would want.
   const { ph_abi } = adapter.open(path, { ph_abi: { parameters: [], result: "f64" } });
   const hash = ph_abi();
@@ -172,15 +174,21 @@ function open(path: string): Native {
   for (const [name, parameters] of Object.entries(symbols)) {
     table[name] = { parameters, result: "f64" };
   }
-  return adapter.open(path, table) as unknown as Native;
+  if (!isLasting || !adapter.bindsSlowly) return adapter.open(path, table) as unknown as Native;
+
+  const functions = native as Record<string, NativeFunction>;
+  const stubs: Record<string, NativeFunction> = {};
+  for (const [name, signature] of Object.entries(table)) {
+    stubs[name] = (...args) => {
+      functions[name] = adapter.open(path, { [name]: signature })[name];
+      return functions[name](...args);
+    };
+  }
+  return stubs as unknown as Native;
 }
 
-function unpack(gzip: string): Uint8Array {
-  const text = atob(gzip);
-  const bytes = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-  return system.process.getBuiltinModule("node:zlib").gunzipSync(bytes);
-}
+/** A platform's library as the package carries it. */
+type Packed = (typeof embedded)[string];
 
 /** Where a program may usually be loaded from; `/tmp` is mounted noexec on some systems. */
 function privateDirectories(): string[] {
@@ -204,34 +212,41 @@ function zeroTerminated(text: string): Uint8Array {
 
 const libcTable = {
   memfd_create: { parameters: ["buffer", "u32"], result: "i32" },
-  readlink: { parameters: ["buffer", "buffer", "usize"], result: "i32" },
-  mkdtemp: { parameters: ["buffer"], result: "i32" },
-  creat: { parameters: ["buffer", "u32"], result: "i32" },
   write: { parameters: ["i32", "buffer", "usize"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
+} as const satisfies Record<string, Signature>;
+
+const linkTable = {
+  readlink: { parameters: ["buffer", "buffer", "usize"], result: "i32" },
+} as const satisfies Record<string, Signature>;
+
+const fileTable = {
+  mkdtemp: { parameters: ["buffer"], result: "i32" },
+  creat: { parameters: ["buffer", "u32"], result: "i32" },
   unlink: { parameters: ["buffer"], result: "i32" },
   rmdir: { parameters: ["buffer"], result: "i32" },
 } as const satisfies Record<string, Signature>;
 
+/** musl answers to glibc's name. */
+const libcName = "libc.so.6";
+
 /**
  * The few calls of the host's libc that loading needs. Through FFI, since the runtime's own file
- * API would want more permissions; musl answers to glibc's name.
+ * API would want more permissions.
  */
 class Libc {
   readonly calls: Record<keyof typeof libcTable, NativeFunction> = adapter.open(
-    "libc.so.6",
+    libcName,
     libcTable,
   );
 
-  /**
-   * A memory file of that name that this process has, as a path. musl does not know a library
-   * loaded by path under its soname, but knows the file again.
-   */
+  /** A memory file of that name that this process has, as a path. */
   findMemoryFile(name: string): string | undefined {
+    const { readlink } = adapter.open(libcName, linkTable);
     const target = new Uint8Array(256);
     for (let fd = 3; fd < 256; fd++) {
       const path = `/proc/self/fd/${fd}`;
-      const length = this.calls.readlink(zeroTerminated(path), target, target.length);
+      const length = readlink(zeroTerminated(path), target, target.length);
       if (length <= 0) continue;
       const link = new TextDecoder().decode(target.subarray(0, length));
       if (link === `/memfd:${name} (deleted)`) return path;
@@ -265,23 +280,25 @@ class Libc {
  */
 class PrivateFile {
   readonly #libc: Libc;
+  readonly #calls: Record<keyof typeof fileTable, NativeFunction>;
   readonly #template: Uint8Array;
   readonly #name: string;
   #directory = "";
 
   constructor(libc: Libc, parent: string, name: string) {
     this.#libc = libc;
+    this.#calls = adapter.open(libcName, fileTable);
     this.#template = zeroTerminated(`${parent}/perm-heap-XXXXXX`);
     this.#name = name;
   }
 
   write(image: Uint8Array): string {
-    this.#libc.calls.mkdtemp(this.#template);
+    this.#calls.mkdtemp(this.#template);
     const directory = new TextDecoder().decode(this.#template.subarray(0, -1));
     if (directory.endsWith("XXXXXX")) throw new Error("no directory can be made there");
     this.#directory = directory;
     const path = `${directory}/${this.#name}`;
-    const fd = this.#libc.calls.creat(zeroTerminated(path), 0o700);
+    const fd = this.#calls.creat(zeroTerminated(path), 0o700);
     if (fd < 0) throw new Error("no file can be made there");
     this.#libc.writeAll(fd, image);
     this.#libc.calls.close(fd);
@@ -290,7 +307,7 @@ class PrivateFile {
 
   remove(): void {
     if (this.#directory === "") return;
-    this.#libc.calls.unlink(zeroTerminated(`${this.#directory}/${this.#name}`));
-    this.#libc.calls.rmdir(zeroTerminated(this.#directory));
+    this.#calls.unlink(zeroTerminated(`${this.#directory}/${this.#name}`));
+    this.#calls.rmdir(zeroTerminated(this.#directory));
   }
 }

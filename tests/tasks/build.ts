@@ -14,7 +14,6 @@ import { createHash } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { gunzipSync, gzipSync } from "node:zlib";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const isCheck = process.argv.includes("--check");
@@ -26,9 +25,8 @@ const symbols = zigBuild("install", "symbols");
 const library = named(readFileSync(`${root}zig/zig-out/lib/libperm_heap.so`));
 
 const stale = [
-  update("ffi/symbols.ts", symbols.toString(), (text) => text),
-  // Compared unpacked: another version of zlib may pack the same bytes in another way.
-  update("ffi/embedded.ts", embeddedModule(library), unpacked),
+  update("ffi/symbols.ts", symbols.toString()),
+  update("ffi/embedded.ts", embeddedModule(library)),
 ].filter((path) => path !== undefined);
 
 if (isCheck && stale.length > 0) {
@@ -62,29 +60,24 @@ function named(bytes: Uint8Array): { soname: string; bytes: Uint8Array } {
   return { soname, bytes: text };
 }
 
+/** Not compressed: packages are when they are delivered, and node:zlib takes Deno 20 ms to load. */
 function embeddedModule({ soname, bytes }: { soname: string; bytes: Uint8Array }): string {
   return `// Generated from zig/ by \`deno task build\`. Do not edit.
 
-/** A platform's library: its unique soname, and the file as gzip in base64. */
-export const embedded: Readonly<Record<string, { soname: string; gzip: string }>> = {
+/** A platform's library: its unique soname, and the file in base64. */
+export const embedded: Readonly<Record<string, { soname: string; base64: string }>> = {
   "linux-x64": {
     soname: "${soname}",
-    gzip: "${gzipSync(bytes, { level: 9 }).toString("base64")}",
+    base64: "${Buffer.from(bytes).toString("base64")}",
   },
 };
 `;
 }
 
-function unpacked(module: string): string {
-  return module.replace(/gzip: "([^"]+)"/g, (_, packed: string) => {
-    return gunzipSync(Buffer.from(packed, "base64")).toString("base64");
-  });
-}
-
 /** Writes the file unless it says the same already; returns its path when it did not. */
-function update(path: string, text: string, meaning: (text: string) => string): string | undefined {
+function update(path: string, text: string): string | undefined {
   const old = existsSync(root + path) ? readFileSync(root + path, "utf8") : "";
-  if (meaning(old) === meaning(text)) return undefined;
+  if (old === text) return undefined;
   if (!isCheck) writeFileSync(root + path, text);
   return path;
 }
