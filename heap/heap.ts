@@ -219,8 +219,8 @@ export class Heap implements Disposable, AsyncDisposable {
    * ```ts
    * import { Heap } from "@perm/heap";
    *
-   * addEventListener("message", ({ data }) => {
-   *   using heap = Heap.attach(data.handle);
+   * addEventListener("message", (event) => {
+   *   using heap = Heap.attach((event as MessageEvent).data.handle);
    *   heap.global("sum", Float64Array, 1)[0] += 1;
    * });
    * ```

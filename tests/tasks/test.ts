@@ -1,16 +1,17 @@
 /**
- * Runs all tests: Zig's beside the code, and the TypeScript suite under Deno and under Bun. The
- * last line is `N passed, N failed`, summed over the three.
+ * Runs all tests: Zig's beside the code, the TypeScript suite under Deno and under Bun, and the
+ * documentation's examples under Deno. The last line is `N passed, N failed`, summed over all.
  *
  * Invariant: what cannot be counted has failed. A runner that crashes, that exits with an error
  * its counts do not show, or that executes no test adds a failure.
  *
- *     deno task test [--only zig,deno,bun] [--filter TEXT] [FILE…]
+ *     deno task test [--only zig,deno,bun,docs] [--filter TEXT] [FILE…]
  *
  * @module
  */
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -68,10 +69,29 @@ const runners: Record<string, Runner> = {
   },
 };
 
-const chosen = options.only?.split(",") ?? Object.keys(runners);
+// Examples write where they stand.
+const scratch = mkdtempSync(`${tmpdir()}/perm-docs-`);
+process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
+
+runners.docs = {
+  command: [
+    process.execPath,
+    ...["test", "-A", "--no-check", "--doc", "--config", `${root}deno.json`],
+    ...["mod.ts", "heap/", "ffi/", "tuning/", "README.md"].map((path) => root + path),
+  ],
+  directory: scratch,
+  count: countDeno,
+};
+
+// Of files and filters the documentation knows nothing.
+const isPartial = positionals.length > 0 || options.filter !== undefined;
+const chosen = options.only?.split(",") ??
+  Object.keys(runners).filter((name) => !(isPartial && name === "docs"));
 const unknown = chosen.filter((name) => runners[name] === undefined);
 if (unknown.length > 0) {
-  console.error(`Cannot run tests of ${unknown.join(", ")}: choose from zig, deno, bun`);
+  console.error(
+    `Cannot run tests of ${unknown.join(", ")}: choose from ${Object.keys(runners).join(", ")}`,
+  );
   process.exit(2);
 }
 const missing = positionals.filter((file) => !existsSync(file));
