@@ -35,6 +35,10 @@ const { values: options, positionals } = parseArgs({
   options: { only: { type: "string" }, filter: { type: "string" } },
 });
 
+// Examples write where they stand.
+const scratch = mkdtempSync(`${tmpdir()}/perm-docs-`);
+process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
+
 const files = positionals.length > 0 ? positionals : ["./tests/"];
 const runners: Record<string, Runner> = {
   zig: {
@@ -67,30 +71,27 @@ const runners: Record<string, Runner> = {
     directory: root,
     count: countBun,
   },
+  docs: {
+    command: [
+      process.execPath,
+      ...["test", "-A", "--no-check", "--doc", "--config", `${root}deno.json`],
+      ...["mod.ts", "heap/", "ffi/", "tuning/", "README.md"].map((path) => root + path),
+    ],
+    directory: scratch,
+    count: countDeno,
+  },
 };
 
-// Examples write where they stand.
-const scratch = mkdtempSync(`${tmpdir()}/perm-docs-`);
-process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
-
-runners.docs = {
-  command: [
-    process.execPath,
-    ...["test", "-A", "--no-check", "--doc", "--config", `${root}deno.json`],
-    ...["mod.ts", "heap/", "ffi/", "tuning/", "README.md"].map((path) => root + path),
-  ],
-  directory: scratch,
-  count: countDeno,
-};
-
-// Of files and filters the documentation knows nothing.
-const isPartial = positionals.length > 0 || options.filter !== undefined;
+// Files are of the suite; a filter says nothing to the documentation.
+const all = Object.keys(runners);
 const chosen = options.only?.split(",") ??
-  Object.keys(runners).filter((name) => !(isPartial && name === "docs"));
+  (positionals.length > 0
+    ? ["deno", "bun"]
+    : all.filter((name) => name !== "docs" || options.filter === undefined));
 const unknown = chosen.filter((name) => runners[name] === undefined);
 if (unknown.length > 0) {
   console.error(
-    `Cannot run tests of ${unknown.join(", ")}: choose from ${Object.keys(runners).join(", ")}`,
+    `Cannot run tests of ${unknown.join(", ")}: choose from ${all.join(", ")}`,
   );
   process.exit(2);
 }
