@@ -51,7 +51,7 @@ const runners: Record<string, Runner> = {
     count: countZig,
   },
   deno: {
-    // Types are `deno task check`'s business, except in the examples of the documentation.
+    // Types are `deno task check`'s business.
     command: [
       process.execPath,
       ...["test", "-A", "--no-check"],
