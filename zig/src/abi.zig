@@ -340,16 +340,18 @@ pub const functions = struct {
     /// Copies a JavaScript buffer into the shadow of block `id`, only where it differs.
     pub fn ph_block_store(handle: HeapHandle, id: f64, from: Buffer, len: f64) callconv(.c) f64 {
         const heap = writable(handle) catch |err| return codeOf(err);
-        const shadow = shadowOf(heap, id, len) catch |err| return codeOf(err);
+        const shadow = (shadowOf(heap, id, len, .write) catch |err| return codeOf(err)).?;
         if (shadow.len == 0) return 0;
         const bytes = from orelse return missingBuffer("from");
         blocks.copyWhereDifferent(shadow, bytes[0..shadow.len]);
         return 0;
     }
 
+    /// Copies the shadow of block `id` into a JavaScript buffer; a block that the restored epoch did
+    /// not have yet leaves it as it is.
     pub fn ph_block_load(handle: HeapHandle, id: f64, into: Buffer, len: f64) callconv(.c) f64 {
         const heap = lookup(handle) catch |err| return codeOf(err);
-        const shadow = shadowOf(heap, id, len) catch |err| return codeOf(err);
+        const shadow = (shadowOf(heap, id, len, .read) catch |err| return codeOf(err)) orelse return 0;
         if (shadow.len == 0) return 0;
         const bytes = into orelse return missingBuffer("into");
         @memcpy(bytes[0..shadow.len], shadow);
@@ -588,8 +590,8 @@ fn global(handle: HeapHandle, name: Buffer, name_len: f64, size: f64, layout: f6
     return 0;
 }
 
-fn shadowOf(heap: *Heap, id: f64, len: f64) Error![]u8 {
-    const shadow = try heap.shadow(whole(id) orelse std.math.maxInt(u64));
+fn shadowOf(heap: *Heap, id: f64, len: f64, access: heap_room.Access) Error!?[]u8 {
+    const shadow = try heap.shadow(whole(id) orelse std.math.maxInt(u64), access) orelse return null;
     if (whole(len) == null or whole(len).? != shadow.len) {
         return fail(.BLOCK_MISMATCH, .{}, "Cannot copy block {d}: {d} bytes given, the block has {d}", .{
             id, len, shadow.len,

@@ -101,7 +101,7 @@ pub const Detail = struct { path: []const u8 = "", address: u64 = 0, errno: u32 
 
 /// Records a failure for the calling thread and returns its error: `return fail(.BUSY, …)`.
 /// The message says what was being done, with which value, and what to do; no full stop.
-/// `format` knows {d}, {x} and {s}.
+/// `format` knows {d}, {x} and {s}; a brace is written twice.
 pub fn fail(
     comptime code: Code,
     detail: Detail,
@@ -109,12 +109,33 @@ pub fn fail(
     args: anytype,
 ) Error {
     @branchHint(.cold);
+    return failAs(code, detail, format, args);
+}
+
+/// `fail` with a code that is known only at run time.
+pub fn failAs(code: Code, detail: Detail, comptime format: []const u8, args: anytype) Error {
+    @branchHint(.cold);
     const fields = @typeInfo(@TypeOf(args)).@"struct".fields;
-    comptime std.debug.assert(std.mem.count(u8, format, "{") == fields.len);
+    comptime std.debug.assert(placeholders(format) == fields.len);
     var values: [fields.len]Value = undefined;
     inline for (fields, 0..) |field, i| values[i] = .of(@field(args, field.name));
     write(code, detail, format, &values);
-    return @field(Error, @tagName(code));
+    return errorOf(code);
+}
+
+fn placeholders(comptime format: []const u8) usize {
+    @setEvalBranchQuota(10 * format.len + 1000);
+    var count: usize = 0;
+    for (format[1..], format[0 .. format.len - 1]) |byte, before| {
+        if (before == '{' and (byte == 'd' or byte == 'x' or byte == 's')) count += 1;
+    }
+    return count;
+}
+
+fn errorOf(code: Code) Error {
+    return switch (code) {
+        inline else => |known| @field(Error, @tagName(known)),
+    };
 }
 
 /// One formatter for all messages: an instance for each would be most of the library.
@@ -154,20 +175,29 @@ noinline fn write(code: Code, detail: Detail, format: []const u8, values: []cons
 }
 
 fn print(writer: *std.Io.Writer, format: []const u8, values: []const Value) std.Io.Writer.Error!void {
-    var rest = format;
-    for (values) |value| {
-        const open = std.mem.indexOfScalar(u8, rest, '{') orelse break;
-        try writer.writeAll(rest[0..open]);
-        const base: u8 = if (rest[open + 1] == 'x') 16 else 10;
-        switch (value) {
+    var next: usize = 0;
+    var at: usize = 0;
+    while (at < format.len) : (at += 1) {
+        const byte = format[at];
+        if (byte != '{' and byte != '}') {
+            try writer.writeByte(byte);
+            continue;
+        }
+        at += 1;
+        if (byte == format[at]) {
+            try writer.writeByte(byte);
+            continue;
+        }
+        const base: u8 = if (format[at] == 'x') 16 else 10;
+        switch (values[next]) {
             .unsigned => |number| try writer.printInt(number, base, .lower, .{}),
             .signed => |number| try writer.printInt(number, base, .lower, .{}),
             .float => |number| try printFloat(writer, number),
             .text => |text| try writer.writeAll(text),
         }
-        rest = rest[open + 3 ..];
+        next += 1;
+        at += 1;
     }
-    try writer.writeAll(rest);
 }
 
 /// Numbers from TypeScript, for messages: whole ones exactly, others to six places.
@@ -209,7 +239,7 @@ test "fail() keeps message, path and errno for its thread" {
 
 test "messages format whole, broken, negative and absurd numbers" {
     const numbers = .{ 7, @as(u64, 255), "text", @as(f64, 1.5), @as(f64, -0.25), @as(f64, 1e300) };
-    try std.testing.expectEqual(error.IO, fail(.IO, .{}, "{d} {x} {s} {d} {d} {d}", numbers));
+    try std.testing.expectEqual(error.IO, fail(.IO, .{}, "{{{d}}} {x} {s} {d} {d} {d}", numbers));
     const record = last().?;
-    try std.testing.expectEqualStrings("7 ff text 1.5 -0.25 more than 2^63", record.message[0..record.message_len]);
+    try std.testing.expectEqualStrings("{7} ff text 1.5 -0.25 more than 2^63", record.message[0..record.message_len]);
 }

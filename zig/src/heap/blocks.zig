@@ -221,6 +221,9 @@ pub const Registration = struct {
     thread: usize,
     /// False after `unperm`: ids are positions and stay what they were.
     live: bool,
+    /// Its shadow was made by a restore to an epoch that did not have the block: the target keeps
+    /// its value, and the next commit stores it.
+    fresh: bool = false,
 
     fn targetBytes(self: Registration) []u8 {
         return @as([*]u8, @ptrFromInt(self.target))[0..self.size];
@@ -291,10 +294,12 @@ pub const Registry = struct {
 
     /// After a restore: fills native blocks from their shadows and makes shadows that this epoch
     /// did not have yet.
-    pub fn load(self: *const Registry, memory: Memory, alloc: *Allocator) Error!void {
-        for (self.list.items) |registration| {
+    pub fn load(self: *Registry, memory: Memory, alloc: *Allocator) Error!void {
+        for (self.list.items) |*registration| {
             if (!registration.live) continue;
-            const stored = try find(memory, registration.name) orelse {
+            const found = try find(memory, registration.name);
+            registration.fresh = found == null;
+            const stored = found orelse {
                 _ = try create(memory, alloc, registration.name, .block, registration.size, registration.layout);
                 continue;
             };

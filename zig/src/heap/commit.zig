@@ -124,13 +124,14 @@ pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records
             return err;
         };
     }
-    im.adopt(&heap.history, point);
+    errdefer heap.handle = 0;
+    try im.adopt(&heap.history, point);
     const other = if (which == .map) heap.backup else heap.map;
-    if (other) |each| each.join(&heap.history, heap.geometry.span, im);
+    if (other) |each| try each.join(&heap.history, heap.geometry.span, im);
     heap.log_runs = built.runs;
     try heap.registry.load(heap.memory(), &heap.alloc);
     return .{
-        .epoch = number(point.epoch),
+        .epoch = number(point.epoch()),
         .pages = number(built.pages),
         .bytes = number(built.bytes),
         .duration_ms = millisecondsSince(start_ns),

@@ -62,6 +62,8 @@ pub const RestoreOptions = struct {
 
 pub const Block = struct { id: u64 = 0, address: u64, found: bool };
 
+pub const Access = enum { read, write };
+
 pub const heaps_max = 4096;
 
 var table: [heaps_max]?*Heap = @splat(null);
@@ -276,12 +278,15 @@ pub const Heap = struct {
         return .{ .address = @intFromPtr(made.data.ptr), .found = false };
     }
 
-    /// The shadow of a registered block.
-    pub fn shadow(self: *Heap, id: u64) Error![]u8 {
+    /// The shadow of a registered block, to be written to; or null when it is to be read and holds
+    /// nothing yet.
+    pub fn shadow(self: *Heap, id: u64, access: Access) Error!?[]u8 {
         try self.lock();
         defer self.mutex.unlock();
         const registration = self.registry.get(id) orelse
             return fail(.NOT_FOUND, .{}, "Cannot copy block {d}: it is not registered", .{id});
+        if (registration.fresh and access == .read) return null;
+        self.registry.list.items[id].fresh = false;
         const stored = try blocks.find(self.memory(), registration.name) orelse
             return fail(.CORRUPT, .{}, "Cannot copy block \"{s}\": its shadow is gone from the heap", .{registration.name});
         try blocks.expectSame(stored, registration.name, .block, registration.size, registration.layout);

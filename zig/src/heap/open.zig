@@ -73,7 +73,13 @@ pub fn openNewest(options: OpenOptions) Error!*Heap {
     heap.resumed = if (from_backup) .backup else .file;
     heap.mode = .rw;
     const other = if (from_backup) map else backup;
-    if (other) |im| im.join(&heap.history, heap.geometry.span, source);
+    if (other) |im| im.join(&heap.history, heap.geometry.span, source) catch |err| {
+        heap.map = null;
+        heap.backup = null;
+        heap.giveUp();
+        heap.relinquish();
+        return err;
+    };
     heap.publish();
     return heap;
 }
@@ -95,7 +101,8 @@ pub fn bopen(heap: *Heap, options: OpenOptions) Error!void {
         .rw => try openImage(path, options, .write, true),
         .r => try openImage(path, options, .read, true),
     };
-    im.join(&heap.history, heap.geometry.span, heap.map);
+    errdefer im.close();
+    try im.join(&heap.history, heap.geometry.span, heap.map);
     heap.backup = im;
 }
 
@@ -212,13 +219,14 @@ fn create(options: OpenOptions, uuid: [16]u8, map: ?*Image, backup: ?*Image) Err
     errdefer ranges.release(heap.address, heap.geometry.span);
 
     os.commitAnonymous(heap.address, heap.geometry.data_offset + capacity) catch return noMemory(capacity);
-    image_room.adviseRange(heap.address, heap.geometry.span);
+    os.adviseHeap(heap.address, heap.geometry.span);
     heap.header().* = .init(uuid, heap.address, max_size);
     try heap.alloc.format(heap.address, heap.geometry, capacity, supplyOf(heap), newSession());
+    errdefer heap.alloc.close();
+    for ([_]?*Image{ map, backup }) |slot| if (slot) |im| try im.join(&heap.history, heap.geometry.span, null);
     heap.map = map;
     heap.backup = backup;
     heap.mode = .w;
-    for (heap.images()) |slot| if (slot) |im| im.join(&heap.history, heap.geometry.span, null);
     heap.publish();
     return heap;
 }
@@ -247,7 +255,7 @@ fn takeFrom(im: *Image, options: OpenOptions) Error!*Heap {
     if (options.size > identity.capacity and options.mode != .r) {
         try heap.alloc.grow(options.size);
     }
-    im.adopt(&heap.history, point);
+    try im.adopt(&heap.history, point);
     heap.log_runs = built.runs;
     heap.dropped = built.dropped;
     return heap;
@@ -273,7 +281,7 @@ fn supplyGrow(context: ?*anyopaque, capacity: u64) bool {
     const to = heap.geometry.data_offset + capacity;
     std.debug.assert(from <= to and to <= heap.geometry.span);
     os.commitAnonymous(heap.address + from, to - from) catch return false;
-    image_room.adviseRange(heap.address + from, to - from);
+    os.adviseHeap(heap.address + from, to - from);
     return true;
 }
 
@@ -283,6 +291,6 @@ fn supplyGiveBack(context: ?*anyopaque, address: usize, len: u64) bool {
     const heap: *Heap = @ptrCast(@alignCast(context));
     std.debug.assert(address >= heap.address and address + len <= heap.address + heap.geometry.span);
     os.commitAnonymous(address, len) catch return false;
-    image_room.adviseRange(address, len);
+    os.adviseHeap(address, len);
     return true;
 }

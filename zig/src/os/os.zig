@@ -213,6 +213,13 @@ pub fn advise(address: usize, len: usize, advice: u32) ?u32 {
     return failed(linux.madvise(@ptrFromInt(address), len, advice));
 }
 
+/// What every map of a heap needs: no huge pages (one write would look like 2 MiB of them), and no
+/// merging (a merged page of zeros would look untouched).
+pub fn adviseHeap(address: usize, len: usize) void {
+    _ = advise(address, len, linux.MADV.NOHUGEPAGE);
+    _ = advise(address, len, linux.MADV.UNMERGEABLE);
+}
+
 // ------------------------------------------------------------------ other threads
 
 /// Announces to the kernel that this process uses `membarrier`; false where it is missing.
