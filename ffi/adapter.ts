@@ -7,10 +7,10 @@
 /** A parameter as the machine sees it. */
 export type ParameterType = "f64" | "i32" | "u32" | "usize" | "buffer";
 
-/** A function to bind: what it takes, and which number it returns. */
+/** A function to bind: what it takes and returns. A pointer is only good for being asked if it is null. */
 export interface Signature {
   readonly parameters: readonly ParameterType[];
-  readonly result: "f64" | "i32";
+  readonly result: "f64" | "i32" | "pointer";
 }
 
 /** What a bound function takes for each parameter; `null` is the null pointer. */

@@ -52,7 +52,10 @@ export const bun: Adapter = {
   ): Record<Name, NativeFunction> {
     const definitions: Record<string, { args: string[]; returns: string }> = {};
     for (const [name, { parameters, result }] of Object.entries<Signature>(table)) {
-      definitions[name] = { args: parameters.map(bunType), returns: result };
+      definitions[name] = {
+        args: parameters.map(bunType),
+        returns: result === "pointer" ? "ptr" : result,
+      };
     }
     const library = bunFfi().dlopen(path, definitions);
     libraries.push(library);

@@ -69,14 +69,6 @@ function find(): Native {
 class Attempts {
   readonly failures: string[] = [];
 
-  /**
-   * musl does not know a library loaded by path under its soname, but knows its file again. Its
-   * loader's own words tell it from glibc.
-   */
-  get isMusl(): boolean {
-    return this.failures.some((failure) => failure.includes("Error loading shared library"));
-  }
-
   run<Value>(what: string, action: () => Value): Value | undefined {
     try {
       return action();
@@ -92,18 +84,12 @@ class Attempts {
  * first use: a function takes Deno 0.2 ms to bind, and few programs use all.
  */
 function openPacked({ soname, base64 }: Packed, attempts: Attempts): Native | undefined {
-  const present = attempts.run(
-    `the library this process has (${soname})`,
-    () => open(soname, true),
-  );
-  if (present) return present;
-
   const libc = attempts.run("the C library, to make a memory file", () => new Libc());
   if (!libc) return;
-  const known = attempts.isMusl ? libc.findMemoryFile(soname) : undefined;
-  if (known) {
-    const again = attempts.run("the memory file this process has", () => open(known, true));
-    if (again) return again;
+  const present = libc.findLoaded(soname);
+  if (present) {
+    const shared = attempts.run(`what this process has (${present})`, () => open(present, true));
+    if (shared) return shared;
   }
   const image = Uint8Array.fromBase64(base64);
   const fresh = attempts.run("a memory file", () => open(libc.memoryFile(soname, image), true));
@@ -216,6 +202,14 @@ const libcTable = {
   close: { parameters: ["i32"], result: "i32" },
 } as const satisfies Record<string, Signature>;
 
+const dlopenTable = {
+  dlopen: { parameters: ["buffer", "i32"], result: "pointer" },
+} as const satisfies Record<string, Signature>;
+
+const glibcTable = {
+  gnu_get_libc_version: { parameters: [], result: "pointer" },
+} as const satisfies Record<string, Signature>;
+
 const linkTable = {
   readlink: { parameters: ["buffer", "buffer", "usize"], result: "i32" },
 } as const satisfies Record<string, Signature>;
@@ -229,6 +223,21 @@ const fileTable = {
 
 /** musl answers to glibc's name. */
 const libcName = "libc.so.6";
+/** Where `dlopen` was before glibc 2.34. */
+const libdlName = "libdl.so.2";
+
+function bindFirst<Name extends string>(
+  libraries: readonly string[],
+  table: Readonly<Record<Name, Signature>>,
+): Record<Name, NativeFunction> | undefined {
+  for (const library of libraries) {
+    try {
+      return adapter.open(library, table);
+    } catch (error) {
+      if (adapter.isPermissionError(error)) throw refusal(error);
+    }
+  }
+}
 
 /**
  * The few calls of the host's libc that loading needs. Through FFI, since the runtime's own file
@@ -240,8 +249,19 @@ class Libc {
     libcTable,
   );
 
-  /** A memory file of that name that this process has, as a path. */
-  findMemoryFile(name: string): string | undefined {
+  /**
+   * The path or name under which this process has the library of that soname. Nothing is loaded by
+   * asking: a search for the name would look into folders where anybody may have put a file.
+   */
+  findLoaded(soname: string): string | undefined {
+    const lazyNoLoad = 5;
+    const loaded = bindFirst([libcName, libdlName], dlopenTable);
+    if (loaded?.dlopen(zeroTerminated(soname), lazyNoLoad)) return soname;
+    // musl knows a library that was loaded by path under that path only.
+    if (!bindFirst([libcName], glibcTable)) return this.#findMemoryFile(soname);
+  }
+
+  #findMemoryFile(name: string): string | undefined {
     const { readlink } = adapter.open(libcName, linkTable);
     const target = new Uint8Array(256);
     for (let fd = 3; fd < 256; fd++) {

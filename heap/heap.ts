@@ -782,9 +782,10 @@ export class Heap implements Disposable, AsyncDisposable {
 
   /** Offset of the u64 at `p` in the current window, which is made to hold it. */
   #wordAt(p: Pointer): number {
+    if (typeof p !== "number") expectNumber("pointer", p);
     const { base, lastWord } = this.#views.current;
     const at = p - base;
-    if (typeof p === "number" && at >= 0 && at <= lastWord && at === (at | 0)) return at | 0;
+    if (at >= 0 && at <= lastWord && at === (at | 0)) return at | 0;
     return this.#findWord(p);
   }
 
@@ -792,6 +793,7 @@ export class Heap implements Disposable, AsyncDisposable {
     const { base, lastWord } = this.#select(p);
     const at = p - base;
     if (at >= 0 && at <= lastWord && at === (at | 0)) return at | 0;
+    // What remains is a u64 that the heap's end cuts.
     throw nativeError(native.ph_range(this.#handle, p, 8));
   }
 

@@ -188,7 +188,7 @@ function detach(buffer: ArrayBuffer): void {
 }
 
 function expectRange(handle: number, address: Pointer, bytes: number): void {
-  expectNumber("address", address);
+  expectNumber("pointer", address);
   expectNumber("size", bytes);
   const result = native.ph_range(handle, address, bytes);
   if (result < 0) throw nativeError(result);
