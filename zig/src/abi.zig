@@ -671,25 +671,13 @@ fn describe() []const u8 {
     return text;
 }
 
-fn ph_abi() callconv(.c) f64 {
-    return @floatFromInt(abi_hash);
-}
-
 comptime {
-    @export(&ph_abi, .{ .name = "ph_abi" });
-    for (@typeInfo(functions).@"struct".decls) |decl| {
-        @export(&@field(functions, decl.name), .{ .name = decl.name });
-    }
     for (@typeInfo(records).@"struct".decls) |decl| {
         for (@typeInfo(@field(records, decl.name)).@"struct".fields) |field| {
             std.debug.assert(field.type == f64);
         }
     }
 }
-
-/// An error in here is a bug of ours. The host's runtime must not print for us nor unwind through
-/// us: stop where we stand.
-pub const panic = std.debug.no_panic;
 
 test {
     _ = errors;
