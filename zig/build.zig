@@ -16,10 +16,11 @@ pub fn build(b: *std.Build) void {
         .name = "perm_heap-0000000000000000",
         .linkage = .dynamic,
         .root_module = b.createModule(.{
-            .root_source_file = b.path("src/abi.zig"),
+            .root_source_file = b.path("src/library.zig"),
             .target = target,
             .optimize = optimize,
             .strip = true,
+            .unwind_tables = .none,
             .pic = true,
             .link_libc = false,
             .single_threaded = false,
@@ -51,4 +52,24 @@ pub fn build(b: *std.Build) void {
     const run_tests = b.addRunArtifact(tests);
     run_tests.has_side_effects = true; // they touch files: a pass is never taken from the cache
     b.step("test", "Run the tests beside the code").dependOn(&run_tests.step);
+
+    const bench_alloc = b.addExecutable(.{
+        .name = "bench-alloc",
+        .root_module = b.createModule(.{
+            .root_source_file = b.path("bench/alloc.zig"),
+            .target = b.graph.host,
+            .optimize = optimize,
+            .link_libc = true,
+            .stack_protector = false,
+            .imports = &.{.{ .name = "core", .module = b.createModule(.{
+                .root_source_file = b.path("src/core.zig"),
+                .target = b.graph.host,
+                .optimize = optimize,
+                .link_libc = true,
+                .stack_protector = false,
+            }) }},
+        }),
+    });
+    b.step("bench-alloc", "Measure the heap's allocator beside the process's malloc")
+        .dependOn(&b.addRunArtifact(bench_alloc).step);
 }
