@@ -90,6 +90,10 @@ pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records
     var placed = false;
     defer if (!placed) ranges.release(at, geometry.span);
     const built = try im.build(point, at, usable);
+    // What views may show of a heap that had grown stays memory: touching it must not crash.
+    heap.reach = @max(heap.reach, heap.geometry.data_offset + heap.alloc.capacityBytes());
+    const reach = if (moves) usable else @max(usable, heap.reach);
+    try opening.commitRange(at + usable, reach - usable);
     const built_header: *const Header = @ptrFromInt(at);
     try built_header.validate(im.path(), identity.uuid, identity.address, identity.max_size);
     if (try alloc_room.Allocator.storedCapacity(at, geometry) > identity.capacity) return opening.contradiction(identity, im.path());
@@ -107,12 +111,17 @@ pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records
             ranges.retire(heap.address, heap.geometry.span);
             heap.address = identity.address;
             heap.geometry = geometry;
+            heap.reach = 0;
         } else if (os.moveMapping(at, geometry.span, heap.address) != null) {
             // Kernels before 6.17 move one map at a time only: lay the same pages again, in place.
             ranges.release(at, geometry.span);
             placed = true;
             os.reserveOver(heap.address, geometry.span);
             _ = im.build(point, heap.address, usable) catch |err| {
+                heap.handle = 0;
+                return err;
+            };
+            opening.commitRange(heap.address + usable, reach - usable) catch |err| {
                 heap.handle = 0;
                 return err;
             };

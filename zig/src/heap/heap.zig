@@ -80,6 +80,8 @@ pub const Heap = struct {
     /// The whole range: `[address, address + geometry.span)`.
     address: usize = 0,
     geometry: alloc_room.Geometry = undefined,
+    /// Bytes from `address` on that views may show, from before a restore to a smaller heap.
+    reach: u64 = 0,
     resumed: Resumed = .new,
     dropped: bool = false,
     /// Runs of log pages that the last open or restore laid over the base.

@@ -265,6 +265,11 @@ fn noMemory(capacity: u64) Error {
     return fail(.OUT_OF_MEMORY, .{}, "Cannot map {d} bytes of memory for the heap: the system refused", .{capacity});
 }
 
+/// Zeroed memory over reserved addresses of a heap.
+pub fn commitRange(address: usize, len: u64) Error!void {
+    if (len > 0) os.commitAnonymous(address, len) catch return noMemory(len);
+}
+
 /// A session of the allocator: spans of every other have no owner.
 pub fn newSession() alloc_room.Options {
     return .{ .nonce = @truncate(os.randomU64() | 1) };
