@@ -155,14 +155,21 @@ pub fn startWriting(_: ?*anyopaque, file: File, offset: u64, len: u64) void {
     _ = linux.syscall4(.sync_file_range, @as(usize, @bitCast(@as(isize, file))), offset, len, sync_file_range_write);
 }
 
-/// An exclusive lock of the open file, or EAGAIN. It is gone when every descriptor of this opening
-/// is closed.
+/// An exclusive lock of the open file, or EAGAIN. It lasts until `unlock`, or until nothing refers
+/// to this opening any more: no descriptor, no forked child, no mapping.
 pub fn lock(_: ?*anyopaque, file: File) i64 {
     var whole = flock(linux.F.WRLCK);
     const result = signed(linux.fcntl(file, linux.F.OFD_SETLK, @intFromPtr(&whole)));
     if (result == -E(.ACCES)) return -E(.AGAIN);
     if (result != -E(.INVAL)) return result;
-    return signed(linux.flock(file, linux.LOCK.EX | linux.LOCK.NB));
+    return signed(linux.flock(file, lock_exclusive | lock_try));
+}
+
+/// Gives the lock up, whoever else still refers to this opening: a mapping or a forked child does.
+pub fn unlock(_: ?*anyopaque, file: File) void {
+    var whole = flock(linux.F.UNLCK);
+    const result = signed(linux.fcntl(file, linux.F.OFD_SETLK, @intFromPtr(&whole)));
+    if (result == -E(.INVAL)) _ = linux.flock(file, lock_release);
 }
 
 /// 1 while another opening holds the lock, else 0.
@@ -170,10 +177,16 @@ pub fn locked(_: ?*anyopaque, file: File) i64 {
     var whole = flock(linux.F.WRLCK);
     const result = signed(linux.fcntl(file, linux.F.OFD_GETLK, @intFromPtr(&whole)));
     if (result >= 0) return @intFromBool(whole.type != linux.F.UNLCK);
-    if (signed(linux.flock(file, linux.LOCK.SH | linux.LOCK.NB)) == -E(.AGAIN)) return 1;
-    _ = linux.flock(file, linux.LOCK.UN);
+    if (signed(linux.flock(file, lock_shared | lock_try)) == -E(.AGAIN)) return 1;
+    _ = linux.flock(file, lock_release);
     return 0;
 }
+
+// Of flock(2).
+const lock_shared = 1;
+const lock_exclusive = 2;
+const lock_try = 4;
+const lock_release = 8;
 
 fn flock(kind: i16) linux.Flock {
     var whole = std.mem.zeroes(linux.Flock);
@@ -241,6 +254,44 @@ pub fn seek(_: ?*anyopaque, file: File, offset: u64, what: enum { data, hole }) 
     const seek_hole = 4;
     const result = linux.lseek(file, @bitCast(offset), if (what == .data) seek_data else seek_hole);
     return signed(result);
+}
+
+/// How many more mappings the process may make, about.
+pub fn mapsFree(_: ?*anyopaque) u64 {
+    var max: u64 = 65_530;
+    var buffer: [32 * 1024]u8 = undefined;
+    if (readProc("/proc/sys/vm/max_map_count", &buffer, parseFirst)) |value| max = value;
+    const used = readProc("/proc/self/maps", &buffer, countLines) orelse max / 2;
+    return max -| used;
+}
+
+/// Feeds the file's parts to `add`, which sums up.
+fn readProc(path: [*:0]const u8, buffer: []u8, add: *const fn (sum: u64, part: []const u8) u64) ?u64 {
+    const opened = open(null, cwd, path, .{});
+    if (opened < 0) return null;
+    defer close(null, @intCast(opened));
+    var sum: u64 = 0;
+    while (true) {
+        const got = signed(linux.read(@intCast(opened), buffer.ptr, buffer.len));
+        if (got == -E(.INTR)) continue;
+        if (got < 0) return null;
+        if (got == 0) return sum;
+        sum = add(sum, buffer[0..@intCast(got)]);
+    }
+}
+
+fn parseFirst(_: u64, part: []const u8) u64 {
+    return std.fmt.parseInt(u64, std.mem.trim(u8, part, " \n"), 10) catch 65_530;
+}
+
+fn countLines(sum: u64, part: []const u8) u64 {
+    return sum + std.mem.count(u8, part, "\n");
+}
+
+/// Lets time pass.
+pub fn pause(_: ?*anyopaque, ns: u64) void {
+    const time: linux.timespec = .{ .sec = @intCast(ns / std.time.ns_per_s), .nsec = @intCast(ns % std.time.ns_per_s) };
+    _ = linux.nanosleep(&time, null);
 }
 
 /// Nanoseconds since 1970.

@@ -1,0 +1,183 @@
+//! Who may write: locks of the base and of `-new`, each followed by a look whether the path still
+//! names what was locked (R7), and the removal of files that nobody owns any more.
+//!
+//! Invariant: a process writes an image only while it holds the lock of the inode that the base's
+//! path names, or, while there is no base, of the inode that the path of `-new` names.
+
+const std = @import("std");
+const errors = @import("../errors.zig");
+const os = @import("../os/os.zig");
+const format = @import("format.zig");
+const disk_ = @import("disk.zig");
+const names = @import("names.zig");
+const Disk = disk_.Disk;
+const File = disk_.File;
+const failAs = disk_.failAs;
+
+const attempts_max = 64;
+
+/// An open, locked file that a path names.
+pub const Held = struct {
+    file: File = disk_.none,
+    stat: disk_.Stat = .{},
+};
+
+/// Opens the base, for writing with its lock; null when there is none.
+pub fn openBase(disk: Disk, place: names.Place, write: bool, path: []const u8) errors.Error!?Held {
+    for (0..attempts_max) |_| {
+        var held: Held = .{ .file = switch (disk.open(place.dir, place.name.z(), .{ .write = write })) {
+            .file => |file| file,
+            .errno => |errno| {
+                if (errno == disk_.code(.NOENT)) return null;
+                if (errno == disk_.code(.NXIO) or errno == disk_.code(.NODEV) or errno == disk_.code(.ISDIR)) return noFile(path);
+                if (errno == disk_.code(.LOOP)) return failAs(.STALE, .{ .path = path, .errno = errno }, "Cannot open image \"{s}\": it became a symbolic link meanwhile, open it again", .{path});
+                if (errno == disk_.code(.TXTBSY)) return busy(path);
+                return disk_.failErrno(errno, path, "Cannot open image");
+            },
+        } };
+        errdefer disk.close(&held.file);
+        if (disk.stat(held.file, &held.stat)) |errno| return disk_.failErrno(errno, path, "Cannot open image");
+        if (held.stat.kind != .regular) return noFile(path);
+        if (!write) return held;
+        switch (disk.lock(held.file)) {
+            .locked => {},
+            .busy => return busy(path),
+            .errno => |errno| return disk_.failErrno(errno, path, "Cannot lock image"),
+        }
+        switch (disk.names(place.dir, place.name.z(), held.stat)) {
+            .same => return held,
+            .other, .free => disk.close(&held.file),
+            .errno => |errno| return disk_.failErrno(errno, path, "Cannot open image"),
+        }
+    }
+    return busy(path);
+}
+
+/// Makes and locks `-new`; one that nobody holds is removed first.
+pub fn claimNew(disk: Disk, place: names.Place, path: []const u8) errors.Error!Held {
+    const name = place.name.unfinished();
+    for (0..attempts_max) |_| {
+        var held: Held = .{ .file = switch (disk.open(place.dir, name.z(), .{ .write = true, .create = true })) {
+            .file => |file| file,
+            .errno => |errno| {
+                if (errno != disk_.code(.EXIST)) return disk_.failErrno(errno, path, "Cannot make a new base beside image");
+                try removeStaleNew(disk, place, path);
+                continue;
+            },
+        } };
+        errdefer disk.close(&held.file);
+        switch (disk.lock(held.file)) {
+            .locked => {},
+            .busy => {
+                disk.close(&held.file);
+                os.yieldThread();
+                continue;
+            },
+            .errno => |errno| return disk_.failErrno(errno, path, "Cannot lock a new base beside image"),
+        }
+        if (disk.stat(held.file, &held.stat)) |errno| return disk_.failErrno(errno, path, "Cannot make a new base beside image");
+        switch (disk.names(place.dir, name.z(), held.stat)) {
+            .same => {},
+            .other, .free => {
+                disk.close(&held.file);
+                continue;
+            },
+            .errno => |errno| return disk_.failErrno(errno, path, "Cannot make a new base beside image"),
+        }
+        return held;
+    }
+    return busy(path);
+}
+
+/// Removes a `-new` that its writer left behind. BUSY when its writer lives, EXISTS when the file
+/// was never ours.
+fn removeStaleNew(disk: Disk, place: names.Place, path: []const u8) errors.Error!void {
+    const name = place.name.unfinished();
+    var held: Held = .{ .file = switch (disk.open(place.dir, name.z(), .{ .write = true })) {
+        .file => |file| file,
+        .errno => |errno| {
+            if (errno == disk_.code(.NOENT)) return;
+            return disk_.failErrno(errno, path, "Cannot look at the unfinished base of image");
+        },
+    } };
+    defer disk.close(&held.file);
+    switch (disk.lock(held.file)) {
+        .locked => {},
+        .busy => return busy(path),
+        .errno => |errno| return disk_.failErrno(errno, path, "Cannot lock the unfinished base of image"),
+    }
+    if (disk.stat(held.file, &held.stat)) |errno| return disk_.failErrno(errno, path, "Cannot look at the unfinished base of image");
+    if (disk.names(place.dir, name.z(), held.stat) != .same) return;
+    if (!isUnfinished(disk, held)) {
+        return failAs(.EXISTS, .{ .path = path }, "Cannot write image \"{s}\": a file named \"{s}\" stands there that is no image's; move it", .{ path, name.slice() });
+    }
+    if (disk.unlink(place.dir, name.z())) |errno| {
+        if (errno != disk_.code(.NOENT)) return disk_.failErrno(errno, path, "Cannot remove the unfinished base of image");
+    }
+}
+
+fn isUnfinished(disk: Disk, held: Held) bool {
+    if (held.stat.kind != .regular) return false;
+    if (held.stat.size == 0) return true;
+    var magic: u64 = 1;
+    if (disk.readAll(held.file, std.mem.asBytes(&magic), 0) != null) return false;
+    return magic == 0 or magic == format.unfinished_magic or magic == format.base_magic;
+}
+
+/// Gives up a claim: the name goes if it still is this file's.
+pub fn dropNew(disk: Disk, place: names.Place, held: *Held) void {
+    if (held.file < 0) return;
+    const name = place.name.unfinished();
+    if (disk.names(place.dir, name.z(), held.stat) == .same) _ = disk.unlink(place.dir, name.z());
+    disk.close(&held.file);
+}
+
+/// Removes logs of this base that no base names (R10), and a `-new` left behind. Called by the one
+/// writer, after what it adopted is on the medium. What cannot be removed stays for the next time.
+pub fn removeStale(disk: Disk, place: names.Place, log: []const u8, with_new: bool) void {
+    var found: Found = .{ .base = place.name.slice(), .log = log };
+    if (disk.list(place.dir, &found, Found.visit) != null) return;
+    for (found.names[0..found.count]) |*name| removeStaleLog(disk, place, name);
+    if (!with_new) return;
+    removeStaleNew(disk, place, "") catch {};
+}
+
+const Found = struct {
+    base: []const u8,
+    log: []const u8,
+    names: [32]names.Name = undefined,
+    count: usize = 0,
+
+    fn visit(context: *anyopaque, name: [:0]const u8) void {
+        const self: *Found = @ptrCast(@alignCast(context));
+        if (self.count == self.names.len) return;
+        if (!names.isLogOf(name, self.base) or std.mem.eql(u8, name, self.log)) return;
+        self.names[self.count] = names.Name.of(name);
+        self.count += 1;
+    }
+};
+
+fn removeStaleLog(disk: Disk, place: names.Place, name: *const names.Name) void {
+    var held: Held = .{ .file = switch (disk.open(place.dir, name.z(), .{ .write = true })) {
+        .file => |file| file,
+        .errno => return,
+    } };
+    defer disk.close(&held.file);
+    if (disk.lock(held.file) != .locked) return;
+    if (disk.stat(held.file, &held.stat) != null or held.stat.kind != .regular) return;
+    if (disk.names(place.dir, name.z(), held.stat) != .same) return;
+    if (held.stat.size > 0) {
+        var magic: u64 = 0;
+        if (disk.readAll(held.file, std.mem.asBytes(&magic), 0) != null) return;
+        if (magic != format.log_magic) return;
+    }
+    _ = disk.unlink(place.dir, name.z());
+}
+
+pub fn busy(path: []const u8) errors.Error {
+    return failAs(.BUSY, .{ .path = path }, "Cannot open image \"{s}\" for writing: another writer has it open; open it with \"r\" or close the other", .{path});
+}
+
+fn noFile(path: []const u8) errors.Error {
+    return failAs(.NOT_AN_IMAGE, .{ .path = path }, "Cannot open \"{s}\": it is no regular file", .{path});
+}

@@ -1,0 +1,477 @@
+//! One commit: what changed is found and written to the page cache while the heap is held
+//! (`prepare`), and put on the medium afterwards (`finish`).
+//!
+//! Invariant: pages leave `pending` only when the commit that holds them was synced. Equal content
+//! gives equal files, whatever superset of the changed pages the tracker named.
+
+const std = @import("std");
+const errors = @import("../errors.zig");
+const disk_ = @import("disk.zig");
+const fold_ = @import("fold.zig");
+const format = @import("format.zig");
+const generation_ = @import("generation.zig");
+const history_ = @import("history.zig");
+const record_ = @import("record.zig");
+const scratch_ = @import("scratch.zig");
+const successor_ = @import("successor.zig");
+const table_ = @import("table.zig");
+const Generation = generation_.Generation;
+const Image = @import("image.zig").Image;
+const PageRange = @import("page_set.zig").PageRange;
+const PageSet = @import("page_set.zig").PageSet;
+const Successor = successor_.Successor;
+const failAs = disk_.failAs;
+const page_size = format.page_size;
+
+pub const Scratch = scratch_.Scratch;
+
+/// A commit of fewer pages is a record whatever the heap's size: a record costs one sync, a base
+/// three and two of the directory.
+pub const base_pages_min = 1024;
+
+pub const Input = struct {
+    /// Where the heap's memory is.
+    memory: usize,
+    identity: format.Identity,
+    /// Pages that may hold something, and among them those that are free. All others are zero in the
+    /// image, whatever they contain.
+    used: []const PageRange,
+    holes: []const PageRange = &.{},
+    /// The heap's other image: an unchanged heap gets the epoch that it has there.
+    other: ?*Image = null,
+    /// Refuse (EXISTS) an image whose last commit is no ancestor of the heap.
+    guard: bool = false,
+};
+
+pub const Report = struct {
+    epoch: u64 = 0,
+    /// Pages stored, and bytes written to the files.
+    pages: u64 = 0,
+    bytes: u64 = 0,
+    new_base: bool = false,
+};
+
+pub const Commit = struct {
+    image: *Image,
+    state: State = .begun,
+    report: Report = .{},
+    head: history_.Head = undefined,
+    held_all: bool = false,
+
+    const State = union(enum) {
+        begun,
+        nothing,
+        record: generation_.Record,
+        base: Successor,
+        ended,
+    };
+
+    /// Writes what changed to the page cache. Runs while the heap is held still.
+    pub fn prepare(self: *Commit, input: Input) errors.Error!void {
+        std.debug.assert(self.state == .begun);
+        const image = self.image;
+        const history = image.history.?;
+        try checkInput(image, &input);
+        const scratch = &image.scratch;
+        scratch.prepare(input.identity.pages()) catch return generation_.outOfMemory(image.path());
+        for (input.used) |range| scratch.kept.setRange(range.first, range.count);
+        for (input.holes) |range| scratch.kept.unsetRange(range.first, range.count);
+
+        const rewrite = try mustRewrite(image, &input);
+        if (input.guard) try checkGuard(image, history);
+        self.collect();
+        errdefer self.giveBack();
+        const known = try unchangedSince(image, history, &input);
+        if (!rewrite) {
+            if (try self.tryRecord(&input, history, known)) return;
+        }
+        try self.writeBase(&input, history, known);
+    }
+
+    /// The sync. Threads may run meanwhile; nothing of the heap is read.
+    pub fn finish(self: *Commit) errors.Error!Report {
+        const image = self.image;
+        const history = image.history.?;
+        errdefer {
+            self.giveBack();
+            self.state = .begun;
+        }
+        switch (self.state) {
+            .begun, .ended => unreachable,
+            .nothing => {
+                self.settle();
+                return self.report;
+            },
+            .record => |record| {
+                const generation = image.generation.?;
+                if (image.disk.sync(generation.log)) |errno| {
+                    image.dead = true;
+                    return disk_.failErrno(errno, image.path(), "Cannot sync the log of image");
+                }
+                record_.accept(generation, record);
+                image.table.?.apply(record.runs, record.holes, record.sums);
+                image.lines.addAll(record.lines) catch {};
+            },
+            .base => |*successor| {
+                try self.finishBase(successor);
+            },
+        }
+        image.standing = self.head.commit;
+        history.current = self.head;
+        self.settle();
+        fold_.consider(image);
+        return self.report;
+    }
+
+    fn finishBase(self: *Commit, successor: *Successor) errors.Error!void {
+        const image = self.image;
+        const generation = successor.generation;
+        var installed = false;
+        errdefer if (!installed and image.generation != generation) successor.abort();
+        try successor.sync();
+        successor.install() catch |err| {
+            if (image.generation != generation) return err;
+            // Renamed, but perhaps not for good: the state is in the files, yet nobody may rely on it.
+            installed = true;
+            image.standing = self.head.commit;
+            self.dropTable();
+            return err;
+        };
+        installed = true;
+        self.dropTable();
+        image.lines.list.clearRetainingCapacity();
+        image.lines.addAll(image.history.?.lines.slice()) catch {};
+    }
+
+    fn dropTable(self: *Commit) void {
+        if (self.image.table) |*table| table.deinit();
+        self.image.table = null;
+    }
+
+    /// Gives the image free. What was prepared and not finished is undone and stays pending.
+    pub fn end(self: *Commit) void {
+        const image = self.image;
+        switch (self.state) {
+            .ended => return,
+            .begun => {},
+            .nothing => {},
+            // Its footer is written, so it may be found after a crash: the log ends here (R2).
+            .record => image.dead = true,
+            .base => |*successor| successor.abort(),
+        }
+        self.giveBack();
+        self.state = .ended;
+        image.mutex.unlock();
+    }
+
+    /// Moves what is pending into flight.
+    fn collect(self: *Commit) void {
+        const image = self.image;
+        image.inflight.merge(&image.pending);
+        image.pending.clear();
+        self.held_all = image.compare_all;
+        image.compare_all = false;
+        image.inflight_failed = true;
+    }
+
+    /// The commit failed: what was in flight is pending again at the next one. (`pending` itself is
+    /// the trackers', who may be filling it now.)
+    fn giveBack(self: *Commit) void {
+        const image = self.image;
+        if (self.held_all) image.compare_all = true;
+        self.held_all = false;
+    }
+
+    fn settle(self: *Commit) void {
+        self.image.inflight.clear();
+        self.image.inflight_failed = false;
+        self.held_all = false;
+        self.state = .begun;
+    }
+
+    /// The kept pages that may differ from the commit that the image stands on.
+    fn candidatesOf(self: *Commit) *const PageSet {
+        const scratch = &self.image.scratch;
+        if (self.held_all) return &scratch.kept;
+        scratch.candidates.clear();
+        scratch.candidates.merge(&self.image.inflight);
+        scratch.candidates.intersect(&scratch.kept);
+        return &scratch.candidates;
+    }
+
+    // ---- records
+
+    /// Appends a record, or finds that there is nothing to write. False when so much changed that a
+    /// new base is due.
+    fn tryRecord(self: *Commit, input: *const Input, history: *history_.History, known: ?history_.Head) errors.Error!bool {
+        const image = self.image;
+        const generation = image.generation.?;
+        const scratch = &image.scratch;
+        if (image.table == null) {
+            const at = generation.find(image.standing.?).?;
+            image.table = try table_.Table.load(generation, image.disk, at, image.path());
+        }
+        const table = &image.table.?;
+        const candidates = self.candidatesOf();
+        const count = candidates.count();
+        const kept_count = scratch.kept.count();
+        var looked_at = false;
+        if (count > base_pages_min and count > kept_count / 2) {
+            if (firstLook(scratch, candidates, table, input.memory) > @max(base_pages_min, kept_count / 2)) return false;
+            looked_at = true;
+        }
+        var appender: record_.Appender = try .init(image.disk, generation, scratch, image.path());
+        emptyUnkept(scratch, table);
+        const set: *const PageSet = if (looked_at) &scratch.changed else candidates;
+        try stageChanged(&appender, scratch, set, table, input.memory);
+        var holes = scratch.emptied.iterate();
+        while (holes.next()) |hole| scratch.holes.append(scratch_.allocator, hole) catch return generation_.outOfMemory(image.path());
+
+        const at_head = image.standing.? == generation.headOf(generation.last()).commit;
+        const identity = generation.identityOf(generation.find(image.standing.?).?);
+        const current: ?format.CommitId = if (history.current) |head| head.commit else null;
+        if (appender.pageCount() == 0 and scratch.holes.items.len == 0 and at_head and
+            image.standing == current and identity.eql(&input.identity))
+        {
+            self.report = .{ .epoch = history.epoch() };
+            self.state = .nothing;
+            return true;
+        }
+        const record = try self.finishRecord(&appender, input, history, known, generation);
+        self.report.bytes = record.len;
+        self.state = .{ .record = record };
+        return true;
+    }
+
+    fn finishRecord(self: *Commit, appender: *record_.Appender, input: *const Input, history: *history_.History, known: ?history_.Head, generation: *const Generation) errors.Error!generation_.Record {
+        const image = self.image;
+        self.head = try nextHead(image, history, input, known, generation);
+        var unknown: history_.Lines = .{};
+        defer unknown.deinit();
+        for (history.lines.slice()) |line| {
+            if (image.lines.find(line.id) == null) unknown.add(line) catch return generation_.outOfMemory(image.path());
+        }
+        const record = appender.finish(.{
+            .head = self.head,
+            .parent = image.standing.?,
+            .heap = input.identity,
+            .time = image.disk.now(),
+            .lines = unknown.slice(),
+            .holes = image.scratch.holes.items,
+        }) catch |err| {
+            if (appender.footer_begun and appender.generation == image.generation) image.dead = true;
+            return err;
+        };
+        self.report = .{
+            .epoch = self.head.epoch,
+            .pages = record.sums.len,
+            .bytes = record.len,
+        };
+        return record;
+    }
+
+    // ---- new bases
+
+    fn writeBase(self: *Commit, input: *const Input, history: *history_.History, known: ?history_.Head) errors.Error!void {
+        const image = self.image;
+        // A fold would be for nothing now, and holds -new.
+        image.fold.cancel();
+        var successor: Successor = try .begin(image, &image.scratch);
+        errdefer successor.abort();
+        const line_kept = try self.lineKept(&successor, input, history, known);
+        if (!line_kept) {
+            self.head = try nextHead(image, history, input, known, null);
+            try successor.baseFromMemory(input.memory, &image.scratch.kept, .{
+                .head = self.head,
+                .parent = image.standing orelse 0,
+                .heap = input.identity,
+                .time = image.disk.now(),
+                .lines = history.lines.slice(),
+                .holes = &.{},
+            });
+            self.report = .{ .epoch = self.head.epoch, .pages = successor.generation.header.page_count };
+        }
+        self.report.bytes = successor.generation.layout().end + successor.generation.log_end;
+        self.report.new_base = true;
+        self.state = .{ .base = successor };
+    }
+
+    /// With `keep` > 1: a base at keep−1 steps back, the records since, then this commit as a record.
+    /// False when there is nothing to go back to.
+    fn lineKept(self: *Commit, successor: *Successor, input: *const Input, history: *history_.History, known: ?history_.Head) errors.Error!bool {
+        const image = self.image;
+        const scratch = &image.scratch;
+        if (image.keep < 2 or image.set_aside) return false;
+        const old = image.generation orelse return false;
+        const standing = old.find(image.standing orelse return false) orelse return false;
+        if (!sameRange(&old.header.heap, &input.identity)) return false;
+        var target = standing;
+        for (0..image.keep - 2) |_| target = old.parentOf(target) orelse break;
+        const epoch_max = @max(history.epoch_max, old.epochMax());
+        try successor.baseFromPoint(old, target, epoch_max, history.lines.slice(), null);
+        try copyLine(successor, old, target, standing);
+
+        if (image.table == null) image.table = try table_.Table.load(old, image.disk, standing, image.path());
+        const table = &image.table.?;
+        scratch.holes.clearRetainingCapacity();
+        emptyUnkept(scratch, table);
+        var appender: record_.Appender = try .init(image.disk, successor.generation, scratch, image.path());
+        const candidates = self.candidatesOf();
+        try stageChanged(&appender, scratch, candidates, table, input.memory);
+        var holes = scratch.emptied.iterate();
+        while (holes.next()) |hole| scratch.holes.append(scratch_.allocator, hole) catch return generation_.outOfMemory(image.path());
+        const record = try self.finishRecord(&appender, input, history, known, successor.generation);
+        record_.accept(successor.generation, record);
+        return true;
+    }
+};
+
+/// The records after `from` up to `to`, along parents.
+pub fn copyLine(successor: *Successor, old: *const Generation, from: generation_.Point, to: generation_.Point) errors.Error!void {
+    var chain: table_.Chain = try .init(old, to, successor.image.path());
+    defer chain.deinit();
+    for (chain.records.items) |index| {
+        const after = switch (from) {
+            .base => true,
+            .record => |first| index > first,
+        };
+        if (after) try successor.copyRecord(old, index);
+    }
+}
+
+fn checkInput(image: *Image, input: *const Input) errors.Error!void {
+    const pages = input.identity.pages();
+    if (!input.identity.isSane() or pages != image.pending.pages) {
+        return failAs(.INVALID_ARGUMENT, .{ .path = image.path() }, "Cannot commit to image \"{s}\": the heap's sizes are not those it was opened with", .{image.path()});
+    }
+    for ([_][]const PageRange{ input.used, input.holes }) |ranges| {
+        if (format.checkRanges(ranges, pages) == null) {
+            return failAs(.INVALID_ARGUMENT, .{ .path = image.path() }, "Cannot commit to image \"{s}\": the heap's page ranges are out of order", .{image.path()});
+        }
+    }
+}
+
+/// Whether only a new base will do; STALE when the path names somebody else's file.
+fn mustRewrite(image: *Image, input: *const Input) errors.Error!bool {
+    const generation = image.generation orelse return true;
+    switch (image.disk.names(image.place.dir, image.place.name.z(), generation.base_stat)) {
+        .same => {},
+        .free => return true,
+        .other => return failAs(.STALE, .{ .path = image.path() }, "Cannot commit to image \"{s}\": another file took its place; open it again", .{image.path()}),
+        .errno => |errno| return disk_.failErrno(errno, image.path(), "Cannot look for image"),
+    }
+    if (image.dead or image.standing == null or generation.log < 0) return true;
+    if (image.disk.names(image.place.dir, generation.log_name.z(), generation.log_stat) != .same) return true;
+    if (generation.find(image.standing.?) == null) return true;
+    return !sameRange(&generation.header.heap, &input.identity);
+}
+
+fn sameRange(a: *const format.Identity, b: *const format.Identity) bool {
+    return a.address == b.address and a.span == b.span and std.mem.eql(u8, &a.uuid, &b.uuid);
+}
+
+/// Forgetting restore() must not cost the only copy.
+fn checkGuard(image: *Image, history: *const history_.History) errors.Error!void {
+    const generation = image.generation orelse return;
+    if (image.adopted) return;
+    const last = generation.headOf(generation.last());
+    if (history.current) |current| if (generation.damage == null) {
+        switch (history_.relate(last, &image.lines, current, &history.lines)) {
+            .same, .ancestor => return,
+            else => {},
+        }
+    };
+    return failAs(.EXISTS, .{ .path = image.path() }, "Cannot back up to image \"{s}\": its last commit, epoch {d}, is no ancestor of this heap; restore() it first, or open it with \"w+\" and replace: true", .{ image.path(), last.epoch });
+}
+
+/// The head that the other image has, when the heap is still exactly that: a commit id names a state.
+fn unchangedSince(image: *Image, history: *const history_.History, input: *const Input) errors.Error!?history_.Head {
+    const other = input.other orelse return null;
+    const current = history.current orelse return null;
+    if (image.standing == current.commit or other.standing != current.commit) return null;
+    // A fold may hold it; it never waits for us. Commits of one heap take turns.
+    other.mutex.lock();
+    defer other.mutex.unlock();
+    const generation = other.generation orelse return null;
+    const at = generation.find(current.commit) orelse return null;
+    if (other.dead or !generation.identityOf(at).eql(&input.identity)) return null;
+    if (other.table == null) other.table = try table_.Table.load(generation, other.disk, at, other.path());
+    const table = &other.table.?;
+    const kept = &image.scratch.kept;
+    var stored = table.stored.iterate();
+    while (stored.next()) |run| if (kept.nextAbsent(run.first) < run.end()) return null;
+    const all = [_]*const PageSet{kept};
+    const told = [_]*const PageSet{ &other.pending, &other.inflight };
+    for (if (other.compare_all) @as([]const *const PageSet, &all) else &told) |set| {
+        var runs = set.iterate();
+        while (runs.next()) |run| for (run.first..run.end()) |page| {
+            if (!kept.contains(page)) continue;
+            if (format.pageSum(pageOf(input.memory, page)) != table.get(page)) return null;
+        };
+    }
+    return current;
+}
+
+/// The head of this commit: a new one, unless the heap is a commit that has a name already.
+fn nextHead(image: *Image, history: *history_.History, input: *const Input, known: ?history_.Head, generation: ?*const Generation) errors.Error!history_.Head {
+    if (known) |head| {
+        const held = if (generation) |holder| holder.find(head.commit) != null else false;
+        if (!held) return head;
+    }
+    return history.next(input.identity.uuid, image.disk.randomId(), image.disk.randomWord()) catch generation_.outOfMemory(image.path());
+}
+
+fn pageOf(memory: usize, page: u64) *align(page_size) const [page_size]u8 {
+    return @ptrFromInt(memory + page * page_size);
+}
+
+/// Compares in place and notes what differs; stops when that is more than a record is good for.
+fn firstLook(scratch: *Scratch, candidates: *const PageSet, table: *const table_.Table, memory: usize) u64 {
+    const enough = @max(base_pages_min, scratch.kept.count() / 2);
+    scratch.changed.clear();
+    var changed: u64 = 0;
+    var runs = candidates.iterate();
+    while (runs.next()) |run| for (run.first..run.end()) |page| {
+        if (format.pageSum(pageOf(memory, page)) == table.get(page)) continue;
+        scratch.changed.set(page);
+        changed += 1;
+        if (changed > enough) return changed;
+    };
+    return changed;
+}
+
+/// Stored pages that are not kept any more become holes.
+fn emptyUnkept(scratch: *Scratch, table: *const table_.Table) void {
+    scratch.emptied.clear();
+    var runs = table.stored.iterate();
+    while (runs.next()) |run| {
+        var page = run.first;
+        while (page < run.end()) {
+            const first = scratch.kept.nextAbsent(page);
+            if (first >= run.end()) break;
+            const end = @min(run.end(), scratch.kept.next(first) orelse run.end());
+            scratch.emptied.setRange(first, end - first);
+            page = end;
+        }
+    }
+}
+
+/// Feeds the pages that differ from the table to the appender; those that became zero are holes.
+fn stageChanged(appender: *record_.Appender, scratch: *Scratch, set: *const PageSet, table: *const table_.Table, memory: usize) errors.Error!void {
+    var left = set.count();
+    // A page that is likely unchanged is compared where it lies, before it is copied.
+    var expect_change = true;
+    var runs = set.iterate();
+    while (runs.next()) |run| for (run.first..run.end()) |page| {
+        left -= 1;
+        const from = pageOf(memory, page);
+        const before = table.get(page);
+        if (!expect_change and format.pageSum(from) == before) continue;
+        const slot = appender.slot();
+        @memcpy(slot, from);
+        const sum = format.pageSum(slot);
+        expect_change = sum != before;
+        if (!expect_change) continue;
+        if (sum == 0) scratch.emptied.set(page) else try appender.push(page, sum, left);
+    };
+}

@@ -1,0 +1,327 @@
+//! The seam between the engine and the world: every byte, name, lock, random number and moment that
+//! the engine sees comes through a `Disk`, so that the same engine runs on a simulated one.
+//!
+//! Invariant: nothing in this folder reaches a file in any other way. A vtable function answers with
+//! a value or the negative of an error number and may do less than asked; the methods here go on
+//! until all is done.
+
+const std = @import("std");
+const errors = @import("../errors.zig");
+const real_disk = @import("../os/disk.zig");
+const linux = @import("../os/os.zig");
+
+pub const File = real_disk.File;
+pub const Stat = real_disk.Stat;
+pub const How = real_disk.How;
+pub const none = real_disk.none;
+pub const cwd = real_disk.cwd;
+pub const errnoName = real_disk.errnoName;
+
+/// What a failed operation answers: the error number.
+pub const Errno = u32;
+
+pub const Disk = struct {
+    context: ?*anyopaque,
+    vtable: *const VTable,
+
+    pub const VTable = struct {
+        open: @TypeOf(&real_disk.open),
+        close: @TypeOf(&real_disk.close),
+        stat: @TypeOf(&real_disk.stat),
+        statAt: @TypeOf(&real_disk.statAt),
+        readLink: @TypeOf(&real_disk.readLink),
+        read: @TypeOf(&real_disk.read),
+        write: @TypeOf(&real_disk.write),
+        copy: @TypeOf(&real_disk.copy),
+        allocate: @TypeOf(&real_disk.allocate),
+        truncate: @TypeOf(&real_disk.truncate),
+        sync: @TypeOf(&real_disk.sync),
+        syncDir: @TypeOf(&real_disk.syncDir),
+        startWriting: @TypeOf(&real_disk.startWriting),
+        lock: @TypeOf(&real_disk.lock),
+        unlock: @TypeOf(&real_disk.unlock),
+        locked: @TypeOf(&real_disk.locked),
+        rename: @TypeOf(&real_disk.rename),
+        link: @TypeOf(&real_disk.link),
+        unlink: @TypeOf(&real_disk.unlink),
+        setMode: @TypeOf(&real_disk.setMode),
+        list: @TypeOf(&real_disk.list),
+        map: @TypeOf(&real_disk.map),
+        holesCost: @TypeOf(&real_disk.holesCost),
+        seek: @TypeOf(&real_disk.seek),
+        mapsFree: @TypeOf(&real_disk.mapsFree),
+        pause: @TypeOf(&real_disk.pause),
+        now: @TypeOf(&real_disk.now),
+        random: @TypeOf(&real_disk.random),
+    };
+
+    /// The files of this machine.
+    pub const real: Disk = .{ .context = null, .vtable = &vtableOf(real_disk) };
+
+    /// The vtable of a namespace that declares every function.
+    pub fn vtableOf(comptime namespace: type) VTable {
+        var vtable: VTable = undefined;
+        for (@typeInfo(VTable).@"struct".fields) |field| {
+            @field(vtable, field.name) = &@field(namespace, field.name);
+        }
+        return vtable;
+    }
+
+    pub const OpenResult = union(enum) { file: File, errno: Errno };
+
+    pub fn open(self: Disk, dir: File, name: [*:0]const u8, how: How) OpenResult {
+        const result = self.vtable.open(self.context, dir, name, how);
+        return if (result < 0) .{ .errno = errnoOf(result) } else .{ .file = @intCast(result) };
+    }
+
+    pub fn close(self: Disk, file: *File) void {
+        if (file.* >= 0) self.vtable.close(self.context, file.*);
+        file.* = none;
+    }
+
+    pub fn stat(self: Disk, file: File, out: *Stat) ?Errno {
+        return failed(self.vtable.stat(self.context, file, out));
+    }
+
+    /// The error number when the name cannot be looked at.
+    pub fn statAt(self: Disk, dir: File, name: [*:0]const u8, out: *Stat) ?Errno {
+        return failed(self.vtable.statAt(self.context, dir, name, out));
+    }
+
+    /// Length of the link's text, or null when the name is no link.
+    pub fn readLink(self: Disk, dir: File, name: [*:0]const u8, buffer: []u8) ?usize {
+        const result = self.vtable.readLink(self.context, dir, name, buffer);
+        return if (result < 0) null else @intCast(result);
+    }
+
+    /// Fills `buffer`; a file that ends before is EIO with `short` set.
+    pub fn readAll(self: Disk, file: File, buffer: []u8, offset: u64) ?Errno {
+        var done: usize = 0;
+        while (done < buffer.len) {
+            const result = self.vtable.read(self.context, file, buffer[done..], offset + done);
+            if (result < 0) return errnoOf(result);
+            if (result == 0) return ended;
+            done += @intCast(result);
+        }
+        return null;
+    }
+
+    pub fn writeAll(self: Disk, file: File, bytes: []const u8, offset: u64) ?Errno {
+        var done: usize = 0;
+        while (done < bytes.len) {
+            const result = self.vtable.write(self.context, file, bytes[done..], offset + done);
+            if (result < 0) return errnoOf(result);
+            if (result == 0) return errnoOf(-E(.IO));
+            done += @intCast(result);
+        }
+        return null;
+    }
+
+    /// Copies between files, in the kernel where it can, through `buffer` where it cannot.
+    pub fn copyAll(self: Disk, from: File, from_offset: u64, to: File, to_offset: u64, len: u64, buffer: []u8) ?Errno {
+        var done: u64 = 0;
+        var in_kernel = true;
+        while (done < len) {
+            if (in_kernel) {
+                const result = self.vtable.copy(self.context, from, from_offset + done, to, to_offset + done, len - done);
+                if (result > 0) {
+                    done += @intCast(result);
+                    continue;
+                }
+                const errno = errnoOf(result);
+                if (result < 0 and isLack(errno)) return errno;
+                in_kernel = false;
+            }
+            const part = buffer[0..@min(buffer.len, len - done)];
+            if (self.readAll(from, part, from_offset + done)) |errno| return errno;
+            if (self.writeAll(to, part, to_offset + done)) |errno| return errno;
+            done += part.len;
+        }
+        return null;
+    }
+
+    /// A file system without preallocation is no failure: writing then finds out what there is.
+    pub fn allocate(self: Disk, file: File, offset: u64, len: u64) ?Errno {
+        const errno = failed(self.vtable.allocate(self.context, file, offset, len)) orelse return null;
+        return if (isLack(errno) or errno == code(.IO)) errno else null;
+    }
+
+    pub fn truncate(self: Disk, file: File, len: u64) ?Errno {
+        return failed(self.vtable.truncate(self.context, file, len));
+    }
+
+    pub fn sync(self: Disk, file: File) ?Errno {
+        return failed(self.vtable.sync(self.context, file));
+    }
+
+    pub fn syncDir(self: Disk, dir: File) ?Errno {
+        return failed(self.vtable.syncDir(self.context, dir));
+    }
+
+    pub fn startWriting(self: Disk, file: File, offset: u64, len: u64) void {
+        self.vtable.startWriting(self.context, file, offset, len);
+    }
+
+    pub const Locking = union(enum) { locked, busy, errno: Errno };
+
+    pub fn lock(self: Disk, file: File) Locking {
+        const errno = failed(self.vtable.lock(self.context, file)) orelse return .locked;
+        return if (errno == code(.AGAIN)) .busy else .{ .errno = errno };
+    }
+
+    /// Unlocks and closes a file that was locked here.
+    pub fn release(self: Disk, file: *File) void {
+        if (file.* >= 0) self.vtable.unlock(self.context, file.*);
+        self.close(file);
+    }
+
+    pub fn lockedByAnother(self: Disk, file: File) bool {
+        return self.vtable.locked(self.context, file) > 0;
+    }
+
+    pub fn rename(self: Disk, dir: File, from: [*:0]const u8, to: [*:0]const u8, replace: bool) ?Errno {
+        return failed(self.vtable.rename(self.context, dir, from, to, replace));
+    }
+
+    pub fn link(self: Disk, dir: File, from: [*:0]const u8, to: [*:0]const u8) ?Errno {
+        return failed(self.vtable.link(self.context, dir, from, to));
+    }
+
+    pub fn unlink(self: Disk, dir: File, name: [*:0]const u8) ?Errno {
+        return failed(self.vtable.unlink(self.context, dir, name));
+    }
+
+    pub fn setMode(self: Disk, file: File, mode: u16) ?Errno {
+        return failed(self.vtable.setMode(self.context, file, mode));
+    }
+
+    pub fn list(self: Disk, dir: File, context: *anyopaque, visit: real_disk.Visit) ?Errno {
+        return failed(self.vtable.list(self.context, dir, context, visit));
+    }
+
+    pub fn map(self: Disk, file: File, offset: u64, address: usize, len: usize) ?Errno {
+        return failed(self.vtable.map(self.context, file, offset, address, len));
+    }
+
+    pub fn holesCost(self: Disk, file: File) bool {
+        return self.vtable.holesCost(self.context, file) > 0;
+    }
+
+    /// The first offset at or after `offset` that holds data; null when none follows.
+    pub fn nextData(self: Disk, file: File, offset: u64) ?u64 {
+        const result = self.vtable.seek(self.context, file, offset, .data);
+        return if (result < 0) null else @intCast(result);
+    }
+
+    pub fn nextHole(self: Disk, file: File, offset: u64) ?u64 {
+        const result = self.vtable.seek(self.context, file, offset, .hole);
+        return if (result < 0) null else @intCast(result);
+    }
+
+    pub fn mapsFree(self: Disk) u64 {
+        return self.vtable.mapsFree(self.context);
+    }
+
+    pub fn pause(self: Disk, ns: u64) void {
+        self.vtable.pause(self.context, ns);
+    }
+
+    pub fn now(self: Disk) u64 {
+        return self.vtable.now(self.context);
+    }
+
+    pub fn randomWord(self: Disk) u64 {
+        var word: u64 = 0;
+        while (word == 0) self.vtable.random(self.context, std.mem.asBytes(&word));
+        return word;
+    }
+
+    pub fn randomId(self: Disk) u128 {
+        return @as(u128, self.randomWord()) << 64 | self.randomWord();
+    }
+
+    /// True when `name` in `dir` is the inode that `as` describes.
+    pub fn names(self: Disk, dir: File, name: [*:0]const u8, as: Stat) Named {
+        var found: Stat = .{};
+        if (self.statAt(dir, name, &found)) |errno| {
+            return if (errno == code(.NOENT)) .free else .{ .errno = errno };
+        }
+        return if (found.device == as.device and found.inode == as.inode) .same else .other;
+    }
+
+    pub const Named = union(enum) { same, other, free, errno: Errno };
+};
+
+/// Stands for "the file ended before"; no system uses the number.
+pub const ended: Errno = 4000;
+
+pub fn code(comptime e: linux.E) Errno {
+    return @intFromEnum(e);
+}
+
+fn E(comptime e: linux.E) i64 {
+    return @intFromEnum(e);
+}
+
+fn errnoOf(result: i64) Errno {
+    return @intCast(-@max(result, -0x7fff_ffff));
+}
+
+fn failed(result: i64) ?Errno {
+    return if (result < 0) errnoOf(result) else null;
+}
+
+/// The medium has no room, or the caller may not have more of it.
+fn isLack(errno: Errno) bool {
+    return errno == code(.NOSPC) or errno == code(.DQUOT) or errno == code(.FBIG);
+}
+
+/// The error code that an error number means to a caller.
+pub fn codeOf(errno: Errno) errors.Code {
+    if (isLack(errno)) return .NO_SPACE;
+    if (errno == code(.NOENT) or errno == code(.NOTDIR)) return .NOT_FOUND;
+    if (errno == code(.EXIST)) return .EXISTS;
+    if (errno == code(.ACCES) or errno == code(.PERM)) return .PERMISSION;
+    if (errno == code(.ROFS)) return .READ_ONLY;
+    if (errno == code(.NOMEM)) return .OUT_OF_MEMORY;
+    if (errno == code(.NAMETOOLONG)) return .INVALID_ARGUMENT;
+    if (errno == code(.ISDIR)) return .NOT_AN_IMAGE;
+    return .IO;
+}
+
+/// Records a failure whose code is known at run time only.
+pub fn failAs(which: errors.Code, detail: errors.Detail, comptime format: []const u8, args: anytype) errors.Error {
+    @branchHint(.cold);
+    var buffer: [1024]u8 = undefined;
+    var writer: std.Io.Writer = .fixed(&buffer);
+    writer.print(format, args) catch {};
+    return failText(which, detail, writer.buffered());
+}
+
+noinline fn failText(which: errors.Code, detail: errors.Detail, message: []const u8) errors.Error {
+    switch (which) {
+        inline else => |known| return errors.fail(known, detail, "{s}", .{message}),
+    }
+}
+
+/// Records a failed disk operation: `action` says what was being done, as "Cannot sync".
+pub fn failErrno(errno: Errno, path: []const u8, comptime action: []const u8) errors.Error {
+    if (errno == ended) return failAs(.CORRUPT, .{ .path = path }, action ++ " \"{s}\": the file ends too early", .{path});
+    return failAs(codeOf(errno), .{ .path = path, .errno = errno }, action ++ " \"{s}\": {s} ({s})", .{
+        path, textOf(errno), errnoName(errno),
+    });
+}
+
+fn textOf(errno: Errno) []const u8 {
+    return switch (codeOf(errno)) {
+        .NO_SPACE => "no room is left there, free some and try again",
+        .NOT_FOUND => "it does not exist",
+        .EXISTS => "it exists already",
+        .PERMISSION => "this process may not do that",
+        .READ_ONLY => "the file system is read-only",
+        .OUT_OF_MEMORY => "no memory, or too many mappings",
+        .INVALID_ARGUMENT => "the name is too long",
+        .NOT_AN_IMAGE => "it is a directory",
+        else => "the system answered with an error",
+    };
+}

@@ -1,0 +1,156 @@
+//! Folding: a new base some steps back from the last commit, so that the log can start over. It runs
+//! on a thread of its own while commits go on; only its last step holds them up.
+//!
+//! Invariant: a fold adds nothing and loses nothing within `keep`; one that fails or is cancelled
+//! leaves a `-new` and a log that nobody names.
+
+const std = @import("std");
+const errors = @import("../errors.zig");
+const commit_ = @import("commit.zig");
+const disk_ = @import("disk.zig");
+const format = @import("format.zig");
+const generation_ = @import("generation.zig");
+const history_ = @import("history.zig");
+const os = @import("../os/os.zig");
+const scratch_ = @import("scratch.zig");
+const successor_ = @import("successor.zig");
+const table_ = @import("table.zig");
+const Generation = generation_.Generation;
+const Image = @import("image.zig").Image;
+const Successor = successor_.Successor;
+
+const log_limit_min = 64 << 20;
+
+pub const Fold = struct {
+    thread: ?os.Thread = null,
+    cancelled: std.atomic.Value(bool) = .init(false),
+    running: std.atomic.Value(bool) = .init(false),
+    done: u64 = 0,
+    failures: u64 = 0,
+    scratch: scratch_.Scratch = .{},
+
+    /// Stops a running fold and waits for its end, whether the caller holds the image's mutex or not.
+    pub fn cancel(self: *Fold) void {
+        self.cancelled.store(true, .release);
+        if (self.thread) |thread| thread.join();
+        self.thread = null;
+        self.cancelled.store(false, .release);
+        self.scratch.deinit();
+    }
+
+    /// The thread does not exist in a forked child.
+    pub fn afterFork(self: *Fold, disk: disk_.Disk) void {
+        _ = disk;
+        self.thread = null;
+    }
+};
+
+/// Starts a fold when the log is long and most of it would go. Called with the mutex held.
+pub fn consider(image: *Image) void {
+    if (!image.background or !isDue(image)) return;
+    const fold = &image.fold;
+    if (fold.running.load(.acquire)) return;
+    if (fold.thread) |thread| thread.join();
+    fold.running.store(true, .release);
+    fold.thread = os.Thread.spawn(entry, image) catch null;
+    if (fold.thread == null) fold.running.store(false, .release);
+}
+
+fn entry(context: ?*anyopaque) callconv(.c) ?*anyopaque {
+    const image: *Image = @ptrCast(@alignCast(context.?));
+    const folded = run(image) catch false;
+    if (!folded) image.fold.failures += 1;
+    image.fold.running.store(false, .release);
+    return null;
+}
+
+fn isDue(image: *const Image) bool {
+    const generation = image.generation orelse return false;
+    if (!mayFold(image)) return false;
+    const limit = if (image.log_limit > 0) image.log_limit else @max(log_limit_min, generation.base_stat.size / 2);
+    if (generation.logBytes() <= limit) return false;
+    const target = targetOf(generation, image.keep) orelse return false;
+    var kept: u64 = 0;
+    var at: ?generation_.Point = generation.last();
+    while (at) |point| : (at = generation.parentOf(point)) {
+        if (std.meta.eql(point, target)) break;
+        kept += generation.records.items[point.record].len;
+    }
+    return kept < generation.logBytes() / 2;
+}
+
+/// No fold while the heap stands elsewhere than on the last record (R6), nor of what is damaged.
+fn mayFold(image: *const Image) bool {
+    const generation = image.generation orelse return false;
+    if (image.mode == .read or image.dead or image.set_aside or generation.damage != null) return false;
+    if (generation.log < 0 or generation.records.items.len == 0) return false;
+    const standing = image.standing orelse return false;
+    return standing == generation.headOf(generation.last()).commit;
+}
+
+/// keep−1 steps up the parents of the last record; null when that is the base itself.
+fn targetOf(generation: *const Generation, keep: u32) ?generation_.Point {
+    var target = generation.last();
+    for (0..keep - 1) |_| target = generation.parentOf(target) orelse return null;
+    return if (target == .base) null else target;
+}
+
+/// Waits for the mutex, but not when the holder is waiting for this fold to end.
+fn lockUnlessCancelled(image: *Image) bool {
+    while (!image.mutex.tryLock()) {
+        if (image.fold.cancelled.load(.acquire)) return false;
+        image.disk.pause(100_000);
+    }
+    return true;
+}
+
+/// Folds: true when a new base came of it.
+pub fn run(image: *Image) errors.Error!bool {
+    const fold = &image.fold;
+    if (!lockUnlessCancelled(image)) return false;
+    var locked = true;
+    defer if (locked) image.mutex.unlock();
+    if (!mayFold(image)) return false;
+    const generation = image.generation.?;
+    const target = targetOf(generation, image.keep) orelse return false;
+    const last = generation.last();
+    // Commits append to the list meanwhile; what is in it never changes.
+    var old = generation.*;
+    const records = std.heap.page_allocator.dupe(generation_.Record, generation.records.items) catch return generation_.outOfMemory(image.path());
+    defer std.heap.page_allocator.free(records);
+    old.records = .fromOwnedSlice(records);
+    var lines: history_.Lines = .{};
+    defer lines.deinit();
+    lines.addAll(image.lines.slice()) catch return generation_.outOfMemory(image.path());
+    const epoch_max = if (image.history) |history| history.epoch_max else generation.epochMax();
+    var successor: Successor = try .begin(image, &fold.scratch);
+    var installed = false;
+    errdefer if (!installed) successor.abort();
+    image.mutex.unlock();
+    locked = false;
+
+    try successor.baseFromPoint(&old, target, epoch_max, lines.slice(), &fold.cancelled);
+    try commit_.copyLine(&successor, &old, target, last);
+    try successor.sync();
+
+    if (!lockUnlessCancelled(image)) return error.BUSY;
+    locked = true;
+    if (fold.cancelled.load(.acquire) or !mayFold(image) or image.generation != generation) {
+        successor.abort();
+        installed = true;
+        return false;
+    }
+    const late = generation.records.items.len > old.records.items.len;
+    if (late) {
+        try commit_.copyLine(&successor, generation, last, generation.last());
+        try successor.syncLog();
+    }
+    const fresh = successor.generation;
+    successor.install() catch |err| {
+        installed = image.generation == fresh;
+        return err;
+    };
+    installed = true;
+    fold.done += 1;
+    return true;
+}

@@ -1,0 +1,420 @@
+//! The image engine: a heap's pages and identity in an immutable base and an append-only log
+//! (docs/engine.md has the rules, docs/format.md the bytes). This file is the room's door: what the
+//! heap uses is here; the other files do one job each and are called from here.
+//!
+//! Invariant: no byte that was committed is ever overwritten. Whatever fails, the last acknowledged
+//! commit stays the one that opening finds, and what was not acknowledged stays pending.
+
+const std = @import("std");
+const errors = @import("../errors.zig");
+const os = @import("../os/os.zig");
+const claim = @import("claim.zig");
+const commit_ = @import("commit.zig");
+const disk_ = @import("disk.zig");
+const fold_ = @import("fold.zig");
+const format = @import("format.zig");
+const generation_ = @import("generation.zig");
+const history_ = @import("history.zig");
+const mapping = @import("mapping.zig");
+const names = @import("names.zig");
+const opener = @import("opener.zig");
+const page_set = @import("page_set.zig");
+const table_ = @import("table.zig");
+const failAs = disk_.failAs;
+
+pub const Disk = disk_.Disk;
+pub const PageRange = page_set.PageRange;
+pub const PageSet = page_set.PageSet;
+pub const Identity = format.Identity;
+pub const CommitId = format.CommitId;
+pub const Head = history_.Head;
+pub const History = history_.History;
+pub const Relation = history_.Relation;
+pub const Commit = commit_.Commit;
+pub const CommitInput = commit_.Input;
+pub const CommitReport = commit_.Report;
+pub const BuildReport = mapping.Report;
+const Generation = generation_.Generation;
+
+/// PERM's "w+", "r+" and "r".
+pub const Mode = enum { create, write, read };
+
+pub const OpenOptions = struct {
+    disk: Disk = .real,
+    path: []const u8,
+    mode: Mode,
+    /// Of `create`: the heap that will be committed. Another heap's image is then EXISTS without
+    /// `replace`. Null: any image may be replaced, only other files need `replace`.
+    heap: ?[16]u8 = null,
+    replace: bool = false,
+    /// Open what is whole of a damaged image; its first commit makes a new base and keeps the old.
+    recover: bool = false,
+    /// Read and check every page.
+    verify: bool = false,
+    /// Open an image whose log is damaged, to reach the epochs before; else that is CORRUPT.
+    allow_damaged: bool = false,
+    /// Epochs to go back to, the last one included.
+    keep: u32 = 1,
+    /// Bytes of log that start a fold; 0: the larger of 64 MiB and half the base.
+    log_limit: u64 = 0,
+    /// Fold on a thread; otherwise only when `fold` is called.
+    background: bool = true,
+};
+
+/// A commit that an image holds and a heap can be built from.
+pub const Point = struct {
+    at: generation_.Point,
+    head: Head,
+    identity: Identity,
+
+    pub fn epoch(self: Point) u64 {
+        return self.head.epoch;
+    }
+};
+
+pub const Epoch = struct {
+    epoch: u64,
+    /// Milliseconds since 1970.
+    time_ms: u64,
+    pages: u64,
+    bytes: u64,
+};
+
+pub const Info = struct {
+    epoch: u64 = 0,
+    base_bytes: u64 = 0,
+    log_bytes: u64 = 0,
+    epochs: u64 = 0,
+    folds: u64 = 0,
+    fold_failures: u64 = 0,
+    log_runs: u64 = 0,
+};
+
+pub const Image = struct {
+    disk: Disk,
+    place: names.Place,
+    path_buffer: []u8,
+    mode: Mode,
+    keep: u32,
+    log_limit: u64,
+    background: bool,
+    uuid: [16]u8 = @splat(0),
+    /// What the files hold; null before the first commit of a new image.
+    generation: ?*Generation = null,
+    /// The `-new` that `create` claimed.
+    new: claim.Held = .{},
+    /// The base that `create` found and will replace: held for its lock and its mode.
+    replaced: claim.Held = .{},
+    /// All lines that the files know.
+    lines: history_.Lines = .{},
+    dropped: bool = false,
+
+    /// Held from `begin` to `end` of a commit, and for a fold's last step.
+    mutex: os.Mutex = .{},
+    history: ?*History = null,
+    /// The commit of this image that `pending` is relative to; null: the next commit is a base.
+    standing: ?CommitId = null,
+    /// Pages that may differ from `standing`. The trackers fill it, under the heap's hold.
+    pending: PageSet = .{},
+    /// Nobody can tell what differs: compare all used pages (R11, R13).
+    compare_all: bool = true,
+    /// The heap was taken from this image: going on from an older epoch of it is meant.
+    adopted: bool = false,
+    /// Pages of a commit that is under way or failed.
+    inflight: PageSet = .{},
+    inflight_failed: bool = false,
+    table: ?table_.Table = null,
+    scratch: commit_.Scratch = .{},
+
+    /// The log is not to be appended to any more: the next commit is a new base (R2).
+    dead: bool = false,
+    /// The generation is kept aside when it is replaced, and the next one is another image.
+    set_aside: bool = false,
+    fold: fold_.Fold = .{},
+    forked: bool = false,
+    log_runs: u64 = 0,
+
+    /// Opens or claims an image. The result is at a stable address until `close`.
+    pub fn open(options: OpenOptions) errors.Error!*Image {
+        return opener.open(options);
+    }
+
+    /// Cancels a fold, removes a claim that was never used, closes the files. Never commits.
+    pub fn close(self: *Image) void {
+        if (!self.forked) {
+            self.cancelFold();
+            claim.dropNew(self.disk, self.place, &self.new);
+            if (self.history) |history| {
+                if (!self.pending.isEmpty() or self.inflight_failed or self.compare_all) history.stray = true;
+            }
+        }
+        if (!self.forked) {
+            self.disk.release(&self.replaced.file);
+            if (self.generation) |generation| if (self.mode != .read) generation.release(self.disk);
+        }
+        self.closeFiles();
+        if (self.generation) |generation| generation.destroy(self.disk);
+        self.lines.deinit();
+        self.forgetPages();
+        self.scratch.deinit();
+        std.heap.page_allocator.free(self.path_buffer);
+        std.heap.page_allocator.destroy(self);
+    }
+
+    fn closeFiles(self: *Image) void {
+        self.disk.close(&self.new.file);
+        self.disk.close(&self.replaced.file);
+        self.disk.close(&self.place.dir);
+        if (self.generation) |generation| {
+            self.disk.close(&generation.base);
+            self.disk.close(&generation.log);
+        }
+    }
+
+    /// In a forked child: gives up the descriptors, which share their locks with the parent's.
+    /// Takes no lock and frees nothing; later calls are FORKED.
+    pub fn afterFork(self: *Image) void {
+        self.forked = true;
+        self.fold.afterFork(self.disk);
+        self.closeFiles();
+    }
+
+    pub fn path(self: *const Image) []const u8 {
+        return self.path_buffer;
+    }
+
+    /// The image's last commit; null when it holds none.
+    pub fn head(self: *const Image) ?Head {
+        const generation = self.generation orelse return null;
+        return generation.headOf(generation.last());
+    }
+
+    pub fn identity(self: *const Image) ?Identity {
+        const generation = self.generation orelse return null;
+        return generation.identityOf(generation.last());
+    }
+
+    pub fn info(self: *Image) Info {
+        self.mutex.lock();
+        defer self.mutex.unlock();
+        const generation = self.generation orelse return .{};
+        return .{
+            .epoch = generation.headOf(generation.last()).epoch,
+            .base_bytes = generation.base_stat.size,
+            .log_bytes = generation.log_end,
+            .epochs = generation.records.items.len + 1,
+            .folds = self.fold.done,
+            .fold_failures = self.fold.failures,
+            .log_runs = self.log_runs,
+        };
+    }
+
+    /// The commits along the current line that can be gone back to, oldest first.
+    pub fn epochs(self: *Image, allocator: std.mem.Allocator) errors.Error![]Epoch {
+        try self.check();
+        self.mutex.lock();
+        defer self.mutex.unlock();
+        const generation = self.generation orelse return &.{};
+        var chain = try table_.Chain.init(generation, generation.last(), self.path());
+        defer chain.deinit();
+        const list = allocator.alloc(Epoch, chain.records.items.len + 1) catch return generation_.outOfMemory(self.path());
+        const header = generation.header;
+        list[0] = .{
+            .epoch = header.epoch,
+            .time_ms = header.time / std.time.ns_per_ms,
+            .pages = header.page_count,
+            .bytes = generation.base_stat.size,
+        };
+        for (list[1..], chain.records.items) |*epoch, index| {
+            const record = &generation.records.items[index];
+            epoch.* = .{
+                .epoch = record.epoch,
+                .time_ms = record.time / std.time.ns_per_ms,
+                .pages = record.sums.len,
+                .bytes = record.len,
+            };
+        }
+        return list;
+    }
+
+    /// The commit to build a heap from: the last one, or that of an epoch, on any line.
+    pub fn point(self: *Image, epoch: ?u64) errors.Error!Point {
+        try self.check();
+        self.mutex.lock();
+        defer self.mutex.unlock();
+        const generation = self.generation orelse
+            return failAs(.NO_COMMIT, .{ .path = self.path() }, "Cannot restore from image \"{s}\": nothing was committed to it yet", .{self.path()});
+        const wanted = epoch orelse {
+            if (generation.damage) |damage| return damaged(self.path(), damage);
+            return self.pointAt(generation.last());
+        };
+        var at = generation.records.items.len;
+        while (at > 0) {
+            at -= 1;
+            if (generation.records.items[at].epoch == wanted) return self.pointAt(.{ .record = at });
+        }
+        if (generation.header.epoch == wanted) return self.pointAt(.base);
+        return failAs(.NO_EPOCH, .{ .path = self.path() }, "Cannot restore epoch {d} from image \"{s}\": it holds epochs {d} to {d}", .{
+            wanted, self.path(), generation.header.epoch, generation.headOf(generation.last()).epoch,
+        });
+    }
+
+    fn pointAt(self: *const Image, at: generation_.Point) Point {
+        const generation = self.generation.?;
+        return .{ .at = at, .head = generation.headOf(at), .identity = generation.identityOf(at) };
+    }
+
+    /// Where a point is now: a fold may have moved it since it was taken.
+    pub fn locate(self: *const Image, from: Point) errors.Error!generation_.Point {
+        if (self.generation) |generation| if (generation.find(from.head.commit)) |at| return at;
+        return failAs(.NO_EPOCH, .{ .path = self.path() }, "Cannot restore epoch {d} from image \"{s}\": it was folded away meanwhile", .{ from.head.epoch, self.path() });
+    }
+
+    /// Lays the heap at `from` over `[address, address + usable_len)`, which lies in a range that the
+    /// caller has reserved; it becomes readable and writable. On an error it may be half laid.
+    pub fn build(self: *Image, from: Point, address: usize, usable_len: u64) errors.Error!BuildReport {
+        try self.check();
+        self.mutex.lock();
+        defer self.mutex.unlock();
+        return mapping.build(self, try self.locate(from), address, usable_len);
+    }
+
+    /// Reads every page of `from`: CORRUPT names the first that does not match its checksum.
+    pub fn verify(self: *Image, from: Point) errors.Error!void {
+        try self.check();
+        self.mutex.lock();
+        defer self.mutex.unlock();
+        return mapping.verify(self, try self.locate(from));
+    }
+
+    /// The heap's memory is now exactly `from`: history goes on from there.
+    pub fn adopt(self: *Image, history: *History, from: Point) errors.Error!void {
+        try self.check();
+        self.mutex.lock();
+        defer self.mutex.unlock();
+        const at = try self.locate(from);
+        const generation = self.generation.?;
+        try self.resetPages(from.identity.span);
+        history.adopt(from.head, &self.lines, generation.epochMax()) catch return generation_.outOfMemory(self.path());
+        self.history = history;
+        self.standing = from.head.commit;
+        self.compare_all = false;
+        self.adopted = true;
+        _ = at;
+        if (generation.damage != null) self.stepOver();
+    }
+
+    /// What is damaged is not written to: the next commit makes another image beside it.
+    pub fn stepOver(self: *Image) void {
+        self.dead = true;
+        self.set_aside = true;
+    }
+
+    /// The image is open beside a heap that was not taken from it (R11). `other` is the heap's other
+    /// image; `span` the heap's range in bytes.
+    pub fn join(self: *Image, history: *History, span: u64, other: ?*Image) errors.Error!void {
+        try self.check();
+        self.mutex.lock();
+        defer self.mutex.unlock();
+        try self.resetPages(span);
+        self.history = history;
+        self.standing = null;
+        self.compare_all = true;
+        self.adopted = false;
+        const generation = self.generation orelse return;
+        if (generation.damage != null) self.stepOver();
+        const last = generation.headOf(generation.last());
+        history.meet(last, &self.lines, generation.epochMax()) catch return generation_.outOfMemory(self.path());
+        const current = history.current orelse return;
+        if (generation.header.heap.span != span or !std.mem.eql(u8, &last.heap, &current.heap)) return;
+        const at = self.nearest(current, &history.lines) orelse return;
+        self.standing = generation.headOf(at).commit;
+        if (self.standing != current.commit or history.stray) return;
+        const beside = other orelse {
+            self.compare_all = false;
+            return;
+        };
+        if (beside.standing != current.commit or beside.compare_all or beside.inflight_failed) return;
+        self.pending.merge(&beside.pending);
+        self.compare_all = false;
+    }
+
+    /// The newest commit here that `current` is or descends from.
+    fn nearest(self: *const Image, current: Head, lines: *const history_.Lines) ?generation_.Point {
+        const generation = self.generation.?;
+        if (generation.damage != null) return null;
+        if (generation.find(current.commit)) |at| return at;
+        var at: ?generation_.Point = generation.last();
+        while (at) |candidate| : (at = generation.parentOf(candidate)) {
+            switch (history_.relate(generation.headOf(candidate), &self.lines, current, lines)) {
+                .same, .ancestor => return candidate,
+                else => {},
+            }
+        }
+        return null;
+    }
+
+    fn resetPages(self: *Image, span: u64) errors.Error!void {
+        self.forgetPages();
+        self.pending = PageSet.init(span / format.page_size) catch return generation_.outOfMemory(self.path());
+        self.inflight = PageSet.init(span / format.page_size) catch return generation_.outOfMemory(self.path());
+    }
+
+    fn forgetPages(self: *Image) void {
+        self.pending.deinit();
+        self.inflight.deinit();
+        self.inflight_failed = false;
+        if (self.table) |*table| table.deinit();
+        self.table = null;
+    }
+
+    /// Begins a commit: waits until an earlier one, or a fold's last step, is over.
+    pub fn begin(self: *Image) errors.Error!Commit {
+        try self.check();
+        if (self.mode == .read) {
+            return failAs(.READ_ONLY, .{ .path = self.path() }, "Cannot commit to image \"{s}\": it is open for reading; open it with \"r+\"", .{self.path()});
+        }
+        if (self.history == null) {
+            return failAs(.INVALID_ARGUMENT, .{ .path = self.path() }, "Cannot commit to image \"{s}\": no heap has adopted or joined it", .{self.path()});
+        }
+        self.mutex.lock();
+        return .{ .image = self };
+    }
+
+    /// Ends a fold that runs, without its effect, and waits for it (R6).
+    pub fn cancelFold(self: *Image) void {
+        self.fold.cancel();
+    }
+
+    /// Folds now, on this thread: true when a new base came of it.
+    pub fn foldNow(self: *Image) errors.Error!bool {
+        try self.check();
+        return fold_.run(self);
+    }
+
+    fn check(self: *const Image) errors.Error!void {
+        if (self.forked) {
+            return failAs(.FORKED, .{ .path = self.path_buffer }, "Cannot use image \"{s}\": it belongs to the process that this one was forked from", .{self.path_buffer});
+        }
+    }
+};
+
+/// How the last commits of two open images stand to each other.
+pub fn relation(a: *const Image, b: *const Image) Relation {
+    return history_.relate(a.head().?, &a.lines, b.head().?, &b.lines);
+}
+
+pub fn damaged(path: []const u8, damage: generation_.Damage) errors.Error {
+    return failAs(.CORRUPT, .{ .path = path }, "Cannot open image \"{s}\" at its last commit: record {d} of its log, after epoch {d}, is damaged; restore({{ epoch: {d} }}) or an earlier one is whole", .{
+        path, damage.sequence, damage.epoch_before, damage.epoch_before,
+    });
+}
+
+test {
+    _ = disk_;
+    _ = page_set;
+    _ = format;
+    _ = history_;
+    _ = names;
+    _ = @import("test_commit.zig");
+}

@@ -1,0 +1,182 @@
+//! Opening: the files found, read, locked and, for a writer, made durable as they were found.
+//!
+//! Invariant: a writer has rewritten and synced what it adopts before anybody hears of it (R10), and
+//! touches nothing of an image that is damaged.
+
+const std = @import("std");
+const errors = @import("../errors.zig");
+const claim = @import("claim.zig");
+const disk_ = @import("disk.zig");
+const format = @import("format.zig");
+const generation_ = @import("generation.zig");
+const image_ = @import("image.zig");
+const names = @import("names.zig");
+const Generation = generation_.Generation;
+const Image = image_.Image;
+const OpenOptions = image_.OpenOptions;
+const failAs = disk_.failAs;
+
+const attempts_max = 64;
+
+pub fn open(options: OpenOptions) errors.Error!*Image {
+    const allocator = std.heap.page_allocator;
+    if (options.keep == 0 or options.keep > 1 << 20) {
+        return failAs(.INVALID_ARGUMENT, .{ .path = options.path }, "Cannot open image \"{s}\": keep is {d}, it must be 1 to 1,048,576", .{ options.path, options.keep });
+    }
+    var place = try names.resolve(options.disk, options.path);
+    errdefer options.disk.close(&place.dir);
+    const path_buffer = allocator.dupe(u8, options.path) catch return generation_.outOfMemory(options.path);
+    errdefer allocator.free(path_buffer);
+    const self = allocator.create(Image) catch return generation_.outOfMemory(options.path);
+    errdefer allocator.destroy(self);
+    self.* = .{
+        .disk = options.disk,
+        .place = place,
+        .path_buffer = path_buffer,
+        .mode = options.mode,
+        .keep = options.keep,
+        .log_limit = options.log_limit,
+        .background = options.background,
+    };
+    errdefer {
+        if (self.generation) |generation| generation.destroy(self.disk);
+        claim.dropNew(self.disk, place, &self.new);
+        self.disk.close(&self.replaced.file);
+        self.lines.deinit();
+    }
+    switch (options.mode) {
+        .create => try claimPath(self, options),
+        .write, .read => try openExisting(self, options),
+    }
+    return self;
+}
+
+fn openExisting(self: *Image, options: OpenOptions) errors.Error!void {
+    const write = options.mode == .write;
+    const generation = try load(self, write, options.recover);
+    self.generation = generation;
+    self.uuid = generation.header.image;
+    self.lines.addAll(generation.lines) catch return generation_.outOfMemory(self.path());
+    for (generation.records.items) |record| {
+        self.lines.addAll(record.lines) catch return generation_.outOfMemory(self.path());
+    }
+    self.dropped = generation.dropped and (write or !self.disk.lockedByAnother(generation.base));
+    const logless = generation.log < 0;
+    if (generation.damage) |damage| {
+        if (!options.allow_damaged and !options.recover) return image_.damaged(self.path(), damage);
+        if (options.recover) {
+            generation.damage = null;
+            self.stepOver();
+        }
+    } else if (logless) {
+        self.stepOver();
+    } else if (write) {
+        try settle(self, generation);
+        claim.removeStale(self.disk, self.place, generation.log_name.slice(), true);
+    }
+    if (options.verify and generation.damage == null) try self.verify(try self.point(null));
+}
+
+/// Base and log, read and checked. Starts over while another process replaces them (R8).
+fn load(self: *Image, write: bool, recover: bool) errors.Error!*Generation {
+    const disk = self.disk;
+    const path = self.path();
+    for (0..attempts_max) |_| {
+        const held = try claim.openBase(disk, self.place, write, path) orelse {
+            return failAs(.NOT_FOUND, .{ .path = path }, "Cannot open image \"{s}\": there is no such file; make one with \"w+\"", .{path});
+        };
+        const generation = Generation.create() catch |err| {
+            var file = held.file;
+            disk.close(&file);
+            return err;
+        };
+        errdefer generation.destroy(disk);
+        generation.base = held.file;
+        generation.base_stat = held.stat;
+        try generation.loadBase(disk, path);
+        const state = try generation.openLog(disk, self.place, write, path);
+        if (state != .whole) {
+            disk.close(&generation.log);
+            if (disk.names(self.place.dir, self.place.name.z(), held.stat) != .same) {
+                generation.destroy(disk);
+                continue;
+            }
+            if (recover) return generation;
+            return failAs(.CORRUPT, .{ .path = path }, "Cannot open image \"{s}\": its log \"{s}\" is {s}; move both files together, use `perm copy`, or open with recover to go without the log", .{
+                path, generation.log_name.slice(), if (state == .absent) "missing or too short" else "another image's or damaged at its start",
+            });
+        }
+        if (write) switch (disk.lock(generation.log)) {
+            .locked => {},
+            .busy => return claim.busy(path),
+            .errno => |errno| return disk_.failErrno(errno, path, "Cannot lock the log of image"),
+        };
+        try generation.loadRecords(disk, path, !write);
+        try generation.checkLastRecord(disk, path);
+        return generation;
+    }
+    return claim.busy(path);
+}
+
+/// R10: what the page cache shows may never have reached the medium; put it there.
+fn settle(self: *Image, generation: *Generation) errors.Error!void {
+    const disk = self.disk;
+    const path = self.path();
+    if (generation.tail) try cutTail(disk, generation, path);
+    if (generation.records.items.len > 0) {
+        const record = &generation.records.items[generation.records.items.len - 1];
+        var buffer: [64 * 1024]u8 = undefined;
+        const end = @min(record.offset + record.len, generation.log_size);
+        var offset = record.offset;
+        while (offset < end) {
+            const part = buffer[0..@min(buffer.len, end - offset)];
+            if (disk.readAll(generation.log, part, offset)) |errno| return disk_.failErrno(errno, path, "Cannot read the log of image");
+            if (disk.writeAll(generation.log, part, offset)) |errno| return disk_.failErrno(errno, path, "Cannot settle the log of image");
+            offset += part.len;
+        }
+    }
+    if (disk.sync(generation.log)) |errno| return disk_.failErrno(errno, path, "Cannot sync the log of image");
+    if (disk.syncDir(self.place.dir)) |errno| return disk_.failErrno(errno, path, "Cannot sync the directory of image");
+}
+
+/// Removes what an attempt left behind the last whole record.
+pub fn cutTail(disk: disk_.Disk, generation: *Generation, path: []const u8) errors.Error!void {
+    if (disk.truncate(generation.log, generation.log_end)) |errno| return disk_.failErrno(errno, path, "Cannot cut the torn end of the log of image");
+    generation.log_size = generation.log_end;
+    generation.tail = false;
+}
+
+/// `create`: the base's lock if there is one, then `-new`, then a second look for a base (R7).
+fn claimPath(self: *Image, options: OpenOptions) errors.Error!void {
+    const disk = self.disk;
+    const path = self.path();
+    for (0..attempts_max) |_| {
+        if (self.replaced.file < 0) if (try claim.openBase(disk, self.place, true, path)) |held| {
+            self.replaced = held;
+        };
+        if (self.new.file < 0) self.new = try claim.claimNew(disk, self.place, path);
+        if (self.replaced.file >= 0) break;
+        switch (disk.names(self.place.dir, self.place.name.z(), .{})) {
+            .free => break,
+            .same, .other => continue,
+            .errno => |errno| return disk_.failErrno(errno, path, "Cannot look for image"),
+        }
+    } else return claim.busy(path);
+    if (self.replaced.file >= 0) try mayReplace(self, options);
+    const word = disk.randomId();
+    self.uuid = @bitCast(word);
+}
+
+/// What stands at the path is lost with the first commit: only what may be.
+fn mayReplace(self: *Image, options: OpenOptions) errors.Error!void {
+    if (options.replace or self.replaced.stat.size == 0) return;
+    const path = self.path();
+    var header: format.BaseHeader = undefined;
+    const readable = self.disk.readAll(self.replaced.file, std.mem.asBytes(&header), 0) == null;
+    if (!readable or header.magic != format.base_magic) {
+        return failAs(.EXISTS, .{ .path = path }, "Cannot make image \"{s}\": a file that is no image stands there; move it, or pass replace: true", .{path});
+    }
+    const heap = options.heap orelse return;
+    if (header.version == format.version and header.isSealed() and std.mem.eql(u8, &header.heap.uuid, &heap)) return;
+    return failAs(.EXISTS, .{ .path = path }, "Cannot make image \"{s}\": it holds another heap; open it with \"r+\", or pass replace: true", .{path});
+}
