@@ -16,7 +16,7 @@ import { adapter, load, native } from "./library.ts";
 import { records } from "./symbols.ts";
 
 export type { ErrorCode, PermErrorDetail } from "./errors.ts";
-export { PermError } from "./errors.ts";
+export { codeOf, PermError } from "./errors.ts";
 export type { Native } from "./library.ts";
 export { load, native } from "./library.ts";
 export { adapter } from "./library.ts";

@@ -9,6 +9,7 @@
 
 import {
   check,
+  codeOf,
   decode,
   describe,
   encode,
@@ -188,8 +189,7 @@ export class Heap implements Disposable, AsyncDisposable {
    *
    * @param options Files, size and the rest. Without any file the heap lives as long as the process.
    * @returns The open heap; close it, or declare it with `using`.
-   * @throws {PermError} `INVALID_ARGUMENT`, `ALREADY_OPEN` in this process, `BUSY` in another,
-   * `EXISTS` when the files are of different heaps or of lines that went apart, `NOT_AN_IMAGE`,
+   * @throws {PermError} `INVALID_ARGUMENT`, `BUSY` when a file is open for writing already, `EXISTS` when the files are of different heaps or of lines that went apart, `NOT_AN_IMAGE`,
    * `BAD_VERSION`, `CORRUPT`, `ADDRESS_IN_USE`, `READ_ONLY`, `NO_SPACE`, `IO`.
    *
    * @example
@@ -733,10 +733,12 @@ export class Heap implements Disposable, AsyncDisposable {
     if (this.#handle === 0) return;
     const session = this.#session;
     if (!this.#attached) {
-      check(native.ph_close(this.#handle));
+      this.#closeNative(native.ph_close(this.#handle));
       for (const heap of session.heaps) heap.#end();
     } else {
-      if (!session.owner && session.heaps.size === 1) check(native.ph_detach(this.#handle));
+      if (!session.owner && session.heaps.size === 1) {
+        this.#closeNative(native.ph_detach(this.#handle));
+      }
       this.#end();
     }
     if (session.heaps.size > 0) return;
@@ -766,6 +768,11 @@ export class Heap implements Disposable, AsyncDisposable {
     const report = reportBuffer();
     check(native.ph_commit(this.#handle, which[kind], report));
     return commitReport(report);
+  }
+
+  /** A heap that a failed restore ended is closed already. */
+  #closeNative(result: number): void {
+    if (result < 0 && codeOf(result) !== "CLOSED") throw nativeError(result);
   }
 
   #endImage(kind: "map" | "backup"): null {
