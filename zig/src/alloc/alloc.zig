@@ -12,7 +12,7 @@
 //!   A slice's descriptor   kind  what begins here: span, large block, free run; or inside of one
 //!   (layout.zig)           owner the thread that may allocate here: session nonce << 16 | slot
 //!                          words bit set = block allocated: the only truth
-//!                          free_words, live_words, remote_words: which words to look at
+//!                          free_words, remote_words: which words to look at
 //!
 //!   malloc   hint or current bitmap word of the thread's cache → set the bit → address
 //!   free     address → slice → descriptor → index by multiplication, exact → bit must be set → clear
@@ -43,6 +43,7 @@ const fail = errors.fail;
 const Cache = caches_room.Cache;
 const Slice = layout.Slice;
 const kind = layout.kind;
+const state = layout.state;
 const none = layout.none;
 const corrupt = tables_room.corrupt;
 const assert = std.debug.assert;
@@ -216,26 +217,34 @@ pub const Allocator = struct {
 
     /// A block of at least `size` bytes, aligned to 16; of 0 bytes a unique one all the same.
     pub inline fn malloc(self: *Allocator, size: usize) Error!usize {
-        if (size > classes.size_max) return self.mallocLarge(size);
-        const class = classes.of(size);
-        if (threads.enter(self)) |cache| {
-            const block = cache.take(self.tables.table, class);
-            threads.leave(cache);
-            if (block) |address| return address;
+        if (size <= classes.size_max) {
+            if (threads.enter(self)) |cache| {
+                const address = cache.take(classes.of(size));
+                threads.leave(cache);
+                if (address != 0) return address;
+            }
         }
-        return self.mallocSlow(class);
+        return unpack(self.mallocSlow(size));
     }
 
-    noinline fn mallocSlow(self: *Allocator, class: u32) Error!usize {
+    noinline fn mallocSlow(self: *Allocator, size: usize) usize {
+        return pack(if (size <= classes.size_max)
+            self.mallocSmall(classes.of(size))
+        else
+            self.mallocLarge(size));
+    }
+
+    fn mallocSmall(self: *Allocator, class: u32) Error!usize {
         const cache = try threads.enterSlow(self);
         defer threads.leaveSlow(self, cache);
         while (true) {
-            if (cache.take(self.tables.table, class)) |address| return address;
+            const address = cache.take(class);
+            if (address != 0) return address;
             try spans.refill(self, cache, class);
         }
     }
 
-    noinline fn mallocLarge(self: *Allocator, size: usize) Error!usize {
+    fn mallocLarge(self: *Allocator, size: usize) Error!usize {
         return self.tables.addressOf((try self.takeLarge(size, 1)).first);
     }
 
@@ -285,7 +294,7 @@ pub const Allocator = struct {
 
     /// A block whose address is a multiple of `alignment`, a power of two.
     pub fn alignedAlloc(self: *Allocator, alignment: usize, size: usize) Error!usize {
-        if (!std.math.isPowerOfTwo(alignment)) return fail(
+        if (alignment == 0 or !std.math.isPowerOfTwo(alignment)) return fail(
             .INVALID_ARGUMENT,
             .{},
             "Cannot align a block to {d}: give a power of two",
@@ -310,10 +319,13 @@ pub const Allocator = struct {
                 // In portions, so that nobody who wants to hold the allocator waits long.
                 const end = @min(out.len, done + 1024);
                 while (done < end) {
-                    if (cache.take(self.tables.table, class)) |address| {
-                        out[done] = @floatFromInt(address);
-                        done += 1;
-                    } else try spans.refill(self, cache, class);
+                    const address = cache.take(class);
+                    if (address == 0) {
+                        try spans.refill(self, cache, class);
+                        continue;
+                    }
+                    out[done] = @floatFromInt(address);
+                    done += 1;
                 }
             }
         } else while (done < out.len) : (done += 1) {
@@ -334,20 +346,20 @@ pub const Allocator = struct {
         return self.freeSlow(address);
     }
 
-    /// Frees a block of a span that `cache` owns, if nothing more than its bit has to change.
+    /// Frees a block of a span that `cache` owns, if nothing changes but bits of the span.
     inline fn freeOwn(self: *Allocator, cache: *Cache, address: usize) bool {
         @setRuntimeSafety(false);
         const offset = address -% self.tables.data;
         var slice = offset >> layout.slice_shift;
         if (slice >= self.tables.geometry.slices) return false;
         var line: *Slice = @ptrFromInt(self.tables.table + slice * Slice.stride);
-        if (line.kind != kind.small) {
+        // Only the first slice of a span has an owner.
+        if (line.owner != cache.owner) {
             if (line.kind != kind.rest or line.back > slice) return false;
             slice -= line.back;
             line = @ptrFromInt(self.tables.table + slice * Slice.stride);
-            if (line.kind != kind.small) return false;
+            if (line.owner != cache.owner) return false;
         }
-        if (line.owner != cache.owner or line.class >= classes.count) return false;
         const divisor = &classes.divisors[line.class];
         const within = offset - (slice << layout.slice_shift);
         const index = within *% divisor.reciprocal >> classes.reciprocal_shift;
@@ -357,14 +369,12 @@ pub const Allocator = struct {
         const mask = @as(u64, 1) << @truncate(index);
         const word_mask = @as(u64, 1) << @truncate(index / 64);
         const old = word.*;
-        if (old & mask == 0 or line.free_words & word_mask == 0) return false;
+        if (old & mask == 0 or line.state == state.idle) return false;
         if (@atomicLoad(u64, &line.remote_words, .monotonic) & word_mask != 0) return false;
-        if (old == mask) {
-            if (line.state != layout.state.current) return false;
-            line.live_words &= ~word_mask;
-        }
+        if (old == mask and line.state != state.current and spans.isLast(line, index)) return false;
         word.* = old ^ mask;
-        cache.classes[line.class].push(.init(address, word, @truncate(index)));
+        line.free_words |= word_mask;
+        cache.push(line.class, .init(address, word, @truncate(index)));
         return true;
     }
 
@@ -409,8 +419,7 @@ pub const Allocator = struct {
         }
         line.words[w] ^= mask;
         line.free_words |= word_mask;
-        if (line.words[w] == 0) line.live_words &= ~word_mask;
-        cache.classes[line.class].push(.init(address, &line.words[w], @truncate(block.index)));
+        cache.push(line.class, .init(address, &line.words[w], @truncate(block.index)));
         try spans.settle(self, cache, block.slice);
     }
 
@@ -677,6 +686,16 @@ pub const Allocator = struct {
         self.free(@intFromPtr(memory.ptr)) catch {};
     }
 };
+
+/// A result in one register: errors are numbered far below any address.
+fn pack(result: Error!usize) usize {
+    return result catch |err| @intFromError(err);
+}
+
+inline fn unpack(packed_result: usize) Error!usize {
+    if (packed_result > std.math.maxInt(u16)) return packed_result;
+    return @errorCast(@errorFromInt(@as(u16, @intCast(packed_result))));
+}
 
 fn badPointer(address: usize, comptime action: []const u8, comptime why: []const u8) Error {
     @branchHint(.cold);

@@ -12,81 +12,57 @@ const classes = @import("classes.zig");
 const none = layout.none;
 
 /// Blocks of a class that were freed last, to be used again while they are still in the CPU's cache.
-pub const hint_count = 32;
+pub const hint_count = 128;
 
 /// A bitmap word without a free bit, for caches that have no span. Never written.
 const full_word: u64 = std.math.maxInt(u64);
 
 pub const Hint = extern struct {
     address: usize,
-    /// Address of the bitmap word; in the upper six bits the number of the bit.
+    /// Address of the bitmap word << 6 | number of the bit.
     place: usize,
 
-    const word_mask = (1 << 58) - 1;
+    pub const empty_address = 0;
 
-    pub inline fn init(address: usize, w: *u64, bit_number: u6) Hint {
-        return .{ .address = address, .place = @intFromPtr(w) | @as(usize, bit_number) << 58 };
+    pub inline fn init(address: usize, w: *const u64, bit_number: u6) Hint {
+        return .{ .address = address, .place = @intFromPtr(w) << 6 | bit_number };
     }
 
     pub inline fn word(self: Hint) *u64 {
-        return @ptrFromInt(self.place & word_mask);
+        @setRuntimeSafety(false);
+        return @ptrFromInt(self.place >> 6);
     }
 
     pub inline fn bit(self: Hint) u64 {
-        return @as(u64, 1) << @as(u6, @truncate(self.place >> 58));
+        return @as(u64, 1) << @as(u6, @truncate(self.place));
     }
 };
 
-pub const ClassCache = struct {
+/// The newest hint is `hints[top % hint_count]`; a ring, so the oldest is overwritten. Taking a hint
+/// leaves it in place: its bit is set then, so it is passed over.
+pub const Hints = [hint_count]Hint;
+
+pub const ClassCache = extern struct {
     /// The bitmap word that is allocated from, the bits of it that stand for blocks, and the
     /// address of the block that bit 0 stands for.
     word: *u64,
     valid: u64,
     first: usize,
     size: usize,
-    /// The newest hint is `hints[top % hint_count]`; a ring, so the oldest is overwritten.
     top: u32,
     current: u32,
     /// Head of the list of owned spans with free blocks.
     partial: u32,
-    word_index: u32,
-    hints: [hint_count]Hint,
+    padding: [20]u8 = undefined,
 
     comptime {
+        std.debug.assert(@sizeOf(ClassCache) == 64);
         std.debug.assert(std.math.isPowerOfTwo(hint_count));
-    }
-
-    pub fn reset(self: *ClassCache, class: usize) void {
-        self.* = .{
-            .word = @constCast(&full_word),
-            .valid = 0,
-            .first = 0,
-            .size = classes.table[class].size,
-            .top = 0,
-            .current = none,
-            .partial = none,
-            .word_index = 0,
-            .hints = undefined,
-        };
-        self.purge(0, std.math.maxInt(usize));
     }
 
     pub fn dropWord(self: *ClassCache) void {
         self.word = @constCast(&full_word);
         self.valid = 0;
-    }
-
-    pub inline fn push(self: *ClassCache, hint: Hint) void {
-        self.top +%= 1;
-        self.hints[self.top % hint_count] = hint;
-    }
-
-    /// Forgets hints to blocks in [from, to).
-    pub fn purge(self: *ClassCache, from: usize, to: usize) void {
-        for (&self.hints) |*hint| {
-            if (hint.address >= from and hint.address < to)
-                hint.* = .{ .address = 0, .place = @intFromPtr(&full_word) };
-        }
     }
 };
 
@@ -149,44 +125,62 @@ pub const Cache = struct {
     slot: u16,
     owner: u64,
     thread: usize,
-    classes: [classes.count]ClassCache,
+    classes: [classes.count]ClassCache align(64),
+    hints: [classes.count]Hints,
     pending: Pending align(64),
 
     pub fn reset(self: *Cache, owner: u64) void {
         self.owner = owner;
-        for (&self.classes, 0..) |*class, i| class.reset(i);
+        for (&self.classes, classes.table) |*class, shape| {
+            class.* = .{
+                .word = undefined,
+                .valid = 0,
+                .first = 0,
+                .size = shape.size,
+                .top = 0,
+                .current = none,
+                .partial = none,
+            };
+            class.dropWord();
+        }
+        for (0..classes.count) |class| self.purge(class, 0, std.math.maxInt(usize));
     }
 
-    /// A free block of `class`, by its newest hint or from the current bitmap word; null when a
-    /// longer look is needed.
-    pub inline fn take(self: *Cache, table: usize, class: u32) ?usize {
+    /// Forgets hints to blocks of `class` in [from, to).
+    pub fn purge(self: *Cache, class: usize, from: usize, to: usize) void {
+        for (&self.hints[class]) |*hint| {
+            if (hint.address >= from and hint.address < to)
+                hint.* = .init(Hint.empty_address, &full_word, 0);
+        }
+    }
+
+    pub inline fn push(self: *Cache, class: usize, hint: Hint) void {
+        @setRuntimeSafety(false);
+        const top = self.classes[class].top +% 1;
+        self.classes[class].top = top;
+        self.hints[class][top % hint_count] = hint;
+    }
+
+    /// A free block of `class`, by its newest hint or from the current bitmap word; 0 when a longer
+    /// look is needed.
+    pub inline fn take(self: *Cache, class: usize) usize {
         @setRuntimeSafety(false);
         const c = &self.classes[class];
-        const hint = c.hints[c.top % hint_count];
+        const hint = &self.hints[class][c.top % hint_count];
         c.top -%= 1;
         const hinted = hint.word();
         const hinted_old = hinted.*;
         if (hinted_old & hint.bit() == 0) {
             hinted.* = hinted_old | hint.bit();
-            if (hinted_old == 0) noteLive(table, hinted);
             return hint.address;
         }
         const old = c.word.*;
         const free = ~old & c.valid;
-        if (free == 0) return null;
+        if (free == 0) return 0;
         c.word.* = old | (free & (0 -% free));
-        if (old == 0) noteLive(table, c.word);
         return c.first + @as(usize, @ctz(free)) * c.size;
     }
 };
-
-/// Notes in a span's summary that a bitmap word of it is no longer zero.
-fn noteLive(table: usize, word: *u64) void {
-    const offset = @intFromPtr(word) - table;
-    const line: *layout.Slice = @ptrFromInt(table + offset / layout.Slice.stride * layout.Slice.stride);
-    const index = offset % layout.Slice.stride / 8 - layout.Slice.line_size / 8;
-    line.live_words |= @as(u64, 1) << @intCast(index);
-}
 
 test "a pending set gives back every slice that was added, once" {
     const pending = try std.testing.allocator.create(Pending);

@@ -5,6 +5,7 @@ const std = @import("std");
 const layout = @import("layout.zig");
 const classes = @import("classes.zig");
 const tables_room = @import("tables.zig");
+const span_room = @import("spans.zig");
 const Allocator = @import("alloc.zig").Allocator;
 const errors = @import("../errors.zig");
 
@@ -206,15 +207,13 @@ fn checkSpan(a: *Allocator, slice: u32) Error!u32 {
         const rest = t.line(slice + @as(u32, @intCast(i)));
         if (rest.kind != kind.rest or rest.back != i) return corrupt(at, "a span's slice is damaged");
     }
-    if ((line.free_words | line.live_words | line.remote_words) & ~shape.words_mask != 0)
+    if ((line.free_words | line.remote_words) & ~shape.words_mask != 0)
         return corrupt(at, "a span's summary has bits too many");
     for (0..64) |i| {
         const w: u6 = @intCast(i);
         const word = line.words[w];
         const valid = if (w < shape.words) shape.valid(w) else 0;
         if (word & ~valid != 0) return corrupt(at, "a bitmap has bits too many");
-        if ((word != 0) != (line.live_words >> w & 1 != 0))
-            return corrupt(at, "a bitmap word and its summary disagree");
         if (~word & valid != 0 and line.free_words >> w & 1 == 0)
             return corrupt(at, "free blocks are missing in a span's summary");
         if (line.remote_words >> w & 1 != 0 and t.remote(slice).words[w] & ~word != 0)
@@ -229,7 +228,7 @@ fn checkSpan(a: *Allocator, slice: u32) Error!u32 {
             return corrupt(at, "a span with free blocks is in no list"),
         else => return corrupt(at, "a span's state is wrong"),
     }
-    if (line.live_words == 0 and line.state != state.current)
+    if (span_room.isEmpty(line) and line.state != state.current)
         return corrupt(at, "an empty span was not given up");
     return line.class;
 }

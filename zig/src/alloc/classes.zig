@@ -42,13 +42,21 @@ pub const table: [count]Class = blk: {
     break :blk out;
 };
 
-pub const divisors: [count]Divisor = blk: {
-    var out: [count]Divisor = undefined;
-    for (&out, table) |*divisor, class| divisor.* = .{
+/// For every byte that may stand in a descriptor: what is no class divides nothing.
+pub const divisors: [256]Divisor = blk: {
+    var out: [256]Divisor = @splat(.{ .reciprocal = 0, .size = 0, .blocks = 0 });
+    for (out[0..count], table) |*divisor, class| divisor.* = .{
         .reciprocal = ((@as(u64, 1) << reciprocal_shift) + class.size - 1) / class.size,
         .size = class.size,
         .blocks = class.blocks,
     };
+    break :blk out;
+};
+
+/// Bitmap words, for every byte that may stand in a descriptor.
+pub const word_counts: [256]u8 = blk: {
+    var out: [256]u8 = @splat(0);
+    for (out[0..count], table) |*entry, class| entry.* = class.words;
     break :blk out;
 };
 
@@ -108,7 +116,7 @@ fn make(size: u32) Class {
 comptime {
     @setEvalBranchQuota(10_000);
     assert(sizeAt(count - 1) == size_max);
-    for (table, divisors) |class, divisor| {
+    for (table, divisors[0..count]) |class, divisor| {
         const bytes = class.slices * layout.slice_size;
         assert(class.blocks >= 4 and class.blocks <= layout.blocks_max);
         // Exact division: offset * error < 2^shift, and the last offset still has a bitmap bit.
@@ -141,7 +149,7 @@ test "an aligned class is aligned, holds the size and exists up to 32 KiB" {
 }
 
 test "the reciprocal divides exactly at every offset of every class" {
-    for (table, divisors) |class, divisor| {
+    for (table, divisors[0..count]) |class, divisor| {
         var offset: u64 = 0;
         while (offset < class.slices * layout.slice_size) : (offset += 7) {
             const index = (offset * divisor.reciprocal) >> reciprocal_shift;

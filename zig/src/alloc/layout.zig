@@ -62,8 +62,7 @@ pub const Slice = extern struct {
     owner: u64,
     /// Bit w is set when bitmap word w has a free block; it may also be set when it has none.
     free_words: u64,
-    /// Bit w is set exactly when bitmap word w is not zero.
-    live_words: u64,
+    reserved: u64,
     /// Bit w is set when word w of the remote bitmap may not be zero. Atomic.
     remote_words: u64,
     /// Neighbours in the list of all spans of a class, or of all free runs of a bin.
@@ -119,7 +118,7 @@ comptime {
     assert(@sizeOf(Slice) == Slice.stride);
     assert(@offsetOf(Slice, "owner") == 8);
     assert(@offsetOf(Slice, "free_words") == 16);
-    assert(@offsetOf(Slice, "live_words") == 24);
+    assert(@offsetOf(Slice, "reserved") == 24);
     assert(@offsetOf(Slice, "remote_words") == 32);
     assert(@offsetOf(Slice, "next") == 40);
     assert(@offsetOf(Slice, "partial_next") == 48);

@@ -103,7 +103,6 @@ fn nextWord(a: *Allocator, c: *caches.ClassCache, class: u32) bool {
         if (~line.words[w] & valid != 0) {
             c.word = &line.words[w];
             c.valid = valid;
-            c.word_index = w;
             c.first = a.tables.addressOf(c.current) + @as(usize, w) * 64 * shape.size;
             return true;
         }
@@ -132,7 +131,7 @@ fn create(a: *Allocator, cache: *Cache, class: u32) Error!u32 {
     line.slices = shape.slices;
     line.owner = cache.owner;
     line.free_words = shape.words_mask;
-    line.live_words = 0;
+    line.reserved = 0;
     line.kind = kind.small;
     for (1..shape.slices) |i| {
         const rest = t.line(run.first + @as(u32, @intCast(i)));
@@ -236,7 +235,6 @@ fn collect(a: *Allocator, slice: u32, line: *Slice) void {
         if (freed == 0) continue;
         line.words[w] ^= freed;
         line.free_words |= @as(u64, 1) << @intCast(w);
-        if (line.words[w] == 0) line.live_words &= ~(@as(u64, 1) << @intCast(w));
     }
 }
 
@@ -289,12 +287,26 @@ fn collectSlice(a: *Allocator, cache: *Cache, slice: u32) Error!void {
 
 // ------------------------------------------------------------------ after a free
 
+/// Whether no block of a span is allocated.
+pub fn isEmpty(line: *const Slice) bool {
+    const words = classes.word_counts[line.class];
+    return std.mem.allEqual(u64, line.words[0..words], 0);
+}
+
+/// Whether block `index`, alone in its word, is the last one of its span.
+pub noinline fn isLast(line: *const Slice, index: usize) bool {
+    const words = classes.word_counts[line.class];
+    const w = @min(index / 64, words);
+    return std.mem.allEqual(u64, line.words[0..w], 0) and
+        std.mem.allEqual(u64, line.words[@min(w + 1, words)..words], 0);
+}
+
 /// Puts an owned span where it belongs after blocks of it were freed: into the partial list when it
 /// has free blocks, back to the free runs when it has no others.
 pub fn settle(a: *Allocator, cache: *Cache, slice: u32) Error!void {
     const line = a.tables.line(slice);
     if (line.state == state.current) return;
-    if (line.live_words == 0) {
+    if (isEmpty(line)) {
         a.lock.lock();
         defer a.lock.unlock();
         return settleLocked(a, cache, slice);
@@ -304,7 +316,7 @@ pub fn settle(a: *Allocator, cache: *Cache, slice: u32) Error!void {
 
 fn settleLocked(a: *Allocator, cache: *Cache, slice: u32) Error!void {
     const line = a.tables.line(slice);
-    if (line.live_words == 0 and line.state != state.current) {
+    if (isEmpty(line) and line.state != state.current) {
         if (line.state == state.listed) try unlist(a, cache, slice, line);
         return release(a, cache, slice, line);
     }
@@ -316,12 +328,9 @@ fn release(a: *Allocator, cache: *Cache, slice: u32, line: *Slice) Error!void {
     const t = &a.tables;
     const class = line.class;
     const shape = &classes.table[class];
-    for (line.words[0..shape.words]) |word| {
-        if (word != 0) return corrupt(t.addressOf(slice), "a span's summary and bitmap disagree");
-    }
     try delist(a, class, slice, line);
     const from = t.addressOf(slice);
-    cache.classes[class].purge(from, from + (@as(usize, shape.slices) << layout.slice_shift));
+    cache.purge(class, from, from + (@as(usize, shape.slices) << layout.slice_shift));
     for (0..shape.slices) |i| t.line(slice + @as(u32, @intCast(i))).kind = kind.none;
     line.owner = 0;
     try t.give(slice, shape.slices);
@@ -359,7 +368,7 @@ pub fn trim(a: *Allocator, cache: *Cache) Error!void {
     for (&cache.classes, 0..) |*c, class| {
         if (c.current == none) continue;
         const line = try expectSpan(a, c.current, @intCast(class));
-        if (line.live_words != 0) continue;
+        if (!isEmpty(line)) continue;
         const slice = c.current;
         c.current = none;
         c.dropWord();
@@ -380,7 +389,7 @@ pub fn trimOwnerless(a: *Allocator, cache: *Cache) Error!void {
             const next = line.next;
             if (a.ownerOf(line.owner) == null) {
                 if (line.remote_words != 0) collect(a, slice, line);
-                if (line.live_words == 0) try release(a, cache, slice, line);
+                if (isEmpty(line)) try release(a, cache, slice, line);
             }
             slice = next;
         }
@@ -397,7 +406,7 @@ pub fn abandon(a: *Allocator, cache: *Cache) Error!void {
             c.current = none;
             c.dropWord();
             line.state = state.idle;
-            if (line.live_words == 0) {
+            if (isEmpty(line)) {
                 try release(a, cache, slice, line);
             } else try leave(a, class, slice, line);
         }

@@ -63,6 +63,10 @@ pub inline fn leave(cache: *Cache) void {
 
 /// `enter` the long way: finds or makes the cache, waits while the allocator is held by another.
 pub fn enterSlow(a: *Allocator) Error!*Cache {
+    return enter(a) orelse enterWaiting(a);
+}
+
+noinline fn enterWaiting(a: *Allocator) Error!*Cache {
     const thread = os.threadId();
     while (true) {
         const cache = find(a, thread) orelse try register(a, thread);
