@@ -111,6 +111,7 @@ pub const Commit = struct {
                 record_.accept(generation, record);
                 image.table.?.apply(record.runs, record.holes, record.sums);
                 image.lines.addAll(record.lines) catch {};
+                image.dropped = false;
             },
             .base => |*successor| {
                 try self.finishBase(successor);
