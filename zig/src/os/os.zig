@@ -240,6 +240,26 @@ const PthreadKeyCreate = *const fn (*c_uint, ?*const fn (?*anyopaque) callconv(.
 const PthreadSetSpecific = *const fn (c_uint, ?*const anyopaque) callconv(.c) c_int;
 const PthreadAtfork = *const fn (?*const fn () callconv(.c) void, ?*const fn () callconv(.c) void, ?*const fn () callconv(.c) void) callconv(.c) c_int;
 
+const Dladdr = *const fn (*const anyopaque, *DlInfo) callconv(.c) c_int;
+const Dlopen = *const fn ([*:0]const u8, c_int) callconv(.c) ?*anyopaque;
+const DlInfo = extern struct { file: [*:0]const u8, base: ?*anyopaque, symbol: ?[*:0]const u8, address: ?*anyopaque };
+
+var stays_loaded = false;
+
+/// Called before the host gets a pointer to a function of this library. Deno closes a library when
+/// the isolate that opened it ends, be it a Worker; the host would then call what is unmapped.
+fn stayLoaded() void {
+    if (builtin.link_libc or stays_loaded) return;
+    const locate = host(Dladdr, "dladdr") orelse return;
+    const open = host(Dlopen, "dlopen") orelse return;
+    const now = 2;
+    const no_load = 4;
+    const no_delete = 0x1000;
+    var info: DlInfo = undefined;
+    if (locate(@ptrCast(&stayLoaded), &info) == 0) return;
+    stays_loaded = open(info.file, now | no_load | no_delete) != null;
+}
+
 fn host(comptime T: type, comptime name: []const u8) ?T {
     if (builtin.link_libc) return @extern(T, .{ .name = name });
     return @extern(?T, .{ .name = name, .linkage = .weak });
@@ -251,6 +271,7 @@ pub const Thread = struct {
 
     pub fn spawn(entry: *const fn (?*anyopaque) callconv(.c) ?*anyopaque, context: ?*anyopaque) error{ Unsupported, Refused }!Thread {
         const create = host(PthreadCreate, "pthread_create") orelse return error.Unsupported;
+        stayLoaded();
         var thread: Thread = .{ .id = 0 };
         if (create(&thread.id, null, entry, context) != 0) return error.Refused;
         return thread;
@@ -269,6 +290,7 @@ pub const ThreadExit = struct {
 
     pub fn init(hook: *const fn (?*anyopaque) callconv(.c) void) ThreadExit {
         const create = host(PthreadKeyCreate, "pthread_key_create") orelse return .{};
+        stayLoaded();
         var self: ThreadExit = .{};
         self.available = create(&self.key, hook) == 0;
         return self;
@@ -285,6 +307,7 @@ pub const ThreadExit = struct {
 /// Runs `child` in each forked child before fork() returns there; false where the host has no atfork.
 pub fn onFork(child: *const fn () callconv(.c) void) bool {
     const atfork = host(PthreadAtfork, "pthread_atfork") orelse return false;
+    stayLoaded();
     return atfork(null, null, child) == 0;
 }
 
