@@ -12,6 +12,8 @@ const Attachment = struct { thread: usize = 0, heap: u64 = 0, count: u32 = 0 };
 
 const attachments_max = 1024;
 var table: [attachments_max]Attachment = @splat(.{});
+/// Entries that were ever used; the rest need no look.
+var table_used: usize = 0;
 var table_lock: os.Mutex = .{};
 var hook: os.ThreadExit = .{};
 var hook_made = false;
@@ -26,13 +28,17 @@ pub fn add(heap: u64) errors.Error!void {
     }
     const thread = os.threadId();
     var free: ?*Attachment = null;
-    for (&table) |*entry| {
+    for (table[0..table_used]) |*entry| {
         if (entry.count == 0) {
             if (free == null) free = entry;
         } else if (entry.thread == thread and entry.heap == heap) {
             entry.count += 1;
             return;
         }
+    }
+    if (free == null and table_used < attachments_max) {
+        free = &table[table_used];
+        table_used += 1;
     }
     const entry = free orelse return fail(.OUT_OF_MEMORY, .{}, "Cannot attach to the heap: {d} attachments are " ++
         "the most a process can have; close some", .{attachments_max});
@@ -45,9 +51,19 @@ pub fn remove(heap: u64) void {
     table_lock.lock();
     defer table_lock.unlock();
     const thread = os.threadId();
-    for (&table) |*entry| {
+    for (table[0..table_used]) |*entry| {
         if (entry.count > 0 and entry.thread == thread and entry.heap == heap) entry.count -= 1;
     }
+}
+
+/// Whether that thread is attached to the heap.
+pub fn has(heap: u64, thread: usize) bool {
+    table_lock.lock();
+    defer table_lock.unlock();
+    for (table[0..table_used]) |*entry| {
+        if (entry.count > 0 and entry.heap == heap and entry.thread == thread) return true;
+    }
+    return false;
 }
 
 /// Threads attached to the heap, the calling one left out.
@@ -56,7 +72,7 @@ pub fn others(heap: u64) u32 {
     defer table_lock.unlock();
     const thread = os.threadId();
     var count: u32 = 0;
-    for (table) |entry| {
+    for (table[0..table_used]) |entry| {
         if (entry.count > 0 and entry.heap == heap and entry.thread != thread) count += 1;
     }
     return count;
@@ -66,7 +82,7 @@ pub fn others(heap: u64) u32 {
 pub fn removeAll(heap: u64) void {
     table_lock.lock();
     defer table_lock.unlock();
-    for (&table) |*entry| {
+    for (table[0..table_used]) |*entry| {
         if (entry.heap == heap) entry.* = .{};
     }
 }
@@ -75,7 +91,7 @@ fn threadEnds(_: ?*anyopaque) callconv(.c) void {
     table_lock.lock();
     defer table_lock.unlock();
     const thread = os.threadId();
-    for (&table) |*entry| {
+    for (table[0..table_used]) |*entry| {
         if (entry.thread == thread) entry.* = .{};
     }
 }

@@ -8,6 +8,7 @@
 const std = @import("std");
 const os = @import("../os/os.zig");
 const errors = @import("../errors.zig");
+const attachments = @import("attach.zig");
 const Header = @import("header.zig").Header;
 const Allocator = @import("../alloc/alloc.zig").Allocator;
 const Error = errors.Error;
@@ -224,6 +225,8 @@ pub const Registration = struct {
     /// Its shadow was made by a restore to an epoch that did not have the block: the target keeps
     /// its value, and the next commit stores it.
     fresh: bool = false,
+    /// A JavaScript buffer of an attached thread: its registration ends with the attachment.
+    guest: bool = false,
 
     fn targetBytes(self: Registration) []u8 {
         return @as([*]u8, @ptrFromInt(self.target))[0..self.size];
@@ -264,12 +267,20 @@ pub const Registry = struct {
         return self.list.items[id];
     }
 
-    /// UNSUPPORTED when a JavaScript buffer of another thread would miss this commit.
-    pub fn expectThread(self: *const Registry, thread: usize) Error!void {
+    /// Ends what threads registered that have detached since, or ended.
+    pub fn prune(self: *Registry, heap: u64) void {
+        for (self.list.items) |*registration| {
+            if (!registration.live or !registration.guest) continue;
+            if (!attachments.has(heap, registration.thread)) registration.live = false;
+        }
+    }
+
+    /// UNSUPPORTED when a JavaScript buffer of another thread would miss this commit or restore.
+    pub fn expectThread(self: *const Registry, comptime action: []const u8, thread: usize) Error!void {
         for (self.list.items) |registration| {
             if (!registration.live or registration.target != 0 or registration.thread == thread) continue;
-            return fail(.UNSUPPORTED, .{}, "Cannot commit from this thread: block \"{s}\" is a JavaScript buffer " ++
-                "of another; commit there, or keep the data in a global()", .{registration.name});
+            return fail(.UNSUPPORTED, .{}, "Cannot " ++ action ++ " from this thread: block \"{s}\" is a " ++
+                "JavaScript buffer of another; " ++ action ++ " there, or keep the data in a global()", .{registration.name});
         }
     }
 

@@ -29,7 +29,8 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
     try heap.expectProcess();
     if (heap.mode == .r) return heap.readOnly();
     const im = try heap.image(which);
-    try heap.registry.expectThread(os.threadId());
+    heap.registry.prune(heap.handle);
+    try heap.registry.expectThread("commit", os.threadId());
 
     var pages: UsedPages = .{};
     defer pages.deinit();
@@ -68,6 +69,8 @@ pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records
     try heap.lock();
     defer heap.mutex.unlock();
     try heap.expectProcess();
+    heap.registry.prune(heap.handle);
+    try heap.registry.expectThread("restore", os.threadId());
     const which: heap_room.Which = options.from orelse if (heap.backup != null) .backup else .map;
     const im = try heap.image(which);
     for (heap.images()) |slot| if (slot) |each| each.cancelFold();

@@ -233,6 +233,7 @@ pub const Heap = struct {
     pub fn perm(self: *Heap, name: []const u8, size: u64, layout: u64, target: usize) Error!Block {
         try self.lock();
         defer self.mutex.unlock();
+        self.registry.prune(self.handle);
         if (self.registry.findName(name) != null) {
             return fail(.EXISTS, .{}, "Cannot register block \"{s}\": the name is registered already; unperm() it " ++
                 "first, or use another", .{name});
@@ -247,6 +248,7 @@ pub const Heap = struct {
             .target = target,
             .thread = os.threadId(),
             .live = true,
+            .guest = target == 0 and attachments.has(self.handle, os.threadId()),
         });
         errdefer self.registry.list.items[id].live = false;
         if (stored) |found| {
@@ -330,7 +332,10 @@ pub const Heap = struct {
     }
 
     pub fn detach(self: *Heap) void {
+        self.lock() catch return;
+        defer self.mutex.unlock();
         attachments.remove(self.handle);
+        self.registry.prune(self.handle);
     }
 
     pub fn expectAlone(self: *Heap, comptime action: []const u8) Error!void {
