@@ -198,6 +198,9 @@ async function run(options: Options): Promise<void> {
       `"${options.backup}" exists already: go on with its index (-r), or begin anew (--new)`,
     );
   }
+  if (options.restore && !existsSync(options.backup)) {
+    throw new UsageError(`There is no "${options.backup}" to go on from: start without -r`);
+  }
   const replace = options.anew;
   const mode = options.restore && existsSync(options.map) ? "r+" : "w+";
   // An exception on the way closes the heap without a commit: the last epoch stands.
@@ -218,6 +221,7 @@ async function run(options: Options): Promise<void> {
     );
   }
   const files = listFiles(textRoot(root));
+  if (files.length === 0) throw new UsageError(`There are no files in "${root}"`);
   const known = new Set([...index.files()].map(({ path }) => path));
   const left = files.filter((path) => !known.has(path));
   if (options.restore) {
