@@ -1,0 +1,396 @@
+// One heap in several threads: attaching from Workers, and what that forbids.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { setTimeout } from "node:timers/promises";
+import { Heap, PermError } from "../mod.ts";
+import type { Answer } from "./remote.ts";
+import {
+  elsewhere,
+  expectCode,
+  expectRejects,
+  expectWell,
+  Folder,
+  type Remote,
+  resultOf,
+} from "./support.ts";
+import { runtimes } from "./runtimes.ts";
+
+const mib = 1 << 20;
+const timeout = 60_000;
+
+/** A Worker that runs functions of a test; it ends with its scope. */
+class Thread implements Disposable {
+  readonly #worker = new Worker(new URL("./worker.ts", import.meta.url).href, { type: "module" });
+  readonly #waiting: ((answer: Answer) => void)[] = [];
+
+  constructor() {
+    this.#worker.onmessage = ({ data }) => this.#waiting.shift()!(data as Answer);
+    this.#worker.onerror = (event) => {
+      event.preventDefault?.();
+      this.#waiting.shift()?.({ message: event.message });
+    };
+  }
+
+  /** Runs the function in the Worker with those arguments and gives its result. */
+  async run<Result>(action: Remote<Result>, ...args: unknown[]): Promise<Result> {
+    const answer = await new Promise<Answer>((resolve) => {
+      this.#waiting.push(resolve);
+      this.#worker.postMessage({ source: action.toString(), args });
+    });
+    return resultOf<Result>(answer);
+  }
+
+  /** Attaches to the heap and keeps it in the Worker's state. */
+  attach(heap: Heap): Promise<number> {
+    return this.run(({ perm, state }, handle) => {
+      state.heap = perm.Heap.attach(handle);
+      return state.heap.address;
+    }, heap.handle);
+  }
+
+  [Symbol.dispose](): void {
+    this.#worker.terminate();
+  }
+}
+
+/** Waits for what a thread's end brings about; the system tells nobody when that is. */
+async function eventually(what: string, condition: () => boolean): Promise<void> {
+  for (let waited = 0; !condition(); waited += 5) {
+    if (waited > 10_000) assert.fail(`${what} did not happen within 10 s`);
+    await setTimeout(5);
+  }
+}
+
+function tryClose(heap: Heap): boolean {
+  try {
+    heap.close();
+    return true;
+  } catch (error) {
+    if (error instanceof PermError && error.code === "BUSY") return false;
+    throw error;
+  }
+}
+
+test("a Worker attaches to the heap and sees the same memory", { timeout }, async () => {
+  using heap = Heap.open({ size: mib });
+  const p = heap.root = heap.calloc(2, 8);
+  heap.store(p, 42);
+  using thread = new Thread();
+  assert.equal(await thread.attach(heap), heap.address);
+  const seen = await thread.run(({ state }) => {
+    const { heap } = state;
+    const p = heap.root;
+    heap.store(p + 8, heap.load(p) + 1);
+    heap.global("total", Float64Array, 1)[0] = 0.5;
+    const q = heap.malloc(100);
+    heap.bytes(q, 100).fill(7);
+    heap.store(p, q);
+    return [heap.epoch, heap.resumed, heap.map, typeof heap.capacity];
+  });
+  assert.deepEqual(seen, [0, "new", null, "number"]);
+  assert.equal(heap.load(p + 8), 43);
+  assert.equal(heap.global("total", Float64Array, 1)[0], 0.5);
+  const q = heap.load(p);
+  assert.deepEqual([...new Set(heap.bytes(q, 100))], [7]);
+  heap.free(q);
+  expectCode(() => heap.free(q), "DOUBLE_FREE");
+  await expectRejects(thread.run(({ state }, q) => state.heap.free(q), q), "DOUBLE_FREE");
+  await thread.run(({ state }) => state.heap.close());
+  expectWell(heap);
+});
+
+test("what one thread allocates another frees", { timeout }, async () => {
+  using heap = Heap.open({ size: mib });
+  using thread = new Thread();
+  await thread.attach(heap);
+  for (let round = 0; round < 10; round++) {
+    const pointers = [...heap.mallocMany(48, 2000)];
+    const given = await thread.run(({ state }, pointers) => {
+      state.heap.freeMany(pointers);
+      return [...state.heap.mallocMany(48, 2000)];
+    }, pointers);
+    heap.freeMany(given);
+    heap.check();
+  }
+  assert.equal(heap.stats().liveBlocks, 0);
+  await thread.run(({ state }) => state.heap.close());
+  assert.ok(heap.used < 8 * 2000 * 48, `${heap.used} bytes for 2,000 blocks at a time`);
+});
+
+test("close and a restore that moves the heap are BUSY while a Worker is attached", {
+  timeout,
+}, async () => {
+  using folder = new Folder();
+  {
+    using old = Heap.open({ backup: folder.file("old"), size: mib });
+    old.root = old.malloc(8);
+    old.backup();
+  }
+  const heap = Heap.open({ file: folder.file("a"), size: mib });
+  heap.flush();
+  using thread = new Thread();
+  await thread.attach(heap);
+  expectCode(() => heap.close(), "BUSY");
+  expectCode(() => heap[Symbol.dispose](), "BUSY");
+  await expectRejects(heap[Symbol.asyncDispose](), "BUSY");
+  heap.bopen(folder.file("old"), "r+");
+  expectCode(() => heap.restore(), "BUSY");
+  heap.bclose();
+  assert.equal(heap.restore().epoch, 1, "a restore in place is no trouble");
+  expectWell(heap);
+  assert.equal(await thread.run(({ state }) => state.heap.epoch), 1);
+
+  await thread.run(({ state }) => {
+    state.view = state.heap.bytes(state.heap.malloc(8), 8);
+    state.heap.close();
+    state.heap.close();
+  });
+  assert.equal(await thread.run(({ state }) => state.view.length), 0);
+  await expectRejects(thread.run(({ state }) => state.heap.malloc(8)), "CLOSED");
+  expectWell(heap);
+  heap.close();
+  expectCode(() => heap.malloc(8), "CLOSED");
+});
+
+test("a Worker that ends is attached no more, however it ends", { timeout }, async () => {
+  const heap = Heap.open({ size: mib });
+  {
+    using thread = new Thread();
+    await thread.attach(heap);
+    await thread.run(({ state }) => void state.heap.mallocMany(40, 1000));
+    expectCode(() => heap.close(), "BUSY");
+  }
+  await eventually("the end of the attachment", () => tryClose(heap));
+  expectCode(() => heap.malloc(8), "CLOSED");
+});
+
+test("Workers come and go; their memory stays and is used again", { timeout }, async () => {
+  using heap = Heap.open({ size: mib });
+  for (let i = 0; i < 6; i++) {
+    using thread = new Thread();
+    await thread.attach(heap);
+    const pointers = await thread.run(({ state }) => [...state.heap.mallocMany(64, 5000)]);
+    heap.freeMany(pointers);
+    heap.check();
+  }
+  assert.equal(heap.stats().liveBlocks, 0);
+  assert.ok(heap.used < 3 * 64 * 5000, `${heap.used} bytes after six Workers in turn`);
+  await eventually("the end of all Workers", () => tryClose(heap));
+});
+
+/** Allocates, fills, checks and frees at random; runs in any thread. */
+function churn(
+  { state }: { state: Record<string, Heap> },
+  seed: number,
+  steps: number,
+): [blocks: number, failures: number] {
+  const { heap } = state;
+  const live: [number, number][] = [];
+  let random = seed;
+  let failures = 0;
+  const next = (bound: number) => {
+    random = (Math.imul(random, 1664525) + 1013904223) >>> 0;
+    return Math.floor(random / 2 ** 32 * bound);
+  };
+  for (let step = 0; step < steps; step++) {
+    if (live.length < 500 || next(2) === 0) {
+      const size = 8 + (next(50) === 0 ? next(60_000) : next(500));
+      const p = heap.malloc(size);
+      heap.store(p, p + seed);
+      live.push([p, size]);
+    } else {
+      const [[p]] = live.splice(next(live.length), 1);
+      if (heap.load(p) !== p + seed) failures++;
+      heap.free(p);
+    }
+  }
+  for (const [p] of live) if (heap.load(p) !== p + seed) failures++;
+  const kept = live.splice(0, 100);
+  heap.freeMany(live.map(([p]) => p));
+  return [kept.length, failures];
+}
+
+test("two Workers and the main thread allocate at once, and the heap is whole", {
+  timeout,
+}, async () => {
+  using heap = Heap.open({ size: mib });
+  using one = new Thread();
+  using two = new Thread();
+  await Promise.all([one.attach(heap), two.attach(heap)]);
+  const working = [one.run(churn, 1, 30_000), two.run(churn, 2, 30_000)];
+  const own = churn({ state: { heap } }, 3, 30_000);
+  heap.check();
+  const results = [own, ...await Promise.all(working)];
+  assert.deepEqual(results, [[100, 0], [100, 0], [100, 0]]);
+  heap.check();
+  assert.equal(heap.stats().liveBlocks, 300);
+  for (const thread of [one, two]) await thread.run(({ state }) => state.heap.close());
+  expectWell(heap);
+});
+
+test("commits while Workers allocate leave epochs that are whole", { timeout }, async () => {
+  using folder = new Folder();
+  const file = folder.file("a");
+  const heap = Heap.open({ file, size: mib, keep: 5 });
+  using one = new Thread();
+  using two = new Thread();
+  await Promise.all([one.attach(heap), two.attach(heap)]);
+  let working = true;
+  const done = Promise.all([one.run(churn, 1, 60_000), two.run(churn, 2, 60_000)])
+    .finally(() => working = false);
+  let commits = 0;
+  while (working && commits < 200) {
+    heap.flush();
+    commits++;
+    await setTimeout(0);
+  }
+  assert.deepEqual(await done, [[100, 0], [100, 0]]);
+  assert.ok(commits > 2, `${commits} commits beside the Workers`);
+  heap.flush();
+  const epochs = heap.map!.epochs().map(({ epoch }) => epoch);
+  for (const epoch of epochs.slice(0, -1)) {
+    heap.restore({ epoch, verify: true });
+    heap.check();
+  }
+  for (const thread of [one, two]) await thread.run(({ state }) => state.heap.close());
+  heap.close();
+  using again = Heap.open({ file, size: mib, verify: true });
+  assert.equal(again.stats().liveBlocks, 200);
+  expectWell(again);
+});
+
+test("a Worker may commit, unless another thread's buffers are registered", {
+  timeout,
+}, async () => {
+  using folder = new Folder();
+  using heap = Heap.open({ file: folder.file("a"), size: mib });
+  heap.root = heap.calloc(1, 8);
+  using thread = new Thread();
+  await thread.attach(heap);
+  const report = await thread.run(({ state }) => {
+    state.heap.store(state.heap.root, 9);
+    return state.heap.flush();
+  });
+  assert.equal(report.epoch, 1);
+  assert.equal(heap.epoch, 1);
+  const block = Float64Array.of(1);
+  heap.perm("block", block);
+  await expectRejects(thread.run(({ state }) => state.heap.flush()), "UNSUPPORTED");
+  assert.equal(heap.epoch, 1);
+  assert.equal(heap.flush().epoch, 2);
+
+  await thread.run(({ state }) => {
+    state.block = Float64Array.of(2);
+    state.heap.perm("the Worker's", state.block);
+  });
+  expectCode(() => heap.flush(), "UNSUPPORTED", { message: /Worker's/ });
+  heap.unperm("the Worker's");
+  heap.unperm("block");
+  assert.ok(await thread.run(({ state }) => state.heap.flush().epoch) >= 3);
+  await thread.run(({ state }) => state.heap.close());
+  expectWell(heap);
+});
+
+test("blocks of a Worker end with it", { timeout }, async () => {
+  using folder = new Folder();
+  using heap = Heap.open({ file: folder.file("a"), size: mib });
+  {
+    using thread = new Thread();
+    await thread.attach(heap);
+    await thread.run(({ state }) => state.heap.perm("block", Float64Array.of(5)));
+    expectCode(() => heap.flush(), "UNSUPPORTED");
+    await thread.run(({ state }) => state.heap.close());
+  }
+  heap.flush();
+  const block = new Float64Array(1);
+  heap.perm("block", block);
+  heap.flush();
+  expectWell(heap);
+});
+
+test("attach in the thread that has the heap open gives a second face of it", { timeout }, () => {
+  const heap = Heap.open({ size: mib });
+  const again = Heap.attach(heap.handle);
+  assert.equal(again.address, heap.address);
+  assert.equal(again.handle, heap.handle);
+  const p = again.malloc(8);
+  again.store(p, 5);
+  assert.equal(heap.load(p), 5);
+  const view = again.bytes(p, 8);
+  again.close();
+  assert.equal(view.length, 0);
+  expectCode(() => again.load(p), "CLOSED");
+  assert.equal(heap.load(p), 5);
+  const third = Heap.attach(heap.handle);
+  const other = third.bytes(p, 8);
+  heap.close();
+  assert.equal(other.length, 0, "the opening thread's close ends all of its faces");
+  expectCode(() => third.load(p), "CLOSED");
+  third.close();
+});
+
+test("handles that are stale, foreign or no handles at all are refused", { timeout }, async () => {
+  const heap = Heap.open({ size: mib });
+  const { handle } = heap;
+  assert.equal(typeof handle, "string");
+  for (const bad of [null, undefined, 7, {}, "", "a\0b", "\ud800"]) {
+    expectCode(() => Heap.attach(bad as string), "INVALID_ARGUMENT");
+  }
+  for (
+    const bad of [
+      "garbage",
+      "perm-heap",
+      handle + ":1",
+      handle.slice(0, handle.lastIndexOf(":")),
+      handle.replace("perm", "term"),
+      "perm-heap:" + "f".repeat(5000),
+      "perm-heap:0:0:0",
+      "perm-heap:-1:-1:-1",
+      "perm-heap:1e9:0x10:_1",
+    ]
+  ) {
+    expectCode(() => Heap.attach(bad), "INVALID_ARGUMENT");
+  }
+  const last = handle.at(-1) === "0" ? "1" : "0";
+  expectCode(() => Heap.attach(handle.slice(0, -1) + last), "CLOSED");
+  for (const runtime of runtimes) {
+    await expectRejects(
+      elsewhere(runtime, ({ perm }, handle) => void perm.Heap.attach(handle), handle),
+      "NOT_FOUND",
+    );
+  }
+  using thread = new Thread();
+  await expectRejects(
+    thread.run(({ perm }, handle) => void perm.Heap.attach(handle), "garbage"),
+    "INVALID_ARGUMENT",
+  );
+  heap.close();
+  expectCode(() => Heap.attach(handle), "CLOSED");
+  await expectRejects(
+    thread.run(({ perm }, handle) => void perm.Heap.attach(handle), handle),
+    "CLOSED",
+  );
+  using next = Heap.open({ size: mib });
+  assert.notEqual(next.handle, handle);
+  expectCode(() => Heap.attach(handle), "CLOSED");
+  expectWell(next);
+});
+
+test("a Worker may open heaps of its own", { timeout }, async () => {
+  using folder = new Folder();
+  const file = folder.file("a");
+  {
+    using thread = new Thread();
+    const root = await thread.run(({ perm, state }, file) => {
+      state.heap = perm.mopen(file, "w+", 1 << 20);
+      state.heap.root = perm.malloc(8);
+      perm.mflush();
+      return state.heap.root;
+    }, file);
+    assert.ok(root > 0);
+    expectCode(() => Heap.open({ file, size: mib }), "ALREADY_OPEN");
+    await thread.run(({ perm }) => perm.mclose());
+    using heap = Heap.open({ file, size: mib });
+    assert.equal(heap.root, root);
+  }
+});
