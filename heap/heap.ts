@@ -378,7 +378,8 @@ export class Heap implements Disposable, AsyncDisposable {
    */
   mallocMany(n: number, count: number): Float64Array<ArrayBuffer> {
     expectNumber("size", n);
-    byteLengthOf(Float64Array, count);
+    expectNumber("count", count);
+    if (!Number.isInteger(count) || count < 0) throw refused("count", count, "a whole number");
     // A block takes no less than the pointer to it, so more than these can never succeed.
     const pointers = count * 8 <= this.#read().max_size ? pointerArray(count) : undefined;
     if (!pointers) {

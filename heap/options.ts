@@ -35,7 +35,7 @@ export interface ImageOptions {
 
 /** Options of a heap and its map file, for `mopen` and `Heap.open`. */
 export interface HeapOptions extends ImageOptions {
-  /** Where a new heap is mapped, a multiple of 4096. Default a free place derived from its identity. */
+  /** Where a new heap is mapped, a multiple of 65536. Default a free place derived from its identity. */
   address?: number;
   /** Bytes of data that the heap may grow to. Default what the reservation of addresses allows. */
   maxSize?: number;

@@ -70,11 +70,8 @@ export function expectType(type: unknown): string {
 
 /** Bytes of `count` elements; refuses counts that are none. */
 export function byteLengthOf(type: { readonly BYTES_PER_ELEMENT: number }, count: number): number {
-  const bytes = count * type.BYTES_PER_ELEMENT;
-  if (
-    typeof count !== "number" || !Number.isInteger(count) || count < 0 ||
-    !Number.isSafeInteger(bytes)
-  ) {
+  const bytes = typeof count === "number" ? count * type.BYTES_PER_ELEMENT : NaN;
+  if (!Number.isInteger(count) || count < 0 || !Number.isSafeInteger(bytes)) {
     throw new PermError(
       "INVALID_ARGUMENT",
       `Cannot view ${describe(count)} elements: give a whole number that is not negative`,
