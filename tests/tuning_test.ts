@@ -317,7 +317,8 @@ test("tune needs --allow-ffi and nothing more of Deno", { skip: skipUnless("deno
   const script = `${repository}tuning/main.ts`;
   assert.equal(run(command("deno", script, args, ["--no-prompt", "--allow-ffi"])).code, 0);
   assert.deepEqual(root.files, tuned);
-  const refused = run(command("deno", script, args, ["--no-prompt"]));
+  // Without any permission flag Deno's child_process would grant the child all of them.
+  const refused = run(command("deno", script, args, ["--no-prompt", "--deny-ffi"]));
   assert.equal(refused.code, 2);
   assert.match(refused.err, /--allow-ffi/);
 });
