@@ -53,17 +53,24 @@ pub fn build(b: *std.Build) void {
     run_tests.has_side_effects = true; // they touch files: a pass is never taken from the cache
     b.step("test", "Run the tests beside the code").dependOn(&run_tests.step);
 
+    // The processor that the library is built for, and the host's own malloc.
+    const bench_target = b.resolveTargetQuery(.{
+        .cpu_arch = .x86_64,
+        .os_tag = .linux,
+        .abi = .gnu,
+        .cpu_model = .{ .explicit = &std.Target.x86.cpu.x86_64_v2 },
+    });
     const bench_alloc = b.addExecutable(.{
         .name = "bench-alloc",
         .root_module = b.createModule(.{
             .root_source_file = b.path("bench/alloc.zig"),
-            .target = b.graph.host,
+            .target = bench_target,
             .optimize = optimize,
             .link_libc = true,
             .stack_protector = false,
             .imports = &.{.{ .name = "core", .module = b.createModule(.{
                 .root_source_file = b.path("src/core.zig"),
-                .target = b.graph.host,
+                .target = bench_target,
                 .optimize = optimize,
                 .link_libc = true,
                 .stack_protector = false,

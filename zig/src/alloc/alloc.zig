@@ -372,9 +372,9 @@ pub const Allocator = struct {
         if (old & mask == 0 or line.state == state.idle) return false;
         if (@atomicLoad(u64, &line.remote_words, .monotonic) & word_mask != 0) return false;
         if (old == mask and line.state != state.current and spans.isLast(line, index)) return false;
+        if (!cache.push(line.class, .init(address, word, @truncate(index)))) return false;
         word.* = old ^ mask;
         line.free_words |= word_mask;
-        cache.push(line.class, .init(address, word, @truncate(index)));
         return true;
     }
 
@@ -419,7 +419,11 @@ pub const Allocator = struct {
         }
         line.words[w] ^= mask;
         line.free_words |= word_mask;
-        cache.push(line.class, .init(address, &line.words[w], @truncate(block.index)));
+        const hint: caches_room.Hint = .init(address, &line.words[w], @truncate(block.index));
+        if (!cache.push(line.class, hint)) {
+            cache.forgetHalf(line.class);
+            _ = cache.push(line.class, hint);
+        }
         try spans.settle(self, cache, block.slice);
     }
 

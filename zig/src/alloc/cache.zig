@@ -1,9 +1,10 @@
-//! A thread's side of the allocator, in process memory: where it allocates from next. Nothing here
-//! is needed to make sense of the heap: dropping a cache loses nothing.
+//! A thread's side of the allocator, in process memory: which blocks it hands out next. Nothing
+//! here is needed to make sense of the heap: dropping a cache loses nothing.
 //!
-//! Invariant: what a cache says is only a candidate. A block is handed out when its bit in the
-//! heap's bitmap is clear, and by setting that bit; so a stale hint can never hand out a block twice.
-//! Hints point only to spans that the cache owns (a span is purged from them when it is given up).
+//! Invariant: what a cache says is only a hint. A block is handed out when its bit in the heap's
+//! bitmap is clear, and by setting that bit; so nothing here can hand out a block twice. Hints point
+//! only to spans that the cache owns (they are purged when a span is given up), and each free block
+//! has one at most: they are gathered from bitmaps only when none are left.
 
 const std = @import("std");
 const layout = @import("layout.zig");
@@ -11,18 +12,15 @@ const classes = @import("classes.zig");
 
 const none = layout.none;
 
-/// Blocks of a class that were freed last, to be used again while they are still in the CPU's cache.
+/// Free blocks of a class that a cache knows at most, and how many it gathers when it knows none.
 pub const hint_count = 128;
+pub const gather_count = 32;
 
-/// A bitmap word without a free bit, for caches that have no span. Never written.
-const full_word: u64 = std.math.maxInt(u64);
-
+/// A block that is free, unless its bit says otherwise.
 pub const Hint = extern struct {
     address: usize,
     /// Address of the bitmap word << 6 | number of the bit.
     place: usize,
-
-    pub const empty_address = 0;
 
     pub inline fn init(address: usize, w: *const u64, bit_number: u6) Hint {
         return .{ .address = address, .place = @intFromPtr(w) << 6 | bit_number };
@@ -38,32 +36,13 @@ pub const Hint = extern struct {
     }
 };
 
-/// The newest hint is `hints[top % hint_count]`; a ring, so the oldest is overwritten. Taking a hint
-/// leaves it in place: its bit is set then, so it is passed over.
-pub const Hints = [hint_count]Hint;
-
-pub const ClassCache = extern struct {
-    /// The bitmap word that is allocated from, the bits of it that stand for blocks, and the
-    /// address of the block that bit 0 stands for.
-    word: *u64,
-    valid: u64,
-    first: usize,
-    size: usize,
-    top: u32,
+pub const ClassCache = struct {
+    /// The newest hint is the last of `len`: what was freed last is still in the CPU's cache.
+    len: u32,
+    /// The span that hints are gathered from.
     current: u32,
     /// Head of the list of owned spans with free blocks.
     partial: u32,
-    padding: [20]u8 = undefined,
-
-    comptime {
-        std.debug.assert(@sizeOf(ClassCache) == 64);
-        std.debug.assert(std.math.isPowerOfTwo(hint_count));
-    }
-
-    pub fn dropWord(self: *ClassCache) void {
-        self.word = @constCast(&full_word);
-        self.valid = 0;
-    }
 };
 
 /// Slices in which other threads freed blocks. Bit b stands for all slices congruent to b, so the
@@ -125,60 +104,57 @@ pub const Cache = struct {
     slot: u16,
     owner: u64,
     thread: usize,
-    classes: [classes.count]ClassCache align(64),
-    hints: [classes.count]Hints,
+    classes: [classes.count]ClassCache,
+    hints: [classes.count][hint_count]Hint,
     pending: Pending align(64),
 
     pub fn reset(self: *Cache, owner: u64) void {
         self.owner = owner;
-        for (&self.classes, classes.table) |*class, shape| {
-            class.* = .{
-                .word = undefined,
-                .valid = 0,
-                .first = 0,
-                .size = shape.size,
-                .top = 0,
-                .current = none,
-                .partial = none,
-            };
-            class.dropWord();
-        }
-        for (0..classes.count) |class| self.purge(class, 0, std.math.maxInt(usize));
+        self.classes = @splat(.{ .len = 0, .current = none, .partial = none });
+    }
+
+    /// A free block of `class` by its newest hint; 0 when there is none.
+    pub inline fn take(self: *Cache, class: usize) usize {
+        @setRuntimeSafety(false);
+        const c = &self.classes[class];
+        if (c.len == 0) return 0;
+        c.len -= 1;
+        const hint = self.hints[class][c.len];
+        const word = hint.word();
+        const old = word.*;
+        if (old & hint.bit() != 0) return 0;
+        word.* = old | hint.bit();
+        return hint.address;
+    }
+
+    /// Remembers a block that was freed; false when there is no room.
+    pub inline fn push(self: *Cache, class: usize, hint: Hint) bool {
+        @setRuntimeSafety(false);
+        const c = &self.classes[class];
+        if (c.len == hint_count) return false;
+        self.hints[class][c.len] = hint;
+        c.len += 1;
+        return true;
+    }
+
+    /// Forgets the older half of the hints; the bitmaps still know.
+    pub fn forgetHalf(self: *Cache, class: usize) void {
+        const hints = &self.hints[class];
+        const half = hint_count / 2;
+        @memcpy(hints[0..half], hints[half..]);
+        self.classes[class].len = half;
     }
 
     /// Forgets hints to blocks of `class` in [from, to).
     pub fn purge(self: *Cache, class: usize, from: usize, to: usize) void {
-        for (&self.hints[class]) |*hint| {
-            if (hint.address >= from and hint.address < to)
-                hint.* = .init(Hint.empty_address, &full_word, 0);
-        }
-    }
-
-    pub inline fn push(self: *Cache, class: usize, hint: Hint) void {
-        @setRuntimeSafety(false);
-        const top = self.classes[class].top +% 1;
-        self.classes[class].top = top;
-        self.hints[class][top % hint_count] = hint;
-    }
-
-    /// A free block of `class`, by its newest hint or from the current bitmap word; 0 when a longer
-    /// look is needed.
-    pub inline fn take(self: *Cache, class: usize) usize {
-        @setRuntimeSafety(false);
         const c = &self.classes[class];
-        const hint = &self.hints[class][c.top % hint_count];
-        c.top -%= 1;
-        const hinted = hint.word();
-        const hinted_old = hinted.*;
-        if (hinted_old & hint.bit() == 0) {
-            hinted.* = hinted_old | hint.bit();
-            return hint.address;
+        var kept: u32 = 0;
+        for (self.hints[class][0..c.len]) |hint| {
+            if (hint.address >= from and hint.address < to) continue;
+            self.hints[class][kept] = hint;
+            kept += 1;
         }
-        const old = c.word.*;
-        const free = ~old & c.valid;
-        if (free == 0) return 0;
-        c.word.* = old | (free & (0 -% free));
-        return c.first + @as(usize, @ctz(free)) * c.size;
+        c.len = kept;
     }
 };
 

@@ -61,13 +61,13 @@ fn expectSpan(a: *const Allocator, slice: u32, class: u32) Error!*Slice {
 
 // ------------------------------------------------------------------ refilling
 
-/// Points the cache's class at a bitmap word with a free block.
+/// Gathers hints of `class`, of which the cache has none.
 pub fn refill(a: *Allocator, cache: *Cache, class: u32) Error!void {
     const c = &cache.classes[class];
     if (!cache.pending.isEmpty()) try collectPending(a, cache, cache);
     while (true) {
         if (c.current != none) {
-            if (nextWord(a, c, class)) return;
+            if (gather(a, cache, class)) return;
             a.tables.line(c.current).state = state.idle;
             c.current = none;
         }
@@ -77,12 +77,11 @@ pub fn refill(a: *Allocator, cache: *Cache, class: u32) Error!void {
             makeCurrent(a, c, slice);
             continue;
         }
+        if (try collectDead(a, cache)) continue;
         const slice = slice: {
-            if (try collectDead(a, cache)) continue;
             a.lock.lock();
             defer a.lock.unlock();
-            if (try adopt(a, cache, class)) |found| break :slice found;
-            break :slice try create(a, cache, class);
+            break :slice try adopt(a, cache, class) orelse try create(a, cache, class);
         };
         makeCurrent(a, c, slice);
     }
@@ -93,23 +92,29 @@ fn makeCurrent(a: *Allocator, c: *caches.ClassCache, slice: u32) void {
     c.current = slice;
 }
 
-/// Finds the first word of the current span with a free block; clears the summary bits of full ones.
-fn nextWord(a: *Allocator, c: *caches.ClassCache, class: u32) bool {
+/// Makes hints of free blocks of the current span, the lowest to be taken first; false when there
+/// are none. Clears the summary bits of full words.
+fn gather(a: *Allocator, cache: *Cache, class: u32) bool {
+    const c = &cache.classes[class];
     const shape = &classes.table[class];
     const line = a.tables.line(c.current);
-    while (line.free_words & shape.words_mask != 0) {
-        const w: u32 = @ctz(line.free_words & shape.words_mask);
-        const valid = shape.valid(w);
-        if (~line.words[w] & valid != 0) {
-            c.word = &line.words[w];
-            c.valid = valid;
-            c.first = a.tables.addressOf(c.current) + @as(usize, w) * 64 * shape.size;
-            return true;
+    const start = a.tables.addressOf(c.current);
+    var len: u32 = 0;
+    var left = line.free_words & shape.words_mask;
+    while (left != 0 and len < caches.gather_count) : (left &= left - 1) {
+        const w: u32 = @ctz(left);
+        var free = ~line.words[w] & shape.valid(w);
+        if (free == 0) line.free_words &= ~(@as(u64, 1) << @intCast(w));
+        while (free != 0 and len < caches.gather_count) : (free &= free - 1) {
+            const bit: u6 = @intCast(@ctz(free));
+            const index: usize = w * 64 + bit;
+            cache.hints[class][len] = .init(start + index * shape.size, &line.words[w], bit);
+            len += 1;
         }
-        line.free_words &= ~(@as(u64, 1) << @intCast(w));
     }
-    c.dropWord();
-    return false;
+    std.mem.reverse(caches.Hint, cache.hints[class][0..len]);
+    c.len = len;
+    return len > 0;
 }
 
 /// A new span for `cache`. Lock held.
@@ -371,7 +376,6 @@ pub fn trim(a: *Allocator, cache: *Cache) Error!void {
         if (!isEmpty(line)) continue;
         const slice = c.current;
         c.current = none;
-        c.dropWord();
         line.state = state.idle;
         try release(a, cache, slice, line);
     }
@@ -404,7 +408,6 @@ pub fn abandon(a: *Allocator, cache: *Cache) Error!void {
             const slice = c.current;
             const line = try expectSpan(a, slice, class);
             c.current = none;
-            c.dropWord();
             line.state = state.idle;
             if (isEmpty(line)) {
                 try release(a, cache, slice, line);

@@ -1,0 +1,162 @@
+//! The heap's allocator beside the process's malloc (glibc's, or whichever is preloaded), interleaved
+//! round by round in one run; prints the best round of each, in ns a pair of malloc and free, and
+//! their ratio. Run by `zig build bench-alloc`.
+
+const std = @import("std");
+const core = @import("core");
+
+const os = core.os;
+const Allocator = core.alloc.Allocator;
+const Geometry = core.alloc.Geometry;
+
+const c = struct {
+    extern "c" fn malloc(size: usize) ?*anyopaque;
+    extern "c" fn free(block: ?*anyopaque) void;
+    extern "c" fn getenv(name: [*:0]const u8) ?[*:0]const u8;
+    extern "c" fn printf(format: [*:0]const u8, ...) c_int;
+};
+
+const Heap = struct {
+    allocator: Allocator = .{},
+    data: usize = 0,
+    base: usize = 0,
+    capacity: u64 = 0,
+
+    fn open(self: *Heap, max_size: u64) void {
+        const geometry = Geometry.init(max_size) catch unreachable;
+        const base = std.mem.alignForward(usize, os.reserve(0, geometry.span + (2 << 20)) catch unreachable, 2 << 20);
+        os.commitAnonymous(base, geometry.span) catch unreachable;
+        // As a tracked heap is: with huge pages one write would dirty 2 MiB.
+        _ = os.advise(base, geometry.span, std.os.linux.MADV.NOHUGEPAGE);
+        self.base = base;
+        self.data = base + geometry.data_offset;
+        self.allocator.format(base, geometry, geometry.maxSize(), .{
+            .grow = grow,
+            .give_back = giveBack,
+        }, .{ .nonce = 1 }) catch unreachable;
+    }
+
+    fn grow(_: ?*anyopaque, _: u64) bool {
+        return false;
+    }
+
+    fn giveBack(_: ?*anyopaque, address: usize, len: u64) bool {
+        return os.advise(address, len, std.os.linux.MADV.DONTNEED) == null;
+    }
+};
+
+var heap: Heap = .{};
+
+const rounds = 50;
+
+const Ours = struct {
+    noinline fn malloc(size: usize) usize {
+        return heap.allocator.malloc(size) catch unreachable;
+    }
+    noinline fn free(block: usize) void {
+        heap.allocator.free(block) catch unreachable;
+    }
+};
+
+const Host = struct {
+    inline fn malloc(size: usize) usize {
+        return @intFromPtr(c.malloc(size).?);
+    }
+    inline fn free(block: usize) void {
+        c.free(@ptrFromInt(block));
+    }
+};
+
+/// Replaces a random one of `live` blocks by a new one of a random size, `pairs` times: ns a pair.
+fn churn(comptime A: type, slots: []usize, size_min: usize, size_max: usize, pairs: usize, seed: u64) f64 {
+    var state = seed;
+    const start = os.nowNs();
+    for (0..pairs) |_| {
+        state = state *% 6364136223846793005 +% 1442695040888963407;
+        const slot: usize = @intCast(((state >> 32) * slots.len) >> 32);
+        const size = size_min + @as(usize, @intCast(((state & 0xffff_ffff) * (size_max - size_min + 1)) >> 32));
+        A.free(slots[slot]);
+        const block = A.malloc(size);
+        @as(*usize, @ptrFromInt(block)).* = size;
+        slots[slot] = block;
+    }
+    return @as(f64, @floatFromInt(os.nowNs() - start)) / @as(f64, @floatFromInt(pairs));
+}
+
+fn fill(comptime A: type, slots: []usize, size_min: usize, size_max: usize, seed: u64) u64 {
+    var state = seed;
+    var bytes: u64 = 0;
+    for (slots) |*slot| {
+        state = state *% 6364136223846793005 +% 1442695040888963407;
+        const size = size_min + @as(usize, @intCast((((state >> 16) & 0xffff_ffff) * (size_max - size_min + 1)) >> 32));
+        slot.* = A.malloc(size);
+        @memset(@as([*]u8, @ptrFromInt(slot.*))[0..size], 1);
+        bytes += size;
+    }
+    return bytes;
+}
+
+fn drop(comptime A: type, slots: []usize) void {
+    for (slots) |slot| A.free(slot);
+}
+
+/// For a profiler: `ROW=n` measures that row alone, `SIDE=0` only ours, `SIDE=1` only the other.
+fn wanted(name: [*:0]const u8, number: u8) bool {
+    const value = c.getenv(name) orelse return true;
+    return value[0] == '0' + number;
+}
+
+var row: u8 = 0;
+
+fn compare(name: [*:0]const u8, live: usize, size_min: usize, size_max: usize, pairs: usize) void {
+    defer row += 1;
+    if (!wanted("ROW", row)) return;
+    const ours = slotsOf(live);
+    const theirs = slotsOf(live);
+    _ = fill(Ours, ours, size_min, size_max, 1);
+    _ = fill(Host, theirs, size_min, size_max, 1);
+    var best: [2]f64 = @splat(std.math.inf(f64));
+    for (0..if (c.getenv("ROUNDS") != null) 4 else rounds) |round| {
+        if (wanted("SIDE", 0)) best[0] = @min(best[0], churn(Ours, ours, size_min, size_max, pairs, round));
+        if (wanted("SIDE", 1)) best[1] = @min(best[1], churn(Host, theirs, size_min, size_max, pairs, round));
+    }
+    drop(Ours, ours);
+    drop(Host, theirs);
+    _ = c.printf("%-44s %7.1f %7.1f   %5.2f\n", name, best[0], best[1], best[0] / best[1]);
+}
+
+fn slotsOf(count: usize) []usize {
+    const pages = os.allocatePages(count * @sizeOf(usize)) catch unreachable;
+    return @as([*]usize, @ptrCast(pages.ptr))[0..count];
+}
+
+fn residentPages() u64 {
+    // Every page of the heap that was touched, counted by the kernel.
+    const geometry = heap.allocator.tables.geometry;
+    const pages = geometry.span / os.page_size;
+    const map = os.allocatePages(pages) catch unreachable;
+    _ = std.os.linux.syscall3(.mincore, heap.base, geometry.span, @intFromPtr(map.ptr));
+    var count: u64 = 0;
+    for (map[0..pages]) |byte| count += byte & 1;
+    os.freePages(map);
+    return count;
+}
+
+pub fn main() void {
+    heap.open(4 << 30);
+    const slots = slotsOf(1_000_000);
+    const before = residentPages();
+    const bytes = fill(Ours, slots, 16, 256, 7);
+    const resident = (residentPages() - before) * os.page_size;
+    _ = c.printf("1e6 live of 16-256 bytes: %.3f of their bytes, metadata pages included\n", @as(f64, @floatFromInt(resident)) / @as(f64, @floatFromInt(bytes)));
+    drop(Ours, slots);
+    heap.allocator.check() catch unreachable;
+
+    _ = c.printf("%-44s %7s %7s   %5s\n", "ns a pair of malloc and free, best of 50", "ours", "malloc", "ratio");
+    compare("one block of 64 bytes, again and again", 1, 64, 64, 200_000);
+    compare("16-512 bytes, 20,000 live, random", 20_000, 16, 512, 200_000);
+    compare("16-256 bytes, 1,000,000 live, random", 1_000_000, 16, 256, 200_000);
+    compare("1-32 KiB, 1,000 live, random", 1_000, 1024, 32768, 50_000);
+    compare("32-512 KiB, 100 live, random", 100, 32 << 10, 512 << 10, 5_000);
+    heap.allocator.check() catch unreachable;
+}
