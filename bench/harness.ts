@@ -12,7 +12,7 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { cpus, release, totalmem } from "node:os";
+import { cpus, loadavg, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
@@ -249,6 +249,15 @@ function visible(text: string): string {
   return text.replace(/\x1b\[\d+m/g, "");
 }
 
+/** Says so when others keep the machine busy: then only ratios mean something. */
+export function busyMachine(): string | undefined {
+  const [load] = loadavg();
+  if (load < cpus().length / 2) return undefined;
+  return `The machine is busy (load ${
+    load.toFixed(1)
+  }, ${cpus().length} cores): take the ratios only`;
+}
+
 /** Writes a run as JSON, with the machine it was made on: the file's path. */
 export function save(reports: Report[], quick: boolean): string {
   mkdirSync(RESULTS, { recursive: true });
@@ -258,6 +267,7 @@ export function save(reports: Report[], quick: boolean): string {
     cpu: cpus()[0]?.model ?? "unknown",
     cores: cpus().length,
     memoryBytes: totalmem(),
+    load: loadavg(),
     kernel: release(),
     deno: process.versions.deno,
     bun: spawnSync(command("bun", "", [])[0], ["--version"]).stdout?.toString().trim(),

@@ -11,7 +11,15 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
-import { hasRuntime, type Report, ROOT, type Runtime, save, table } from "./harness.ts";
+import {
+  busyMachine,
+  hasRuntime,
+  type Report,
+  ROOT,
+  type Runtime,
+  save,
+  table,
+} from "./harness.ts";
 import { measures } from "./measures/mod.ts";
 
 const USAGE = `Usage: deno task bench [options]
@@ -46,6 +54,8 @@ async function main(): Promise<void> {
   for (const name of wanted) {
     if (!runtimes.includes(name)) console.log(`${name}: skipped, it is not installed here\n`);
   }
+  const busy = busyMachine();
+  if (busy !== undefined) console.log(`${busy}\n`);
   mkdirSync(options.dir, { recursive: true });
   const work = mkdtempSync(join(resolve(options.dir), "work-"));
   const reports: Report[] = [];
