@@ -1,113 +1,18 @@
-//! Tests of the whole allocator.
+//! Tests of the whole allocator on one thread: random calls against a model, what is refused,
+//! growth, giving back, a commit and a restore, damaged metadata.
 
 const std = @import("std");
 const os = @import("../os/os.zig");
 const alloc = @import("alloc.zig");
 const layout = @import("layout.zig");
 const classes = @import("classes.zig");
+const harness = @import("test_heap.zig");
 
 const Allocator = alloc.Allocator;
-const Geometry = alloc.Geometry;
+const TestHeap = harness.TestHeap;
+const fill = harness.fill;
+const holds = harness.holds;
 const testing = std.testing;
-
-/// A heap in anonymous memory for tests, mapped as the real one is: tables whole, data up to
-/// `capacity`.
-pub const TestHeap = struct {
-    base: usize,
-    geometry: Geometry,
-    reserved: usize,
-    reserved_len: usize,
-    allocator: Allocator = .{},
-    capacity: u64 = 0,
-    given_back: u64 = 0,
-    grows: u32 = 0,
-    nonce: u48 = 0,
-    refuse_grow: bool = false,
-    refuse_give_back: bool = false,
-    membarrier: bool = true,
-
-    pub fn create(max_size: u64, capacity: u64) !*TestHeap {
-        return createWith(max_size, capacity, true);
-    }
-
-    pub fn createWith(max_size: u64, capacity: u64, membarrier: bool) !*TestHeap {
-        const self = try testing.allocator.create(TestHeap);
-        errdefer testing.allocator.destroy(self);
-        const geometry = try Geometry.init(max_size);
-        const len = geometry.span + layout.data_alignment;
-        const reserved = try os.reserve(0, len);
-        const base = std.mem.alignForward(usize, reserved, layout.data_alignment);
-        self.* = .{ .base = base, .geometry = geometry, .reserved = reserved, .reserved_len = len, .membarrier = membarrier };
-        try os.commitAnonymous(base, geometry.data_offset + capacity);
-        self.capacity = capacity;
-        try self.allocator.format(base, geometry, capacity, self.supply(), self.options());
-        return self;
-    }
-
-    pub fn destroy(self: *TestHeap) void {
-        self.allocator.close();
-        os.unmap(self.reserved, self.reserved_len);
-        testing.allocator.destroy(self);
-    }
-
-    /// What a restore does to the allocator: free runs become holes, a new session begins.
-    pub fn reopen(self: *TestHeap) !void {
-        var runs = self.allocator.freeRuns();
-        while (try runs.next()) |run| try os.commitAnonymous(self.base + run.offset, run.len);
-        try self.allocator.open(self.base, self.geometry, self.capacity, self.supply(), self.options());
-    }
-
-    fn options(self: *TestHeap) alloc.Options {
-        self.nonce += 1;
-        return .{ .nonce = self.nonce, .membarrier = self.membarrier };
-    }
-
-    fn supply(self: *TestHeap) alloc.Supply {
-        return .{ .context = self, .grow = grow, .give_back = giveBack };
-    }
-
-    fn grow(context: ?*anyopaque, new_capacity: u64) bool {
-        const self: *TestHeap = @ptrCast(@alignCast(context.?));
-        if (self.refuse_grow) return false;
-        const data = self.base + self.geometry.data_offset;
-        os.commitAnonymous(data + self.capacity, new_capacity - self.capacity) catch return false;
-        self.capacity = new_capacity;
-        self.grows += 1;
-        return true;
-    }
-
-    fn giveBack(context: ?*anyopaque, address: usize, len: u64) bool {
-        const self: *TestHeap = @ptrCast(@alignCast(context.?));
-        if (self.refuse_give_back) return false;
-        os.commitAnonymous(address, len) catch return false;
-        self.given_back += len;
-        return true;
-    }
-};
-
-fn fill(address: usize, len: usize, seed: u64) void {
-    var prng = std.Random.SplitMix64.init(seed);
-    const bytes = @as([*]u8, @ptrFromInt(address))[0..len];
-    const edge = @min(len, 64);
-    for (bytes[0..edge]) |*byte| byte.* = @truncate(prng.next());
-    for (bytes[len - edge ..]) |*byte| byte.* = @truncate(prng.next());
-}
-
-fn holds(address: usize, len: usize, seed: u64) bool {
-    var prng = std.Random.SplitMix64.init(seed);
-    const bytes = @as([*]const u8, @ptrFromInt(address))[0..len];
-    const edge = @min(len, 64);
-    // A short block is filled twice over, the second time backwards from its end.
-    if (len < 128) {
-        var copy: [128]u8 = undefined;
-        for (copy[0..edge]) |*byte| byte.* = @truncate(prng.next());
-        for (copy[len - edge .. len]) |*byte| byte.* = @truncate(prng.next());
-        return std.mem.eql(u8, copy[0..len], bytes);
-    }
-    for (bytes[0..edge]) |byte| if (byte != @as(u8, @truncate(prng.next()))) return false;
-    for (bytes[len - edge ..]) |byte| if (byte != @as(u8, @truncate(prng.next()))) return false;
-    return true;
-}
 
 const Live = struct { address: usize, len: usize, seed: u64 };
 
@@ -201,4 +106,380 @@ test "the same without membarrier" {
     const heap = try TestHeap.createWith(1 << 30, 1 << 20, false);
     defer heap.destroy();
     try runModel(heap, 99, 20_000);
+}
+
+/// After everything is freed nothing is left in use.
+fn expectEmpty(heap: *TestHeap) !void {
+    try heap.allocator.check();
+    try heap.allocator.trim(0);
+    try heap.allocator.check();
+    try testing.expectEqual(@as(u64, 0), (try heap.allocator.stats()).live_blocks);
+    try testing.expectEqual(@as(u64, 0), heap.allocator.usedBytes());
+}
+
+test "what is no block is refused, whatever number it is, and nothing changes" {
+    const heap = try TestHeap.create(256 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    const small = try a.malloc(100);
+    const medium = try a.malloc(20_000);
+    const large = try a.malloc(300_000);
+    const data = heap.base + heap.geometry.data_offset;
+    const foreign = [_]usize{
+        1,                  8,                   4096,                   heap.base,                     heap.base + 4096,
+        data - 16,          small + 1,           small + 8,              small + 16,                    medium + 16,
+        medium + 8192,      medium + (64 << 10), large + 16,             large + (64 << 10),            data + (100 << 20),
+        data + (256 << 20), data + (1 << 40),    std.math.maxInt(usize), std.math.maxInt(usize) - 4095, 1 << 63,
+        @intFromPtr(&heap),
+    };
+    for (foreign) |address| {
+        const expected = error.BAD_POINTER;
+        // A neighbour of a block in its span is a place where a block might be, and none is.
+        const result = a.free(address);
+        if (result) |_| return error.TestUnexpectedResult else |err| if (err != error.DOUBLE_FREE) try testing.expectEqual(expected, err);
+        try testing.expect(std.meta.isError(a.usableSize(address)));
+        try testing.expect(std.meta.isError(a.realloc(address, 10)));
+    }
+    for ([_]usize{ small + 1, small + 8, small + 16, medium + 16, large + 16, large + (64 << 10), data - 16, heap.base }) |address| {
+        try testing.expectError(error.BAD_POINTER, a.free(address));
+    }
+    for ([_]f64{ std.math.nan(f64), -1, 0.5, std.math.inf(f64), -std.math.inf(f64), 1e300, 1 << 60 }) |number| {
+        var bad: usize = 99;
+        try testing.expectError(error.BAD_POINTER, a.freeMany(&.{number}, &bad));
+        try testing.expectEqual(@as(usize, 0), bad);
+    }
+    try a.free(0);
+    try a.check();
+    try testing.expectEqual(@as(u64, 3), (try a.stats()).live_blocks);
+    for ([_]usize{ small, medium, large }) |address| {
+        try a.free(address);
+        try testing.expectError(error.DOUBLE_FREE, a.free(address));
+        try testing.expectError(error.DOUBLE_FREE, a.usableSize(address));
+        try testing.expectError(error.DOUBLE_FREE, a.realloc(address, 10));
+    }
+    try expectEmpty(heap);
+    for ([_]usize{ small, medium, large }) |address| try testing.expectError(error.DOUBLE_FREE, a.free(address));
+}
+
+test "absurd sizes and alignments are refused and cost nothing" {
+    const heap = try TestHeap.create(64 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    const block = try a.malloc(1000);
+    for ([_]usize{ 65 << 20, 1 << 40, 1 << 62, std.math.maxInt(usize), std.math.maxInt(usize) - 65_536 }) |size| {
+        try testing.expectError(error.OUT_OF_MEMORY, a.malloc(size));
+        try testing.expectError(error.OUT_OF_MEMORY, a.calloc(1, size));
+        try testing.expectError(error.OUT_OF_MEMORY, a.calloc(size, size));
+        try testing.expectError(error.OUT_OF_MEMORY, a.realloc(block, size));
+        try testing.expectError(error.OUT_OF_MEMORY, a.alignedAlloc(64, size));
+        try testing.expectError(error.OUT_OF_MEMORY, a.grow(size));
+    }
+    for ([_]usize{ 0, 3, 24, 4095, std.math.maxInt(usize) }) |alignment|
+        try testing.expectError(error.INVALID_ARGUMENT, a.alignedAlloc(alignment, 10));
+    for ([_]usize{ 128 << 20, 1 << 40, 1 << 63 }) |alignment|
+        try testing.expectError(error.OUT_OF_MEMORY, a.alignedAlloc(alignment, 10));
+    const zero = try a.malloc(0);
+    try testing.expect(zero != try a.malloc(0));
+    try testing.expect(try a.usableSize(block) >= 1000);
+    try a.check();
+}
+
+test "blocks are aligned up to 4 MiB" {
+    const heap = try TestHeap.create(256 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var blocks: std.ArrayList(usize) = .empty;
+    defer blocks.deinit(testing.allocator);
+    var alignment: usize = 1;
+    while (alignment <= 4 << 20) : (alignment *= 2) {
+        for ([_]usize{ 0, 1, 100, 5000, 70_000 }) |size| {
+            const block = try a.alignedAlloc(alignment, size);
+            try testing.expectEqual(@as(usize, 0), block % alignment);
+            try testing.expect(try a.usableSize(block) >= size);
+            try blocks.append(testing.allocator, block);
+        }
+    }
+    try a.check();
+    for (blocks.items) |block| try a.free(block);
+    try expectEmpty(heap);
+}
+
+test "a block grows and shrinks in place where it can" {
+    const heap = try TestHeap.create(256 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    const block = try a.malloc(200_000);
+    fill(block, 200_000, 1);
+    // At the end of what is used, even through growth of the heap.
+    try testing.expectEqual(block, try a.realloc(block, 20 << 20));
+    try testing.expect(heap.grows > 0);
+    try testing.expectEqual(block, try a.realloc(block, 100_000));
+    const behind = try a.malloc(500_000);
+    try testing.expectEqual(block, try a.realloc(block, 110_000));
+    try testing.expectEqual(behind, try a.realloc(behind, 5 << 20));
+    // In the way: it moves and takes its bytes along.
+    const moved = try a.realloc(block, 1 << 20);
+    try testing.expect(moved != block);
+    try a.free(behind);
+    const small = try a.malloc(100);
+    try testing.expectEqual(small, try a.realloc(small, 112));
+    try testing.expectEqual(small, try a.realloc(small, 80));
+    fill(small, 80, 2);
+    const bigger = try a.realloc(small, 40_000);
+    try testing.expect(holds(bigger, 80, 2));
+    const tiny = try a.realloc(bigger, 10);
+    try testing.expect(try a.usableSize(tiny) <= 32);
+    try testing.expectEqual(@as(u64, 2), (try a.stats()).live_blocks);
+    try a.free(tiny);
+    try a.free(moved);
+    try expectEmpty(heap);
+}
+
+test "the heap grows by itself up to its largest size, then says so, and goes on after a free" {
+    const heap = try TestHeap.create(32 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var blocks: std.ArrayList(usize) = .empty;
+    defer blocks.deinit(testing.allocator);
+    heap.refuse_grow = true;
+    try testing.expectError(error.OUT_OF_MEMORY, a.malloc(2 << 20));
+    heap.refuse_grow = false;
+    while (true) {
+        const size: usize = if (blocks.items.len % 2 == 0) 100_000 else 3000;
+        try blocks.append(testing.allocator, a.malloc(size) catch |err| {
+            try testing.expectEqual(error.OUT_OF_MEMORY, err);
+            break;
+        });
+    }
+    try testing.expect(heap.grows >= 5 and heap.grows < 40);
+    try testing.expectEqual(@as(u64, 32 << 20), a.capacityBytes());
+    try testing.expect(a.usedBytes() > 31 << 20);
+    try a.check();
+    for (0..20) |_| try a.free(blocks.pop().?);
+    for (0..10) |_| try blocks.append(testing.allocator, try a.malloc(100_000));
+    var many: [4000]f64 = undefined;
+    // All or none.
+    const live = (try a.stats()).live_blocks;
+    try testing.expectError(error.OUT_OF_MEMORY, a.mallocMany(30_000, &many));
+    try testing.expectEqual(live, (try a.stats()).live_blocks);
+    for (blocks.items) |block| try a.free(block);
+    try expectEmpty(heap);
+    try a.grow(1 << 20);
+    try testing.expectEqual(@as(u64, 32 << 20), a.capacityBytes());
+}
+
+test "many blocks at once are distinct, and a bad pointer among those to free is named" {
+    const heap = try TestHeap.create(256 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    const many = try testing.allocator.alloc(f64, 50_000);
+    defer testing.allocator.free(many);
+    try a.mallocMany(48, many);
+    try testing.expectEqual(@as(u64, 50_000), (try a.stats()).live_blocks);
+    const copy = try testing.allocator.dupe(f64, many);
+    defer testing.allocator.free(copy);
+    std.mem.sort(f64, copy, {}, std.sort.asc(f64));
+    for (copy[1..], copy[0 .. copy.len - 1]) |later, earlier| try testing.expect(later >= earlier + 48);
+    var bad: usize = 0;
+    const kept = many[1000];
+    many[1000] += 8;
+    try testing.expectError(error.BAD_POINTER, a.freeMany(many, &bad));
+    try testing.expectEqual(@as(usize, 1000), bad);
+    many[1000] = kept;
+    try a.freeMany(many[1000..], null);
+    var large: [5]f64 = undefined;
+    try a.mallocMany(100_000, &large);
+    try a.freeMany(&large, null);
+    try expectEmpty(heap);
+}
+
+test "free memory goes back to the system a piece at a time, and reads as zero afterwards" {
+    const heap = try TestHeap.create(1 << 30, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var blocks: [200]usize = undefined;
+    for (&blocks) |*block| {
+        block.* = try a.malloc(1 << 20);
+        fill(block.*, 1 << 20, 1);
+    }
+    heap.refuse_give_back = true;
+    for (blocks[0..100]) |block| try a.free(block);
+    try testing.expectEqual(@as(u64, 0), heap.given_back);
+    heap.refuse_give_back = false;
+    var largest: u64 = 0;
+    for (blocks[100..]) |block| {
+        const before = heap.given_back;
+        try a.free(block);
+        largest = @max(largest, heap.given_back - before);
+    }
+    try testing.expect(heap.given_back > 100 << 20);
+    try testing.expect(largest <= 16 << 20);
+    try a.check();
+    try a.trim(std.math.maxInt(u64));
+    try testing.expect(heap.given_back >= 200 << 20);
+    try a.check();
+    const zeroed = try a.calloc(150 << 20, 1);
+    try testing.expect(std.mem.allEqual(u8, @as([*]const u8, @ptrFromInt(zeroed))[0 .. 150 << 20], 0));
+    try a.free(zeroed);
+    try expectEmpty(heap);
+}
+
+test "what a commit keeps is enough: tables and used data without the free runs" {
+    const heap = try TestHeap.create(256 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var prng = std.Random.DefaultPrng.init(5);
+    const random = prng.random();
+    var live: std.ArrayList(Live) = .empty;
+    defer live.deinit(testing.allocator);
+    for (0..3000) |i| {
+        const len = randomSize(random) / 4;
+        const address = try a.malloc(len);
+        fill(address, len, i);
+        try live.append(testing.allocator, .{ .address = address, .len = len, .seed = i });
+        if (i % 3 == 0) {
+            const gone = live.swapRemove(random.uintLessThan(usize, live.items.len));
+            try a.free(gone.address);
+        }
+    }
+    a.hold();
+    var image = try heap.save();
+    defer image.deinit();
+    a.release();
+    const used = a.usedBytes();
+    // Another history over the same memory, then back, twice: once in this process, once in another.
+    for (0..2) |round| {
+        for (0..500) |_| {
+            const address = try a.malloc(randomSize(random));
+            fill(address, 0, 0);
+        }
+        try heap.load(&image);
+        if (round == 1) try heap.openElsewhere();
+        try a.check();
+        try testing.expectEqual(used, a.usedBytes());
+        try testing.expectEqual(live.items.len, (try a.stats()).live_blocks);
+        for (live.items) |block| try testing.expect(holds(block.address, block.len, block.seed));
+    }
+    for (live.items) |block| try a.free(block.address);
+    try expectEmpty(heap);
+}
+
+test "spans of an earlier session are used again before new ones are made" {
+    const heap = try TestHeap.create(256 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    const blocks = try testing.allocator.alloc(f64, 40_000);
+    defer testing.allocator.free(blocks);
+    try a.mallocMany(64, blocks);
+    var i: usize = 0;
+    while (i < blocks.len) : (i += 2) try a.freeMany(blocks[i .. i + 1], null);
+    const used = a.usedBytes();
+    for (0..3) |_| {
+        try heap.openElsewhere();
+        var half: [19_000]f64 = undefined;
+        try a.mallocMany(64, &half);
+        try testing.expectEqual(used, a.usedBytes());
+        try a.freeMany(&half, null);
+        try a.check();
+    }
+    i = 1;
+    while (i < blocks.len) : (i += 2) try a.freeMany(blocks[i .. i + 1], null);
+    try expectEmpty(heap);
+}
+
+test "a heap is not opened where its allocator header cannot be right" {
+    const heap = try TestHeap.create(64 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    const block = try a.malloc(1000);
+    const header = a.tables.header;
+    const good = header.*;
+    try testing.expectEqual(heap.capacity, try Allocator.storedCapacity(heap.base, heap.geometry));
+    inline for (.{ "magic", "slice_size", "class_count", "slices_max", "capacity", "high", "used" }) |name| {
+        @field(header, name) = std.math.maxInt(@TypeOf(@field(header, name)));
+        try testing.expectError(error.CORRUPT, heap.openAgain());
+        try testing.expectError(error.CORRUPT, Allocator.storedCapacity(heap.base, heap.geometry));
+        header.* = good;
+    }
+    header.version += 1;
+    try testing.expectError(error.BAD_VERSION, heap.openAgain());
+    header.* = good;
+    try heap.openAgain();
+    try a.free(block);
+    try expectEmpty(heap);
+}
+
+test "damaged tables are an error and never a crash" {
+    const heap = try TestHeap.create(64 << 20, 16 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var prng = std.Random.DefaultPrng.init(11);
+    const random = prng.random();
+    var live: [400]usize = @splat(0);
+    for (&live) |*address| address.* = try a.malloc(randomSize(random) / 4);
+    for (live[0..100]) |*address| {
+        try a.free(address.*);
+        address.* = 0;
+    }
+    var image = try heap.save();
+    defer image.deinit();
+    const ranges = a.usedRanges();
+    var found: u32 = 0;
+    for (0..3000) |round| {
+        for (0..1 + random.uintLessThan(usize, 4)) |_| {
+            // Mostly descriptors, for most of a table are bits that any value fits.
+            const range = ranges[random.uintLessThan(usize, 3)];
+            var offset = range.offset + random.uintLessThan(u64, range.len);
+            if (range.offset == layout.table_offset and random.boolean())
+                offset = range.offset + random.uintLessThan(u64, a.tables.high) * layout.Slice.stride + random.uintLessThan(u64, 64);
+            const byte: *u8 = @ptrFromInt(heap.base + offset);
+            byte.* = if (random.boolean()) random.int(u8) else byte.* ^ @as(u8, 1) << random.int(u3);
+        }
+        if (random.boolean()) heap.openAgain() catch {};
+        if (std.meta.isError(a.check())) found += 1;
+        for (0..60) |_| {
+            const slot = &live[random.uintLessThan(usize, live.len)];
+            const size = randomSize(random) / 4;
+            switch (random.uintLessThan(u32, 6)) {
+                0, 1 => _ = a.free(slot.*) catch {},
+                2 => _ = a.realloc(slot.*, size) catch {},
+                3 => _ = a.calloc(1, size) catch {},
+                4 => _ = a.usableSize(slot.* +% random.uintLessThan(usize, 1 << 20)) catch {},
+                else => _ = a.malloc(size) catch {},
+            }
+        }
+        _ = a.check() catch {};
+        _ = a.stats() catch {};
+        _ = a.trim(1 << 20) catch {};
+        var runs = a.freeRuns();
+        while (runs.next() catch null) |_| {}
+        try heap.load(&image);
+        if (round % 100 == 0) try a.check();
+    }
+    // Bits of the remote table that nobody points to, and the like, may go unseen.
+    try testing.expect(found > 1500);
+}
+
+test "std's containers and resizing work on it" {
+    const heap = try TestHeap.create(256 << 20, 1 << 20);
+    defer heap.destroy();
+    const gpa = heap.allocator.allocator();
+    var map: std.AutoHashMapUnmanaged(u64, []u8) = .empty;
+    for (0..20_000) |i| {
+        const text = try gpa.alloc(u8, i % 200);
+        @memset(text, @truncate(i));
+        try map.put(gpa, i * 7, text);
+    }
+    try heap.allocator.check();
+    var sorted: std.ArrayList(u64) = .empty;
+    var it = map.iterator();
+    while (it.next()) |entry| {
+        try testing.expect(std.mem.allEqual(u8, entry.value_ptr.*, @truncate(entry.key_ptr.* / 7)));
+        try sorted.append(gpa, entry.key_ptr.*);
+        gpa.free(entry.value_ptr.*);
+    }
+    try testing.expectEqual(@as(usize, 20_000), sorted.items.len);
+    sorted.deinit(gpa);
+    map.deinit(gpa);
+    try expectEmpty(heap);
 }
