@@ -130,9 +130,35 @@ export function describe(value: unknown): string {
   }
 }
 
-/** A zero-copy buffer over `bytes` bytes at `address`. The caller has checked the range. */
+/**
+ * A zero-copy buffer over `bytes` bytes at `address`. The caller has checked the range.
+ *
+ * @throws {PermError} `UNSUPPORTED` when the runtime refuses so large a buffer (Bun: above 4 GiB);
+ * `PERMISSION` when FFI is allowed for some paths only.
+ */
 export function arrayBuffer(address: number, bytes: number): ArrayBuffer {
-  return adapter.arrayBuffer(address, bytes);
+  try {
+    return adapter.arrayBuffer(address, bytes);
+  } catch (cause) {
+    if (adapter.isPermissionError(cause)) {
+      throw new PermError(
+        "PERMISSION",
+        "Cannot view memory: run Deno with --allow-ffi for all paths",
+        {
+          address,
+          cause,
+        },
+      );
+    }
+    throw new PermError(
+      "UNSUPPORTED",
+      `Cannot view ${bytes} bytes at once: ${
+        cause instanceof Error ? cause.message : cause
+      }; view ` +
+        "them in pieces",
+      { address, cause },
+    );
+  }
 }
 
 /**

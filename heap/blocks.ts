@@ -8,7 +8,17 @@
  * @module
  */
 
-import { check, describe, encode, native, PermError, recordBuffer, unpack } from "../ffi/mod.ts";
+import {
+  check,
+  codeOf,
+  describe,
+  encode,
+  native,
+  nativeError,
+  PermError,
+  recordBuffer,
+  unpack,
+} from "../ffi/mod.ts";
 import { ownBuffers } from "./views.ts";
 
 /** What can be registered as a block. */
@@ -20,13 +30,27 @@ interface Block {
   readonly size: number;
 }
 
+/** Bytes that a block's name may have; native code knows the same limit. */
+const nameLengthMax = 1024;
+
+/** A block's or global's name as native code takes it. */
+export function blockName(name: string): Uint8Array<ArrayBuffer> {
+  const bytes = encode(name, "a block's name");
+  if (bytes.length <= nameLengthMax) return bytes;
+  throw new PermError(
+    "INVALID_ARGUMENT",
+    `Cannot take ${describe(name)} as a block's name: it has ${bytes.length} bytes, at most ` +
+      `${nameLengthMax} are allowed`,
+  );
+}
+
 /** The blocks that one thread has registered with one heap. */
 export class Blocks {
   readonly #blocks = new Map<string, Block>();
 
   /** Registers a target, and fills it at once when the heap holds the block. */
   register(handle: number, name: string, target: BlockTarget): void {
-    const key = encode(name, "a block's name");
+    const key = blockName(name);
     const { bytes, layout } = expectTarget(name, target);
     const size = bytes.byteLength;
     const info = recordBuffer("BlockInfo");
@@ -55,15 +79,21 @@ export class Blocks {
 
   /** Copies every target to its shadow, where it differs. */
   store(handle: number): void {
-    for (const { id, bytes, size } of this.#blocks.values()) {
-      check(native.ph_block_store(handle, id, bytes, size));
-    }
+    this.#copy(native.ph_block_store, handle);
   }
 
   /** Fills every target from its shadow. */
   load(handle: number): void {
-    for (const { id, bytes, size } of this.#blocks.values()) {
-      check(native.ph_block_load(handle, id, bytes, size));
+    this.#copy(native.ph_block_load, handle);
+  }
+
+  #copy(copy: typeof native.ph_block_store, handle: number): void {
+    for (const [name, { id, bytes, size }] of this.#blocks) {
+      const result = copy(handle, id, bytes, size);
+      if (result >= 0) continue;
+      // Another thread has removed the block with unperm(); an id is not used twice.
+      if (codeOf(result) !== "NOT_FOUND") throw nativeError(result);
+      this.#blocks.delete(name);
     }
   }
 }

@@ -24,7 +24,7 @@ import {
   unpack,
 } from "../ffi/mod.ts";
 import { apply, check as checkTuning, type TuningReport } from "../tuning/mod.ts";
-import { Blocks, type BlockTarget, layoutHash } from "./blocks.ts";
+import { blockName, Blocks, type BlockTarget, layoutHash } from "./blocks.ts";
 import { endImage, type Image, makeImage, which } from "./image.ts";
 import {
   bopenCall,
@@ -153,7 +153,7 @@ export class Heap implements Disposable, AsyncDisposable {
         return Heap.#open(call, options, (args, text) => native.ph_mopen(args, text));
       },
       permAt: (heap, name, address, bytes, layout) => {
-        const key = encode(name, "a block's name");
+        const key = blockName(name);
         const info = recordBuffer("BlockInfo");
         check(native.ph_perm(heap.#handle, key, key.length, bytes, layout, address, info));
       },
@@ -189,7 +189,8 @@ export class Heap implements Disposable, AsyncDisposable {
    *
    * @param options Files, size and the rest. Without any file the heap lives as long as the process.
    * @returns The open heap; close it, or declare it with `using`.
-   * @throws {PermError} `INVALID_ARGUMENT`, `BUSY` when a file is open for writing already, `EXISTS` when the files are of different heaps or of lines that went apart, `NOT_AN_IMAGE`,
+   * @throws {PermError} `INVALID_ARGUMENT`, `ALREADY_OPEN` in this process, `BUSY` in another,
+   * `EXISTS` when the files are of different heaps or of lines that went apart, `NOT_AN_IMAGE`,
    * `BAD_VERSION`, `CORRUPT`, `ADDRESS_IN_USE`, `READ_ONLY`, `NO_SPACE`, `IO`.
    *
    * @example
@@ -379,7 +380,9 @@ export class Heap implements Disposable, AsyncDisposable {
   mallocMany(n: number, count: number): Float64Array<ArrayBuffer> {
     expectNumber("size", n);
     expectNumber("count", count);
-    if (!Number.isInteger(count) || count < 0) throw refused("count", count, "a whole number");
+    if (!Number.isInteger(count) || count < 0) {
+      throw refused("count", count, "a whole number that is not negative");
+    }
     // A block takes no less than the pointer to it, so more than these can never succeed.
     const pointers = count * 8 <= this.#read().max_size ? pointerArray(count) : undefined;
     if (!pointers) {
@@ -551,7 +554,7 @@ export class Heap implements Disposable, AsyncDisposable {
    * ```
    */
   global<View>(name: string, type: ViewType<View>, count: number): View {
-    const key = encode(name, "a global's name");
+    const key = blockName(name);
     const layout = layoutHash(expectType(type), count);
     const bytes = byteLengthOf(type, count);
     const buffer = recordBuffer("BlockInfo");
@@ -591,7 +594,7 @@ export class Heap implements Disposable, AsyncDisposable {
    * @throws {PermError} `NOT_FOUND`, `READ_ONLY`.
    */
   unperm(name: string): void {
-    const key = encode(name, "a block's name");
+    const key = blockName(name);
     check(native.ph_unperm(this.#handle, key, key.length));
     this.#session.blocks.forget(name);
   }

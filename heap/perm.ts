@@ -8,12 +8,12 @@
  * @module
  */
 
-import { describe, encode, PermError } from "../ffi/mod.ts";
-import { type BlockTarget, expectTarget } from "./blocks.ts";
+import { describe, PermError } from "../ffi/mod.ts";
+import { blockName, type BlockTarget, expectTarget } from "./blocks.ts";
 import { type Heap, internals } from "./heap.ts";
 import type { Image } from "./image.ts";
 import type { HeapOptions, ImageOptions, Mode, RestoreOptions } from "./options.ts";
-import { declarations, PERM } from "./perm_block.ts";
+import { blockOf, declarations, PERM } from "./perm_block.ts";
 import type { CommitReport, RestoreReport } from "./reports.ts";
 import type { Pointer } from "./views.ts";
 
@@ -174,7 +174,7 @@ export function perm(what: string | Pointer, target: BlockTarget | number): void
     heap.perm(what, target as BlockTarget);
     return;
   }
-  encode(what, "a block's name");
+  blockName(what);
   expectTarget(what, target as BlockTarget);
   expectFree(what);
   waiting.set(what, (later) => later.perm(what, target as BlockTarget));
@@ -195,7 +195,7 @@ function permBlock(address: Pointer, size: unknown): void {
   const heap = current();
   let registered = 0;
   for (const { name, address, bytes, layout } of all) {
-    const block = `PERM.${name}`;
+    const block = blockOf(name);
     const register = (later: Heap) => internals.permAt(later, block, address, bytes, layout);
     if (heap === null) {
       if (waiting.has(block)) continue;
@@ -234,7 +234,7 @@ export function unperm(name: string): void {
     heap.unperm(name);
     return;
   }
-  encode(name, "a block's name");
+  blockName(name);
   if (waiting.delete(name)) return;
   throw new PermError(
     "NOT_FOUND",

@@ -6,8 +6,8 @@
  * @module
  */
 
-import { check, describe, encode, load, native, PermError } from "../ffi/mod.ts";
-import { layoutHash } from "./blocks.ts";
+import { check, describe, load, native, PermError } from "../ffi/mod.ts";
+import { blockName, layoutHash } from "./blocks.ts";
 import { byteLengthOf, expectType, type Pointer, type ViewType, wrap } from "./views.ts";
 
 /**
@@ -56,6 +56,11 @@ export interface Declared {
   readonly bytes: number;
   readonly layout: number;
   readonly view: unknown;
+}
+
+/** Name of the block that a declared name becomes. */
+export function blockOf(name: string): string {
+  return `PERM.${name}`;
 }
 
 const declared = new Map<string, Declared>();
@@ -107,7 +112,7 @@ interface Part {
 
 /** Everything is checked before anything is declared. */
 function expectDeclaration(name: string, entry: unknown): Part {
-  encode(name, "a declared name");
+  blockName(blockOf(name));
   if (!Array.isArray(entry) || entry.length !== 2) throw refuse(entry);
   const [type, count] = entry as [ViewType<unknown>, number];
   const layout = layoutHash(expectType(type), count);

@@ -309,8 +309,8 @@ pub const Heap = struct {
         const word = parts.next() orelse "";
         const process = std.fmt.parseInt(u32, parts.next() orelse "", 10) catch 0;
         const handle = std.fmt.parseInt(u64, parts.next() orelse "", 16) catch 0;
-        const nonce = std.fmt.parseInt(u64, parts.next() orelse "", 16) catch 0;
-        if (!std.mem.eql(u8, word, "perm-heap") or process == 0 or handle == 0 or parts.next() != null) {
+        const nonce: ?u64 = std.fmt.parseInt(u64, parts.next() orelse "", 16) catch null;
+        if (nonce == null or !std.mem.eql(u8, word, "perm-heap") or process == 0 or handle == 0 or nonce == 0 or parts.next() != null) {
             return fail(.INVALID_ARGUMENT, .{}, "Cannot attach to \"{s}\": it is not the `handle` of a heap", .{
                 text[0..@min(text.len, 64)],
             });
