@@ -6,6 +6,7 @@
 const std = @import("std");
 const errors = @import("../errors.zig");
 const claim = @import("claim.zig");
+const here = @import("here.zig");
 const disk_ = @import("disk.zig");
 const format = @import("format.zig");
 const generation_ = @import("generation.zig");
@@ -37,6 +38,7 @@ pub fn open(options: OpenOptions) errors.Error!*Image {
         .keep = options.keep,
         .log_limit = options.log_limit,
         .background = options.background,
+        .base_pages_min = options.base_pages_min,
     };
     errdefer {
         if (self.generation) |generation| generation.destroy(self.disk);
@@ -44,10 +46,11 @@ pub fn open(options: OpenOptions) errors.Error!*Image {
         self.disk.close(&self.replaced.file);
         self.lines.deinit();
     }
-    switch (options.mode) {
-        .create => try claimPath(self, options),
-        .write, .read => try openExisting(self, options),
-    }
+    (switch (options.mode) {
+        .create => claimPath(self, options),
+        .write, .read => openExisting(self, options),
+    }) catch |err| return here.refine(err, options.disk, place, options.path);
+    here.add(self);
     return self;
 }
 
