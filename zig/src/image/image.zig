@@ -12,6 +12,7 @@ const claim = @import("claim.zig");
 const commit_ = @import("commit.zig");
 const disk_ = @import("disk.zig");
 const fold_ = @import("fold.zig");
+const here = @import("here.zig");
 const format = @import("format.zig");
 const generation_ = @import("generation.zig");
 const history_ = @import("history.zig");
@@ -132,6 +133,7 @@ pub const Image = struct {
     set_aside: bool = false,
     fold: fold_.Fold = .{},
     forked: bool = false,
+    next_here: ?*Image = null,
     log_runs: u64 = 0,
 
     /// Opens or claims an image. The result is at a stable address until `close`.
@@ -141,6 +143,7 @@ pub const Image = struct {
 
     /// Cancels a fold, removes a claim that was never used, closes the files. Never commits.
     pub fn close(self: *Image) void {
+        here.remove(self);
         if (!self.forked) {
             self.cancelFold();
             claim.dropNew(self.disk, self.place, &self.new);
