@@ -156,6 +156,17 @@ const Value = union(enum) {
     }
 };
 
+/// UTF-8 that was cut, without the part of a character at its end.
+fn wholeCharacters(text: []const u8) []const u8 {
+    var end = text.len;
+    while (end > 0 and text.len - end < 4) {
+        end -= 1;
+        const len = std.unicode.utf8ByteSequenceLength(text[end]) catch continue;
+        return if (end + len <= text.len) text else text[0..end];
+    }
+    return text;
+}
+
 noinline fn write(code: Code, detail: Detail, format: []const u8, values: []const Value) void {
     records_lock.lock();
     defer records_lock.unlock();
@@ -165,13 +176,14 @@ noinline fn write(code: Code, detail: Detail, format: []const u8, values: []cons
     record.errno = detail.errno;
     record.address = detail.address;
     // `detail` may point into the record itself when one failure explains another.
-    record.path_len = @intCast(@min(detail.path.len, record.path.len));
+    record.path_len = @intCast(wholeCharacters(detail.path[0..@min(detail.path.len, record.path.len)]).len);
     @memmove(record.path[0..record.path_len], detail.path[0..record.path_len]);
     var buffer: [1024]u8 = undefined;
     var writer: std.Io.Writer = .fixed(&buffer);
     print(&writer, format, values) catch {};
-    record.message_len = @intCast(writer.end);
-    @memcpy(record.message[0..writer.end], buffer[0..writer.end]);
+    const message = wholeCharacters(buffer[0..writer.end]);
+    record.message_len = @intCast(message.len);
+    @memcpy(record.message[0..message.len], message);
 }
 
 fn print(writer: *std.Io.Writer, format: []const u8, values: []const Value) std.Io.Writer.Error!void {
@@ -242,4 +254,13 @@ test "messages format whole, broken, negative and absurd numbers" {
     try std.testing.expectEqual(error.IO, fail(.IO, .{}, "{{{d}}} {x} {s} {d} {d} {d}", numbers));
     const record = last().?;
     try std.testing.expectEqualStrings("{7} ff text 1.5 -0.25 more than 2^63", record.message[0..record.message_len]);
+}
+
+test "text that does not fit is cut between characters" {
+    const path = "\u{1f600}" ** 300;
+    try std.testing.expectEqual(error.NOT_FOUND, fail(.NOT_FOUND, .{ .path = "a" ++ path }, "Cannot find {s}", .{"ab" ++ path}));
+    const record = last().?;
+    try std.testing.expect(std.unicode.utf8ValidateSlice(record.message[0..record.message_len]));
+    try std.testing.expect(std.unicode.utf8ValidateSlice(record.path[0..record.path_len]));
+    try std.testing.expectEqual(@as(u32, 1021), record.path_len);
 }
