@@ -731,4 +731,5 @@ test {
     _ = spans;
     _ = checking;
     _ = @import("test_alloc.zig");
+    _ = @import("test_threads.zig");
 }
