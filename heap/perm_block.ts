@@ -112,6 +112,7 @@ interface Part {
 
 /** Everything is checked before anything is declared. */
 function expectDeclaration(name: string, entry: unknown): Part {
+  if (name === "") throw refuse(name);
   blockName(blockOf(name));
   if (!Array.isArray(entry) || entry.length !== 2) throw refuse(entry);
   const [type, count] = entry as [ViewType<unknown>, number];
