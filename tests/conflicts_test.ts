@@ -84,12 +84,7 @@ test("address: given, taken, recorded, refused", { timeout }, () => {
   ) {
     expectCode(() => Heap.open({ size, address: bad as number }), "INVALID_ARGUMENT");
   }
-  for (const bad of [65_536, 2 ** 47 - 65_536]) {
-    assert.throws(
-      () => Heap.open({ size, address: bad }),
-      ({ code }) => code === "INVALID_ARGUMENT" || code === "ADDRESS_IN_USE",
-    );
-  }
+  expectCode(() => Heap.open({ size, address: 2 ** 47 - 65_536 }), "INVALID_ARGUMENT");
 });
 
 test("options that are none are refused, and nothing stays open", { timeout }, () => {
@@ -154,19 +149,19 @@ test("the same file twice in one process is ALREADY_OPEN, by any name", { timeou
   mkdirSync(folder.file("sub"));
   using heap = Heap.open({ file, size });
   const names = [file, folder.file("link"), folder.file("sub/../a"), folder.file("./a")];
-  const refuse = () => {
+  const refuse = (isThere: boolean) => {
     for (const name of names) {
       expectCode(() => Heap.open({ file: name, size }), "ALREADY_OPEN");
       expectCode(() => Heap.open({ backup: name, size }), "ALREADY_OPEN");
-      expectCode(() => heap.bopen(name, "r+"), "ALREADY_OPEN");
+      expectCode(() => heap.bopen(name, "r+"), isThere ? "ALREADY_OPEN" : "NOT_FOUND");
       expectCode(() => heap.bopen(name, "w+"), "ALREADY_OPEN");
     }
     expectCode(() => Heap.open({ file: folder.file("b"), backup: file, size }), "ALREADY_OPEN");
   };
-  refuse();
+  refuse(false);
   put(heap, 1);
   heap.flush();
-  refuse();
+  refuse(true);
   heap.bopen(folder.file("c"), "w+");
   expectCode(() => Heap.open({ file: folder.file("c"), size }), "ALREADY_OPEN");
   heap.backup();

@@ -397,8 +397,8 @@ test("the map file cannot be the backup file too", { timeout }, () => {
   expectCode(() => bopen(folder.file("a"), "w+"), "ALREADY_OPEN");
   mflush();
   expectCode(() => bopen(folder.file("a"), "r+"), "ALREADY_OPEN");
-  expectWell(heap);
   assert.equal(mflush().pages, 0);
+  expectWell(heap);
 });
 
 test("epochs are numbered across map file and backup file", { timeout }, () => {
@@ -498,10 +498,9 @@ test("blocks given before mopen belong to the heap it opens, and are filled ther
   early[1] = 5;
   mclose();
 
-  using without = mopen(file, "r+");
+  using _without = mopen(file, "r+");
   early[0] = 100;
   mclose();
-  assert.equal(without.resumed, "file");
 
   const late = new Float64Array(2);
   perm("early", late);
