@@ -81,7 +81,7 @@ class Session {
   readonly owner: boolean;
   readonly blocks = new Blocks();
   readonly heaps = new Set<Heap>();
-  tuning: TuningReport | null = null;
+  tuning: () => TuningReport | null = () => null;
   map: Image | null = null;
   backup: Image | null = null;
 
@@ -176,9 +176,11 @@ export class Heap implements Disposable, AsyncDisposable {
     open: (args: Float64Array, text: Uint8Array | null) => number,
   ): Heap {
     load();
-    const finding = tune(tuneWish(options));
+    const wish = tuneWish(options);
+    const applied = wish === "apply" ? apply() : null;
     const session = new Session(check(open(pack("OpenArgs", call.args), call.text)), true);
-    session.tuning = finding;
+    // Looking costs a millisecond, which opening need not wait for.
+    if (wish !== "off") session.tuning = () => applied ?? findTuning();
     sessions.set(session.text, session);
     return new Heap(session, false);
   }
@@ -714,7 +716,7 @@ export class Heap implements Disposable, AsyncDisposable {
   stats(): HeapStats {
     const buffer = recordBuffer("Stats");
     check(native.ph_stats(this.#handle, buffer));
-    return heapStats(buffer, this.tracker, this.#session.tuning);
+    return heapStats(buffer, this.tracker, this.#session.tuning());
   }
 
   /**
@@ -832,10 +834,8 @@ export class Heap implements Disposable, AsyncDisposable {
   }
 }
 
-/** Looks at the kernel settings, or sets them. A look that fails costs nobody a heap. */
-function tune(wish: "check" | "apply" | "off"): TuningReport | null {
-  if (wish === "apply") return apply();
-  if (wish === "off") return null;
+/** A look that fails costs nobody a heap. */
+function findTuning(): TuningReport | null {
   try {
     return checkTuning();
   } catch (error) {

@@ -84,7 +84,10 @@ export interface HeapStats {
   blocks: number;
   /** What tells which pages changed. */
   tracker: "uffd" | "checksum";
-  /** Kernel settings as found when the heap was opened; `null` with `tune: "off"` and in attached threads. */
+  /**
+   * Kernel settings as they are now, or as `tune: "apply"` left them; `null` with `tune: "off"`, in
+   * attached threads, and where they cannot be read.
+   */
   tuning: TuningReport | null;
 }
 
