@@ -118,9 +118,10 @@ fn removeStaleNew(disk: Disk, place: names.Place, path: []const u8) errors.Error
 
 fn isUnfinished(disk: Disk, held: Held) bool {
     if (held.stat.kind != .regular) return false;
-    if (held.stat.size == 0) return true;
-    var magic: u64 = 1;
-    if (disk.readAll(held.file, std.mem.asBytes(&magic), 0) != null) return false;
+    var magic: u64 = 0;
+    const begun = std.mem.asBytes(&magic)[0..@min(8, held.stat.size)];
+    if (disk.readAll(held.file, begun, 0) != null) return false;
+    if (begun.len < 8) return std.mem.startsWith(u8, std.mem.asBytes(&format.unfinished_magic), begun);
     return magic == 0 or magic == format.unfinished_magic or magic == format.base_magic;
 }
 

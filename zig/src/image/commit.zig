@@ -25,10 +25,6 @@ const page_size = format.page_size;
 
 pub const Scratch = scratch_.Scratch;
 
-/// A commit of fewer pages is a record whatever the heap's size: a record costs one sync, a base
-/// three and two of the directory.
-pub const base_pages_min = 1024;
-
 pub const Input = struct {
     /// Where the heap's memory is.
     memory: usize,
@@ -82,10 +78,10 @@ pub const Commit = struct {
         self.collect();
         errdefer self.giveBack();
         const known = try unchangedSince(image, history, &input);
-        if (!rewrite) {
-            if (try self.tryRecord(&input, history, known)) return;
-        }
-        try self.writeBase(&input, history, known);
+        if (rewrite or !try self.tryRecord(&input, history, known)) try self.writeBase(&input, history, known);
+        // A tracker has told of what was written to free pages and will not again: should they be in
+        // use at the next commit, they are compared.
+        for (input.holes) |range| image.pending.setRange(range.first, range.count);
     }
 
     /// The sync. Threads may run meanwhile; nothing of the heap is read.
@@ -217,8 +213,9 @@ pub const Commit = struct {
         const count = candidates.count();
         const kept_count = scratch.kept.count();
         var looked_at = false;
-        if (count > base_pages_min and count > kept_count / 2) {
-            if (firstLook(scratch, candidates, table, input.memory) > @max(base_pages_min, kept_count / 2)) return false;
+        const enough = @max(image.base_pages_min, kept_count / 2);
+        if (count > enough) {
+            if (firstLook(scratch, candidates, table, input.memory, enough) > enough) return false;
             looked_at = true;
         }
         var appender: record_.Appender = try .init(image.disk, generation, scratch, image.path());
@@ -386,6 +383,7 @@ fn checkGuard(image: *Image, history: *const history_.History) errors.Error!void
 }
 
 /// The head that the other image has, when the heap is still exactly that: a commit id names a state.
+/// A heap that went back behind it commits anew, or an opening of both would find it newer again.
 fn unchangedSince(image: *Image, history: *const history_.History, input: *const Input) errors.Error!?history_.Head {
     const other = input.other orelse return null;
     const current = history.current orelse return null;
@@ -394,7 +392,8 @@ fn unchangedSince(image: *Image, history: *const history_.History, input: *const
     other.mutex.lock();
     defer other.mutex.unlock();
     const generation = other.generation orelse return null;
-    const at = generation.find(current.commit) orelse return null;
+    const at = generation.last();
+    if (generation.headOf(at).commit != current.commit) return null;
     if (other.dead or !generation.identityOf(at).eql(&input.identity)) return null;
     if (other.table == null) other.table = try table_.Table.load(generation, other.disk, at, other.path());
     const table = &other.table.?;
@@ -427,8 +426,7 @@ fn pageOf(memory: usize, page: u64) *align(page_size) const [page_size]u8 {
 }
 
 /// Compares in place and notes what differs; stops when that is more than a record is good for.
-fn firstLook(scratch: *Scratch, candidates: *const PageSet, table: *const table_.Table, memory: usize) u64 {
-    const enough = @max(base_pages_min, scratch.kept.count() / 2);
+fn firstLook(scratch: *Scratch, candidates: *const PageSet, table: *const table_.Table, memory: usize, enough: u64) u64 {
     scratch.changed.clear();
     var changed: u64 = 0;
     var runs = candidates.iterate();

@@ -61,7 +61,7 @@ pub const Disk = struct {
     /// The vtable of a namespace that declares every function.
     pub fn vtableOf(comptime namespace: type) VTable {
         var vtable: VTable = undefined;
-        for (@typeInfo(VTable).@"struct".fields) |field| {
+        inline for (@typeInfo(VTable).@"struct".fields) |field| {
             @field(vtable, field.name) = &@field(namespace, field.name);
         }
         return vtable;

@@ -58,6 +58,9 @@ pub const OpenOptions = struct {
     keep: u32 = 1,
     /// Bytes of log that start a fold; 0: the larger of 64 MiB and half the base.
     log_limit: u64 = 0,
+    /// A commit of no more pages is a record, however small the heap: a record costs one sync, a base
+    /// two and two of the directory.
+    base_pages_min: u64 = 1024,
     /// Fold on a thread; otherwise only when `fold` is called.
     background: bool = true,
 };
@@ -99,6 +102,7 @@ pub const Image = struct {
     keep: u32,
     log_limit: u64,
     background: bool,
+    base_pages_min: u64,
     uuid: [16]u8 = @splat(0),
     /// What the files hold; null before the first commit of a new image.
     generation: ?*Generation = null,
@@ -420,4 +424,5 @@ test {
     _ = history_;
     _ = names;
     _ = @import("test_commit.zig");
+    _ = @import("test_faults.zig");
 }

@@ -54,6 +54,7 @@ test "random heaps over hundreds of commits, reopened and folded, equal their mo
     errdefer testing.explain();
     var dir = testing.Dir.init();
     defer dir.deinit();
+    var calm: testing.FaultyDisk = .{};
     for ([_]u32{ 1, 3 }) |keep| for ([_]bool{ false, true }) |all| {
         try dir.clear();
         var prng = std.Random.DefaultPrng.init(keep * 2 + @intFromBool(all));
@@ -62,7 +63,7 @@ test "random heaps over hundreds of commits, reopened and folded, equal their mo
         var heap = Heap.init(pages);
         defer heap.deinit();
         heap.all = all;
-        var image = try Image.open(.{ .path = dir.path("a"), .mode = .create, .keep = keep, .background = false });
+        var image = try Image.open(.{ .disk = calm.disk(), .path = dir.path("a"), .mode = .create, .keep = keep, .background = false });
         var open: ?*Image = image;
         defer if (open) |still| still.close();
         try image.join(&heap.history, heap.identity.span, null);
@@ -100,7 +101,7 @@ test "random heaps over hundreds of commits, reopened and folded, equal their mo
             if (random.uintLessThan(u8, 5) == 0) {
                 open = null;
                 image.close();
-                image = try Image.open(.{ .path = dir.path("a"), .mode = .write, .keep = keep, .background = false, .verify = true });
+                image = try Image.open(.{ .disk = calm.disk(), .path = dir.path("a"), .mode = .write, .keep = keep, .background = false, .verify = true });
                 open = image;
                 try expectEqual(report.epoch, image.head().?.epoch);
                 try heap.restore(image, null);

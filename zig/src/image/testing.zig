@@ -172,7 +172,7 @@ pub const FaultyDisk = struct {
     syncs: usize = 0,
 
     pub fn disk(self: *FaultyDisk) Disk {
-        return .{ .context = self, .vtable = &Disk.vtableOf(functions) };
+        return .{ .context = self, .vtable = comptime &Disk.vtableOf(functions) };
     }
 
     fn fails(context: ?*anyopaque) ?i64 {
