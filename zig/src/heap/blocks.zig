@@ -152,12 +152,19 @@ fn usable(alloc: *Allocator, address: u64) Error!u64 {
     return alloc.usableSize(address) catch return corrupt();
 }
 
+/// The memory as it is after an allocation, which may have grown the heap past what it was told.
+fn grown(memory: Memory, alloc: *const Allocator) Memory {
+    var now = memory;
+    now.len = memory.data_offset + alloc.capacityBytes();
+    return now;
+}
+
 /// Adds a name with zeroed data to the heap. The caller has seen that it is not there.
 pub fn create(memory: Memory, alloc: *Allocator, name: []const u8, kind: Kind, size: u64, layout: u64) Error!Stored {
     std.debug.assert(name.len > 0 and name.len <= name_len_max);
     const header = memory.header();
     if (header.directory == 0) header.directory = try alloc.calloc(bucket_count, @sizeOf(u64));
-    const table = memory.pointer([bucket_count]u64, header.directory) orelse return corrupt();
+    const table = grown(memory, alloc).pointer([bucket_count]u64, header.directory) orelse return corrupt();
 
     const address = try alloc.calloc(1, @sizeOf(Entry) + name.len);
     errdefer alloc.free(address) catch {};
@@ -177,7 +184,6 @@ pub fn create(memory: Memory, alloc: *Allocator, name: []const u8, kind: Kind, s
     @memcpy(bytes[0..name.len], name);
     table[hash % bucket_count] = address;
     header.block_count += 1;
-    // An allocation may have grown the heap past what `memory` was told.
     const data_bytes: [*]u8 = @ptrFromInt(data);
     return .{ .entry = entry, .data = data_bytes[0..size] };
 }
@@ -308,7 +314,7 @@ pub const Registry = struct {
     pub fn load(self: *Registry, memory: Memory, alloc: *Allocator) Error!void {
         for (self.list.items) |*registration| {
             if (!registration.live) continue;
-            const found = try find(memory, registration.name);
+            const found = try find(grown(memory, alloc), registration.name);
             registration.fresh = found == null;
             const stored = found orelse {
                 _ = try create(memory, alloc, registration.name, .block, registration.size, registration.layout);

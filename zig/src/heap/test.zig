@@ -164,6 +164,28 @@ test "Heap.open goes on from the newer of two images" {
     try testing.expectEqual(@as(u64, 3), words(heap.header().root, 1)[0]);
 }
 
+test "a block whose table or shadow makes the heap grow is found in what it grew to" {
+    const block_len = 2048; // that of the table of names
+    var fits: usize = 0;
+    {
+        const heap = try Heap.mopen(.{ .size = 1 << 16, .max_size = 1 << 20 });
+        defer heap.close() catch unreachable;
+        const capacity = heap.alloc.capacityBytes();
+        while (heap.alloc.capacityBytes() == capacity) : (fits += 1) _ = try heap.alloc.malloc(block_len);
+    }
+    const heap = try Heap.mopen(.{ .size = 1 << 16, .max_size = 1 << 20 });
+    defer heap.close() catch unreachable;
+    for (1..fits) |_| _ = try heap.alloc.malloc(block_len);
+    var name: [3]u8 = "b00".*;
+    for (0..20) |index| {
+        _ = std.fmt.printInt(name[1..], index, 10, .lower, .{ .width = 2, .fill = '0' });
+        const made = try heap.perm(&name, block_len * (index + 1), 1, 0);
+        try testing.expect(!made.found);
+        try testing.expectEqual(made.address, @intFromPtr((try heap.shadow(made.id, .read)).?.ptr));
+    }
+    try heap.check();
+}
+
 test "handles: text attaches in this process, garbage and closed ones are refused" {
     const heap = try Heap.mopen(.{ .size = 1 << 20 });
     const handle = heap.handle;
@@ -215,4 +237,27 @@ test "sizes and addresses that cannot be are refused before anything is made" {
     try testing.expectError(error.INVALID_ARGUMENT, Heap.mopen(.{ .mode = .rw }));
     try testing.expectError(error.UNSUPPORTED, Heap.mopen(.{ .shared = true }));
     try testing.expectError(error.UNSUPPORTED, Heap.mopen(.{ .tracker = .uffd }));
+}
+
+test "memory given back is zero after reopening, also when it was allocated again untouched" {
+    var place = Place.init();
+    defer place.deinit();
+    const map = place.path("app.map");
+    const len = 48 << 20;
+    {
+        const heap = try Heap.mopen(.{ .path = map, .size = 1 << 20 });
+        defer heap.close() catch unreachable;
+        const old = try heap.alloc.malloc(len);
+        @memset(@as([*]u8, @ptrFromInt(old))[0..len], 0xaa);
+        _ = try heap.commit(.map);
+        try heap.alloc.free(old);
+        try heap.alloc.trim(len);
+        const new = try heap.alloc.calloc(1, len);
+        try testing.expectEqual(old, new);
+        heap.header().root = new;
+        _ = try heap.commit(.map);
+    }
+    const heap = try Heap.mopen(.{ .path = map, .mode = .rw });
+    defer heap.close() catch unreachable;
+    for (words(heap.header().root, len / 8)) |word| try testing.expectEqual(@as(u64, 0), word);
 }
