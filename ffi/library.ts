@@ -166,7 +166,9 @@ function open(path: string, isLasting = false): Native {
   const stubs: Record<string, NativeFunction> = {};
   for (const [name, signature] of Object.entries(table)) {
     stubs[name] = (...args) => {
-      functions[name] = adapter.open(path, { [name]: signature })[name];
+      if (functions[name] === stubs[name]) {
+        functions[name] = adapter.open(path, { [name]: signature })[name];
+      }
       return functions[name](...args);
     };
   }
