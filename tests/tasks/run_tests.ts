@@ -2,6 +2,8 @@
  * Runs all tests: Zig's beside the code, the TypeScript suite under Deno and under Bun, and the
  * documentation's examples under Deno. The last line is `N passed, N failed`, summed over all.
  *
+ * (Not named test.ts: Deno would take it for a test, and run it from within itself.)
+ *
  * Invariant: what cannot be counted has failed. A runner that crashes, that exits with an error
  * its counts do not show, or that executes no test adds a failure.
  *
