@@ -297,5 +297,8 @@ fn supplyGiveBack(context: ?*anyopaque, address: usize, len: u64) bool {
     std.debug.assert(address >= heap.address and address + len <= heap.address + heap.geometry.span);
     os.commitAnonymous(address, len) catch return false;
     os.adviseHeap(address, len);
+    // No tracker sees pages become zero that way; an image may still hold what they were.
+    const first = (address - heap.address) / os.page_size;
+    for (heap.images()) |slot| if (slot) |im| im.pending.setRange(first, len / os.page_size);
     return true;
 }
