@@ -157,6 +157,13 @@ export function hasRuntime(runtime: Runtime): boolean {
   return spawnSync(program, ["--version"]).status === 0;
 }
 
+const running = new Set<ChildProcess>();
+
+/** Ends the children that still run, for a program that was told to stop. */
+export function stopChildren(): void {
+  for (const child of running) child.kill("SIGKILL");
+}
+
 /**
  * Runs a role in a new process of that runtime and brings its result home. With `kill`, the process
  * still holds everything when its result is here, and then gets SIGKILL.
@@ -170,7 +177,8 @@ export async function inChild<Result>(
   const words = [role, JSON.stringify(args), ...kill ? ["hold"] : []];
   const [program, rest] = command(runtime, join(HERE, "child.ts"), words);
   const child = spawn(program, rest, { stdio: ["ignore", "pipe", "inherit"] });
-  const ended = once(child, "close");
+  running.add(child);
+  const ended = once(child, "close").finally(() => running.delete(child));
   const result = await resultOf(child, kill);
   const [code, signal] = await ended;
   if (result === undefined) {

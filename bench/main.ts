@@ -19,6 +19,7 @@ import {
   ROOT,
   type Runtime,
   save,
+  stopChildren,
   table,
 } from "./harness.ts";
 import { measures } from "./measures/mod.ts";
@@ -62,6 +63,14 @@ async function main(): Promise<void> {
   if (busy !== undefined) console.log(`${busy}\n`);
   mkdirSync(options.dir, { recursive: true });
   const work = mkdtempSync(join(resolve(options.dir), "work-"));
+  const clean = () => rmSync(work, { recursive: true, force: true });
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.once(signal, () => {
+      stopChildren();
+      clean();
+      process.exit(130);
+    });
+  }
   const reports: Report[] = [];
   try {
     for (const name of options.only) {
@@ -72,7 +81,7 @@ async function main(): Promise<void> {
       }
     }
   } finally {
-    rmSync(work, { recursive: true, force: true });
+    clean();
   }
   console.log(summary(reports));
   console.log(`Written to ${relative(process.cwd(), save(reports, options.quick))}`);

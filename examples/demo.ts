@@ -272,6 +272,10 @@ try {
   if (options === "help") console.log(USAGE);
   else {
     work = mkdtempSync(join(tmpdir(), "perm-demo-"));
+    process.once("SIGINT", () => {
+      rmSync(work!, { recursive: true, force: true });
+      process.exit(130);
+    });
     process.exitCode = await demo(options, work) ? 0 : 1;
   }
 } catch (error) {
