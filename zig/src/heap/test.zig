@@ -168,12 +168,12 @@ test "a block whose table or shadow makes the heap grow is found in what it grew
     const block_len = 2048; // that of the table of names
     var fits: usize = 0;
     {
-        const heap = try Heap.mopen(.{ .size = 1 << 16, .max_size = 1 << 20 });
+        const heap = try Heap.mopen(.{ .size = 1 << 16, .max_size = 1 << 24 });
         defer heap.close() catch unreachable;
         const capacity = heap.alloc.capacityBytes();
         while (heap.alloc.capacityBytes() == capacity) : (fits += 1) _ = try heap.alloc.malloc(block_len);
     }
-    const heap = try Heap.mopen(.{ .size = 1 << 16, .max_size = 1 << 20 });
+    const heap = try Heap.mopen(.{ .size = 1 << 16, .max_size = 1 << 24 });
     defer heap.close() catch unreachable;
     for (1..fits) |_| _ = try heap.alloc.malloc(block_len);
     var name: [3]u8 = "b00".*;
