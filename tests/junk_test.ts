@@ -161,6 +161,11 @@ class Monkey {
         break;
       case 5:
         this.call("view", () => this.views.push(heap.bytes(this.number(), this.number())));
+        this.call("view", () => {
+          const p = heap.malloc(next(5000));
+          this.pointers.push(p);
+          this.views.push(heap.bytes(p - (next(4) === 0 ? next(20_000) : 0), next(20_000)));
+        });
         if (this.isWild && this.views.length > 0) {
           const view: Anything = this.pick(this.views);
           this.call("write", () => view.fill?.(next(256)));

@@ -144,6 +144,16 @@ test("alignedAlloc aligns to every power of two and refuses everything else", { 
   expectWell(heap);
 });
 
+test("alignment is that of addresses, wherever the heap lies", { timeout }, () => {
+  using heap = Heap.open({ size: mib, maxSize: 1 << 30, address: 0x4567_0003_0000 });
+  for (let alignment = 4096; alignment <= 64 * mib; alignment *= 2) {
+    const p = heap.alignedAlloc(alignment, 100);
+    assert.equal(p % alignment, 0, `${alignment}`);
+    heap.bytes(p, 100).fill(1);
+  }
+  heap.check();
+});
+
 test("an alignment beyond all memory is refused", { timeout }, () => {
   using heap = Heap.open({ size: mib, maxSize: 4 * mib });
   for (const power of [30, 40, 47, 48, 52, 53]) {
