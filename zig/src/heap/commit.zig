@@ -41,7 +41,7 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
         defer heap.alloc.release();
         try heap.registry.store(heap.memory());
         try pages.collect(heap);
-        heap.tracker.collect(heap.address, pages.used.items, heap.images());
+        heap.tracker.collect(heap.address, heap.geometry.data_offset + heap.alloc.capacityBytes(), pages.used.items, heap.images());
         try attempt.prepare(.{
             .memory = heap.address,
             .identity = identityOf(heap),
@@ -110,6 +110,8 @@ pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records
     {
         heap.alloc.hold();
         defer heap.alloc.release();
+        // A range that is registered cannot be moved over.
+        heap.tracker.release();
         if (moves) {
             ranges.retire(heap.address, heap.geometry.span);
             heap.address = identity.address;

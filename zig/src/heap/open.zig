@@ -287,6 +287,7 @@ fn supplyGrow(context: ?*anyopaque, capacity: u64) bool {
     std.debug.assert(from <= to and to <= heap.geometry.span);
     os.commitAnonymous(heap.address + from, to - from) catch return false;
     os.adviseHeap(heap.address + from, to - from);
+    heap.tracker.mapped(heap.address + from, to - from);
     return true;
 }
 
@@ -300,5 +301,6 @@ fn supplyGiveBack(context: ?*anyopaque, address: usize, len: u64) bool {
     // No tracker sees pages become zero that way; an image may still hold what they were.
     const first = (address - heap.address) / os.page_size;
     for (heap.images()) |slot| if (slot) |im| im.pending.setRange(first, len / os.page_size);
+    heap.tracker.mapped(address, len);
     return true;
 }

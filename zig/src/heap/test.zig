@@ -236,7 +236,102 @@ test "sizes and addresses that cannot be are refused before anything is made" {
     try testing.expectError(error.ADDRESS_IN_USE, Heap.mopen(.{ .size = 1 << 20, .address = taken }));
     try testing.expectError(error.INVALID_ARGUMENT, Heap.mopen(.{ .mode = .rw }));
     try testing.expectError(error.UNSUPPORTED, Heap.mopen(.{ .shared = true }));
-    try testing.expectError(error.UNSUPPORTED, Heap.mopen(.{ .tracker = .uffd }));
+}
+
+/// One seeded run: blocks come, change and go, memory grows and is given back, some commits are
+/// followed by a restore; at the end the heap is opened again. Pages of each commit, and what the
+/// live blocks then held.
+const Run = struct {
+    commits: [24]f64 = undefined,
+    blocks: u64 = 0,
+    sum: u64 = 0,
+
+    const address = 0x4c00_0000_0000;
+    const Live = struct { at: usize, len: usize };
+
+    fn make(tracker: @import("../tracker/tracker.zig").Wanted, seed: u64) !Run {
+        var place = Place.init();
+        defer place.deinit();
+        const options: OpenOptions = .{
+            .path = place.path("app.map"),
+            .backup = place.path("app.back"),
+            .size = 1 << 20,
+            .address = address,
+            .tracker = tracker,
+        };
+        var run: Run = .{};
+        var live: std.ArrayList(Live) = .empty;
+        defer live.deinit(testing.allocator);
+        {
+            const heap = try Heap.openNewest(options);
+            defer heap.close() catch unreachable;
+            if (tracker != .auto) try testing.expectEqualStrings(@tagName(tracker), @tagName(heap.tracker.kind));
+            var prng = std.Random.DefaultPrng.init(seed);
+            const random = prng.random();
+            for (&run.commits, 0..) |*pages, round| {
+                for (0..random.uintLessThan(usize, 60)) |_| try step(heap, &live, random);
+                pages.* = (try heap.commit(if (round % 3 == 2) .backup else .map)).pages;
+                if (round % 7 != 6) continue;
+                const kept = try live.clone(testing.allocator);
+                const sum = sumOf(kept.items);
+                for (0..20) |_| try step(heap, &live, random);
+                _ = try heap.restore(.{ .from = if (round % 3 == 2) .backup else .map });
+                live.deinit(testing.allocator);
+                live = kept;
+                try testing.expectEqual(sum, sumOf(live.items));
+            }
+            _ = try heap.commit(.map);
+            run.sum = sumOf(live.items);
+            run.blocks = live.items.len;
+            try heap.check();
+        }
+        const heap = try Heap.openNewest(options);
+        defer heap.close() catch unreachable;
+        try testing.expectEqual(run.sum, sumOf(live.items));
+        try heap.check();
+        for (live.items) |block| try heap.alloc.free(block.at);
+        return run;
+    }
+
+    fn step(heap: *Heap, live: *std.ArrayList(Live), random: std.Random) !void {
+        const choice = random.uintLessThan(u32, 10);
+        if (choice < 5 or live.items.len == 0) {
+            const len = if (choice == 0) random.uintLessThan(usize, 3 << 20) else random.uintLessThan(usize, 9000);
+            const at = try heap.alloc.malloc(len);
+            const bytes = @as([*]u8, @ptrFromInt(at))[0..len];
+            @memset(bytes, 0);
+            if (len > 0) bytes[random.uintLessThan(usize, len)] = random.int(u8);
+            try live.append(testing.allocator, .{ .at = at, .len = len });
+        } else if (choice < 8) {
+            const block = live.items[random.uintLessThan(usize, live.items.len)];
+            if (block.len == 0) return;
+            const byte: *u8 = @ptrFromInt(block.at + random.uintLessThan(usize, block.len));
+            // Every other write changes nothing: it must not be committed by any tracker.
+            if (choice < 7) byte.* = random.int(u8) else byte.* = @as(*volatile u8, byte).*;
+        } else {
+            const block = live.swapRemove(random.uintLessThan(usize, live.items.len));
+            try heap.alloc.free(block.at);
+        }
+    }
+
+    fn sumOf(live: []const Live) u64 {
+        var sum: u64 = 0;
+        for (live) |block| sum +%= std.hash.XxHash3.hash(block.at, @as([*]const u8, @ptrFromInt(block.at))[0..block.len]);
+        return sum;
+    }
+};
+
+test "all trackers commit the same pages and lose none" {
+    for (0..6) |seed| {
+        const by_checksum = try Run.make(.checksum, seed);
+        const by_uffd = Run.make(.uffd, seed) catch |err| switch (err) {
+            error.UNSUPPORTED => return error.SkipZigTest,
+            else => return err,
+        };
+        try testing.expectEqualSlices(f64, &by_checksum.commits, &by_uffd.commits);
+        try testing.expectEqual(by_checksum.blocks, by_uffd.blocks);
+        try testing.expectEqual(by_checksum.sum, by_uffd.sum);
+    }
 }
 
 test "memory given back is zero after reopening, also when it was allocated again untouched" {

@@ -17,6 +17,7 @@ pub const Method = enum {
     none,
 };
 
+const page_is_written = 1 << 1;
 const page_is_file = 1 << 2;
 const page_is_present = 1 << 3;
 const page_is_swapped = 1 << 4;
@@ -40,6 +41,8 @@ const ScanArg = extern struct {
 };
 
 const pagemap_scan = 0xc060_6610;
+const scan_wp_matching = 1 << 0;
+const scan_check_wpasync = 1 << 1;
 
 comptime {
     std.debug.assert(@sizeOf(ScanArg) == 96);
@@ -57,7 +60,7 @@ pub const Pagemap = struct {
         std.mem.doNotOptimizeAway(&probe);
         const at = @intFromPtr(&probe) & ~@as(usize, os.page_size - 1);
         var one: [1]PageRegion = undefined;
-        const n = self.scan(at, at + os.page_size, &one, null);
+        const n = self.scan(at, at + os.page_size, .private, &one, null);
         if (n == null) self.method = .read;
         return self;
     }
@@ -77,20 +80,36 @@ pub const Pagemap = struct {
         comptime visit: fn (@TypeOf(context), Range) void,
     ) bool {
         return switch (self.method) {
-            .scan => self.visitScan(start, end, context, visit),
+            .scan => self.visitScan(start, end, .private, context, visit),
             .read => self.visitRead(start, end, context, visit),
             .none => false,
         };
     }
 
-    fn scan(self: *Pagemap, start: usize, end: usize, regions: []PageRegion, walk_end: ?*usize) ?usize {
+    /// The same for pages written since the last call, in a range registered with userfaultfd; they
+    /// are protected again in the same step. False: some may have been without being told.
+    pub fn writtenPages(
+        self: *Pagemap,
+        start: usize,
+        end: usize,
+        context: anytype,
+        comptime visit: fn (@TypeOf(context), Range) void,
+    ) bool {
+        return self.method == .scan and self.visitScan(start, end, .written, context, visit);
+    }
+
+    const Wish = enum { private, written };
+
+    fn scan(self: *Pagemap, start: usize, end: usize, wish: Wish, regions: []PageRegion, walk_end: ?*usize) ?usize {
+        const written: u64 = if (wish == .written) page_is_written else 0;
         var arg: ScanArg = .{
+            .flags = if (wish == .written) scan_wp_matching | scan_check_wpasync else 0,
             .start = start,
             .end = end,
             .vec = @intFromPtr(regions.ptr),
             .vec_len = regions.len,
             .category_inverted = page_is_file | page_is_pfnzero,
-            .category_mask = page_is_file | page_is_pfnzero,
+            .category_mask = page_is_file | page_is_pfnzero | written,
             .category_anyof_mask = page_is_present | page_is_swapped,
             .return_mask = page_is_present | page_is_swapped,
         };
@@ -104,6 +123,7 @@ pub const Pagemap = struct {
         self: *Pagemap,
         start: usize,
         end: usize,
+        wish: Wish,
         context: anytype,
         comptime visit: fn (@TypeOf(context), Range) void,
     ) bool {
@@ -111,7 +131,7 @@ pub const Pagemap = struct {
         var at = start;
         while (at < end) {
             var walk_end: usize = end;
-            const n = self.scan(at, end, &regions, &walk_end) orelse return false;
+            const n = self.scan(at, end, wish, &regions, &walk_end) orelse return false;
             for (regions[0..n]) |r| visit(context, .{ .start = r.start, .end = r.end });
             if (walk_end <= at) return false;
             at = walk_end;

@@ -1,6 +1,10 @@
 //! What tells which pages may have changed since the last commit. A tracker gives supersets: the
 //! image compares every page it is given with its checksum, so all trackers lead to the same bytes.
 //!
+//! `uffd` write-protects what a commit has seen and asks the kernel what was written since: the cost
+//! follows what changed. `checksum` names all pages that the process ever wrote: the cost follows
+//! the heap. A heap on `uffd` whose memory the kernel will not register falls back to `checksum`.
+//!
 //! Invariant: no page that differs from an image is missing from that image's pending set after
 //! `collect`; where the system cannot tell, `compare_all` is set instead.
 
@@ -9,6 +13,7 @@ const errors = @import("../errors.zig");
 const pagemap = @import("../os/pagemap.zig");
 const image_room = @import("../image/image.zig");
 const os = @import("../os/os.zig");
+const Userfaultfd = @import("../os/userfaultfd.zig").Userfaultfd;
 const Image = image_room.Image;
 const PageRange = image_room.PageRange;
 const fail = errors.fail;
@@ -21,22 +26,68 @@ pub const Kind = enum(u8) { uffd = 1, checksum = 2 };
 pub const Tracker = struct {
     kind: Kind,
     pagemap: pagemap.Pagemap,
+    uffd: Userfaultfd = .{},
+    /// The range that is registered: from the first commit on, since registered memory is read in
+    /// one page at a time.
+    start: usize = 0,
+    len: usize = 0,
 
     pub fn init(wanted: Wanted) errors.Error!Tracker {
-        if (wanted == .uffd) {
-            return fail(.UNSUPPORTED, .{}, "Cannot track pages with userfaultfd: this version has the checksum " ++
-                "tracker only; leave `tracker` out or set it to \"checksum\"", .{});
-        }
-        return .{ .kind = .checksum, .pagemap = .open() };
+        var self: Tracker = .{ .kind = .checksum, .pagemap = .open() };
+        if (wanted == .checksum) return self;
+        if (self.pagemap.method == .scan) if (Userfaultfd.open()) |uffd| {
+            self.uffd = uffd;
+            self.kind = .uffd;
+            if (self.works()) return self;
+            self.degrade();
+        };
+        if (wanted == .auto) return self;
+        self.deinit();
+        return fail(.UNSUPPORTED, .{}, "Cannot track pages with userfaultfd: it takes Linux 6.7 and a sandbox that " ++
+            "allows it; leave `tracker` out or set it to \"checksum\"", .{});
     }
 
     pub fn deinit(self: *Tracker) void {
+        self.uffd.close();
         self.pagemap.close();
     }
 
+    /// Whether write tracking does here what it should: one page written, one page told.
+    fn works(self: *Tracker) bool {
+        const pages = os.allocatePages(4 * os.page_size) catch return false;
+        defer os.freePages(pages);
+        os.adviseHeap(@intFromPtr(pages.ptr), pages.len);
+        const start = @intFromPtr(pages.ptr);
+        const end = start + pages.len;
+        if (!self.uffd.register(start, pages.len)) return false;
+        const Count = struct {
+            pages: usize = 0,
+            last: usize = 0,
+            fn add(count: *@This(), range: pagemap.Range) void {
+                count.pages += (range.end - range.start) / os.page_size;
+                count.last = range.start;
+            }
+        };
+        const at: *volatile [4 * os.page_size]u8 = @ptrCast(pages.ptr);
+        at[0] = 1;
+        at[os.page_size] = 1;
+        var first: Count = .{};
+        if (!self.pagemap.writtenPages(start, end, &first, Count.add) or first.pages != 2) return false;
+        at[os.page_size] = 2;
+        var second: Count = .{};
+        if (!self.pagemap.writtenPages(start, end, &second, Count.add)) return false;
+        return second.pages == 1 and second.last == start + os.page_size;
+    }
+
     /// Adds the pages of `used` that the process wrote to the pending set of each open image.
-    /// `address` is where page 0 lies. Called while the heap is held still.
-    pub fn collect(self: *Tracker, address: usize, used: []const PageRange, images: [2]?*Image) void {
+    /// `address` is where page 0 lies, `usable` how many bytes from there are mapped. Called while
+    /// the heap is held still.
+    pub fn collect(self: *Tracker, address: usize, usable: usize, used: []const PageRange, images: [2]?*Image) void {
+        if (self.kind == .uffd and self.len == 0) {
+            self.start = address;
+            self.len = usable;
+            if (!self.uffd.register(address, usable)) self.degrade();
+        }
         const Sink = struct {
             address: usize,
             images: [2]?*Image,
@@ -48,13 +99,42 @@ pub const Tracker = struct {
             }
         };
         const sink: Sink = .{ .address = address, .images = images };
+        var told = true;
         for (used) |range| {
             const start = address + range.first * os.page_size;
             const end = start + range.count * os.page_size;
-            if (self.pagemap.privatePages(start, end, sink, Sink.add)) continue;
-            for (images) |image| if (image) |im| {
-                im.compare_all = true;
+            const complete = switch (self.kind) {
+                .uffd => self.pagemap.writtenPages(start, end, sink, Sink.add),
+                .checksum => self.pagemap.privatePages(start, end, sink, Sink.add),
             };
+            told = told and complete;
         }
+        if (told) return;
+        // A scan that failed may have protected again what it did not report (R13).
+        for (images) |image| if (image) |im| {
+            im.compare_all = true;
+        };
+    }
+
+    /// Memory of the heap was mapped anew (grown, or given back): it must be registered before
+    /// anybody writes to it. Called by the allocator, so never beside `collect`.
+    pub fn mapped(self: *Tracker, address: usize, len: usize) void {
+        if (self.kind != .uffd or self.len == 0) return;
+        self.len = @max(self.len, address + len - self.start);
+        if (!self.uffd.register(address, len)) self.degrade();
+    }
+
+    /// Lets go of the heap's memory, which is about to be replaced or moved; the next commit
+    /// registers what stands there then.
+    pub fn release(self: *Tracker) void {
+        if (self.len > 0) self.uffd.unregister(self.start, self.len);
+        self.len = 0;
+    }
+
+    /// What was written is found by comparing from now on: private pages stay private.
+    fn degrade(self: *Tracker) void {
+        self.release();
+        self.uffd.close();
+        self.kind = .checksum;
     }
 };
