@@ -205,7 +205,7 @@ const Segments = struct {
             error.OutOfMemory => return generation_.outOfMemory(path),
             else => |known| return known,
         };
-        std.mem.sort(Segment, self.list.items, {}, Segment.before);
+        std.sort.heap(Segment, self.list.items, {}, Segment.before);
         return self;
     }
 

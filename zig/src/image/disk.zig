@@ -290,19 +290,7 @@ pub fn codeOf(errno: Errno) errors.Code {
 }
 
 /// Records a failure whose code is known at run time only.
-pub fn failAs(which: errors.Code, detail: errors.Detail, comptime format: []const u8, args: anytype) errors.Error {
-    @branchHint(.cold);
-    var buffer: [1024]u8 = undefined;
-    var writer: std.Io.Writer = .fixed(&buffer);
-    writer.print(format, args) catch {};
-    return failText(which, detail, writer.buffered());
-}
-
-noinline fn failText(which: errors.Code, detail: errors.Detail, message: []const u8) errors.Error {
-    switch (which) {
-        inline else => |known| return errors.fail(known, detail, "{s}", .{message}),
-    }
-}
+pub const failAs = errors.failAs;
 
 /// Records a failed disk operation: `action` says what was being done, as "Cannot sync".
 pub fn failErrno(errno: Errno, path: []const u8, comptime action: []const u8) errors.Error {

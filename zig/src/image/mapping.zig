@@ -115,7 +115,7 @@ const Builder = struct {
             const lens = allocator.alloc(u64, generation.runs.len) catch return generation_.outOfMemory(self.image.path());
             defer allocator.free(lens);
             for (lens, generation.runs) |*len, run| len.* = run.count;
-            std.mem.sort(u64, lens, {}, std.sort.desc(u64));
+            std.sort.heap(u64, lens, {}, std.sort.desc(u64));
             self.base_run_min = if (self.base_maps_left == 0) std.math.maxInt(u64) else lens[self.base_maps_left - 1];
         }
         self.base_sparse = generation.base_stat.allocated < generation.base_stat.size and disk.holesCost(generation.base);
