@@ -219,9 +219,11 @@ pub const Allocator = struct {
     pub inline fn malloc(self: *Allocator, size: usize) Error!usize {
         if (size <= classes.size_max) {
             if (threads.enter(self)) |cache| {
-                const address = cache.take(classes.of(size));
+                if (cache.take(classes.of(size))) |address| {
+                    threads.leave(cache);
+                    return address;
+                }
                 threads.leave(cache);
-                if (address != 0) return address;
             }
         }
         return unpack(self.mallocSlow(size));
@@ -238,8 +240,7 @@ pub const Allocator = struct {
         const cache = try threads.enterSlow(self);
         defer threads.leaveSlow(self, cache);
         while (true) {
-            const address = cache.take(class);
-            if (address != 0) return address;
+            if (cache.take(class)) |address| return address;
             try spans.refill(self, cache, class);
         }
     }
@@ -319,11 +320,10 @@ pub const Allocator = struct {
                 // In portions, so that nobody who wants to hold the allocator waits long.
                 const end = @min(out.len, done + 1024);
                 while (done < end) {
-                    const address = cache.take(class);
-                    if (address == 0) {
+                    const address = cache.take(class) orelse {
                         try spans.refill(self, cache, class);
                         continue;
-                    }
+                    };
                     out[done] = @floatFromInt(address);
                     done += 1;
                 }
@@ -365,16 +365,21 @@ pub const Allocator = struct {
         const index = within *% divisor.reciprocal >> classes.reciprocal_shift;
         if (index >= divisor.blocks or index * divisor.size != within) return false;
 
-        const word = &line.words[index / 64];
+        const w = index / 64;
+        const word = &line.words[w];
         const mask = @as(u64, 1) << @truncate(index);
-        const word_mask = @as(u64, 1) << @truncate(index / 64);
         const old = word.*;
-        if (old & mask == 0 or line.state == state.idle) return false;
-        if (@atomicLoad(u64, &line.remote_words, .monotonic) & word_mask != 0) return false;
-        if (old == mask and line.state != state.current and spans.isLast(line, index)) return false;
-        if (!cache.push(line.class, .init(address, word, @truncate(index)))) return false;
+        if (old & mask == 0) return false;
+        if (@atomicLoad(u64, &line.remote_words, .monotonic) >> @truncate(w) & 1 != 0) return false;
+        // The last block of its word may be the last of its span, which then is given up.
+        if (old == mask and line.state != state.current) return false;
+        if (line.free_words >> @truncate(w) & 1 == 0) {
+            @branchHint(.unlikely);
+            if (line.state == state.idle) return false;
+            line.free_words |= @as(u64, 1) << @truncate(w);
+        }
+        if (!cache.push(line.class, address, word, mask)) return false;
         word.* = old ^ mask;
-        line.free_words |= word_mask;
         return true;
     }
 
@@ -419,10 +424,9 @@ pub const Allocator = struct {
         }
         line.words[w] ^= mask;
         line.free_words |= word_mask;
-        const hint: caches_room.Hint = .init(address, &line.words[w], @truncate(block.index));
-        if (!cache.push(line.class, hint)) {
+        if (!cache.push(line.class, address, &line.words[w], mask)) {
             cache.forgetHalf(line.class);
-            _ = cache.push(line.class, hint);
+            _ = cache.push(line.class, address, &line.words[w], mask);
         }
         try spans.settle(self, cache, block.slice);
     }

@@ -13,27 +13,14 @@ const classes = @import("classes.zig");
 const none = layout.none;
 
 /// Free blocks of a class that a cache knows at most, and how many it gathers when it knows none.
-pub const hint_count = 128;
-pub const gather_count = 32;
+pub const hint_count = 64;
+pub const gather_count = 24;
 
 /// A block that is free, unless its bit says otherwise.
-pub const Hint = extern struct {
+pub const Hint = struct {
     address: usize,
-    /// Address of the bitmap word << 6 | number of the bit.
-    place: usize,
-
-    pub inline fn init(address: usize, w: *const u64, bit_number: u6) Hint {
-        return .{ .address = address, .place = @intFromPtr(w) << 6 | bit_number };
-    }
-
-    pub inline fn word(self: Hint) *u64 {
-        @setRuntimeSafety(false);
-        return @ptrFromInt(self.place >> 6);
-    }
-
-    pub inline fn bit(self: Hint) u64 {
-        return @as(u64, 1) << @as(u6, @truncate(self.place));
-    }
+    word: *u64,
+    mask: u64,
 };
 
 pub const ClassCache = struct {
@@ -43,6 +30,7 @@ pub const ClassCache = struct {
     current: u32,
     /// Head of the list of owned spans with free blocks.
     partial: u32,
+    padding: u32 = 0,
 };
 
 /// Slices in which other threads freed blocks. Bit b stands for all slices congruent to b, so the
@@ -113,26 +101,25 @@ pub const Cache = struct {
         self.classes = @splat(.{ .len = 0, .current = none, .partial = none });
     }
 
-    /// A free block of `class` by its newest hint; 0 when there is none.
-    pub inline fn take(self: *Cache, class: usize) usize {
+    /// A free block of `class` by its newest hint, if there is one.
+    pub inline fn take(self: *Cache, class: usize) ?usize {
         @setRuntimeSafety(false);
         const c = &self.classes[class];
-        if (c.len == 0) return 0;
+        if (c.len == 0) return null;
         c.len -= 1;
         const hint = self.hints[class][c.len];
-        const word = hint.word();
-        const old = word.*;
-        if (old & hint.bit() != 0) return 0;
-        word.* = old | hint.bit();
+        const old = hint.word.*;
+        if (old & hint.mask != 0) return null;
+        hint.word.* = old | hint.mask;
         return hint.address;
     }
 
     /// Remembers a block that was freed; false when there is no room.
-    pub inline fn push(self: *Cache, class: usize, hint: Hint) bool {
+    pub inline fn push(self: *Cache, class: usize, address: usize, word: *u64, mask: u64) bool {
         @setRuntimeSafety(false);
         const c = &self.classes[class];
         if (c.len == hint_count) return false;
-        self.hints[class][c.len] = hint;
+        self.hints[class][c.len] = .{ .address = address, .word = word, .mask = mask };
         c.len += 1;
         return true;
     }

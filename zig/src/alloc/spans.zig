@@ -106,9 +106,12 @@ fn gather(a: *Allocator, cache: *Cache, class: u32) bool {
         var free = ~line.words[w] & shape.valid(w);
         if (free == 0) line.free_words &= ~(@as(u64, 1) << @intCast(w));
         while (free != 0 and len < caches.gather_count) : (free &= free - 1) {
-            const bit: u6 = @intCast(@ctz(free));
-            const index: usize = w * 64 + bit;
-            cache.hints[class][len] = .init(start + index * shape.size, &line.words[w], bit);
+            const index: usize = w * 64 + @ctz(free);
+            cache.hints[class][len] = .{
+                .address = start + index * shape.size,
+                .word = &line.words[w],
+                .mask = free & (0 -% free),
+            };
             len += 1;
         }
     }
@@ -296,14 +299,6 @@ fn collectSlice(a: *Allocator, cache: *Cache, slice: u32) Error!void {
 pub fn isEmpty(line: *const Slice) bool {
     const words = classes.word_counts[line.class];
     return std.mem.allEqual(u64, line.words[0..words], 0);
-}
-
-/// Whether block `index`, alone in its word, is the last one of its span.
-pub noinline fn isLast(line: *const Slice, index: usize) bool {
-    const words = classes.word_counts[line.class];
-    const w = @min(index / 64, words);
-    return std.mem.allEqual(u64, line.words[0..w], 0) and
-        std.mem.allEqual(u64, line.words[@min(w + 1, words)..words], 0);
 }
 
 /// Puts an owned span where it belongs after blocks of it were freed: into the partial list when it

@@ -425,7 +425,7 @@ test "damaged tables are an error and never a crash" {
     defer image.deinit();
     const ranges = a.usedRanges();
     var found: u32 = 0;
-    for (0..3000) |round| {
+    for (0..600) |round| {
         for (0..1 + random.uintLessThan(usize, 4)) |_| {
             // Mostly descriptors, for most of a table are bits that any value fits.
             const range = ranges[random.uintLessThan(usize, 3)];
@@ -457,7 +457,7 @@ test "damaged tables are an error and never a crash" {
         if (round % 100 == 0) try a.check();
     }
     // Bits of the remote table that nobody points to, and the like, may go unseen.
-    try testing.expect(found > 1500);
+    try testing.expect(found > 300);
 }
 
 test "std's containers and resizing work on it" {
