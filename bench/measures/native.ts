@@ -33,7 +33,8 @@ function runOnce(preload: string | undefined): Run {
   const text = done.stdout?.toString() ?? "";
   const overhead = /: ([\d.]+) of their bytes/.exec(text);
   if (done.status !== 0 || overhead === null) {
-    throw new Error(`zig build bench-alloc failed: ${done.error ?? done.stderr}`);
+    const why = done.error ?? done.signal ?? done.stderr;
+    throw new Error(`zig build bench-alloc failed: ${why}`);
   }
   const rows = [...text.matchAll(/^(.*\S) +([\d.]+) +([\d.]+) +[\d.]+$/gm)];
   const loads = rows.map(([, name, ours, theirs]) => ({
