@@ -229,7 +229,9 @@ class Program {
     // Without leave to go back it may only drop what was not committed.
     if (!this.options.goBack && image!.epoch !== this.heap.epoch) return;
     const epochs = image!.epochs();
-    const { epoch } = this.options.goBack ? epochs[this.below(epochs.length)] : epochs.at(-1)!;
+    // A fold may drop those beyond `keep` at any moment.
+    const sure = this.options.goBack ? Math.min(this.options.keep, epochs.length) : 1;
+    const { epoch } = epochs.at(-1 - this.below(sure))!;
     const options: RestoreOptions = { from, epoch, verify: this.chance(50) };
     const report = this.heap.restore(options);
     assert.equal(report.epoch, epoch);

@@ -29,12 +29,22 @@ interface ImageState {
   continued: boolean;
   /** Whether the running child took its state from this image, and so may leave its head behind. */
   source: boolean;
+  /** Whether the running child has it open. */
+  open: boolean;
   /** Whether the running child replaces the image with its first commit. */
   fresh: boolean;
 }
 
 function emptyImage(): ImageState {
-  return { head: null, announced: null, line: [], continued: false, source: false, fresh: false };
+  return {
+    head: null,
+    announced: null,
+    line: [],
+    continued: false,
+    source: false,
+    open: false,
+    fresh: false,
+  };
 }
 
 function isAncestor(older: Commit | null, of: Commit | null): boolean {
@@ -104,6 +114,8 @@ export class Ledger {
       .join(", announced: ");
     const found = `the ${which} image stands at epoch ${epoch}, ${digest ?? "unseen"}; ` +
       `acknowledged: ${allowed}`;
+    // What mclose() acknowledged has no number yet.
+    if (head?.epoch === 0 && (digest === undefined || digest === head.digest)) head.epoch = epoch;
     const isHead = epoch === (head?.epoch ?? 0) &&
       (digest === undefined || digest === head?.digest);
     if (!isHead) {
@@ -159,6 +171,7 @@ export class Ledger {
         for (const image of Object.values(this.images)) {
           if (image.announced === null) continue;
           image.head = image.announced;
+          image.announced = null;
           image.line = [];
         }
         return;
@@ -170,6 +183,7 @@ export class Ledger {
     for (const which of ["map", "backup"] as const) {
       const epochs = event.epochs[which];
       const image = this.images[which];
+      image.open = epochs !== null;
       image.fresh = which === "map" && way === "new map";
       if (epochs === null || image.fresh) continue;
       this.settle(which, epochs.at(-1) ?? 0);
@@ -207,9 +221,14 @@ export class Ledger {
 
   #begin(which: Which, digest: string, unchanged: boolean): void {
     if (unchanged) assert.equal(digest, this.current?.digest, "an unchanged heap changed");
-    const same = digest === this.current?.digest;
-    const commit = same ? this.current : { digest, epoch: 0, parent: this.current };
-    this.images[which].announced = commit;
+    const { current } = this;
+    const image = this.images[which];
+    // Going back and committing makes a commit of its own, or opening both would go forward again.
+    const isHead = Object.values(this.images).some((each) =>
+      each.open && !each.fresh && each.head === current
+    );
+    const same = current !== null && isHead && digest === current.digest;
+    image.announced = same ? current : { digest, epoch: 0, parent: current };
   }
 
   #done(which: Which, epoch: number, pages: number, folds: number): void {
