@@ -183,6 +183,7 @@ function churn(
   { state }: { state: Record<string, Heap> },
   seed: number,
   steps: number,
+  largeEach = 50,
 ): [blocks: number, failures: number] {
   const { heap } = state;
   const live: [number, number][] = [];
@@ -194,7 +195,7 @@ function churn(
   };
   for (let step = 0; step < steps; step++) {
     if (live.length < 500 || next(2) === 0) {
-      const size = 8 + (next(50) === 0 ? next(60_000) : next(500));
+      const size = 8 + (next(largeEach) === 0 ? next(100_000) : next(500));
       const p = heap.malloc(size);
       heap.store(p, p + seed);
       live.push([p, size]);
@@ -231,15 +232,15 @@ test("two Workers and the main thread allocate at once, and the heap is whole", 
 test("commits while Workers allocate leave epochs that are whole", { timeout }, async () => {
   using folder = new Folder();
   const file = folder.file("a");
-  const heap = Heap.open({ file, size: mib, keep: 5 });
+  const heap = Heap.open({ file, size: mib, keep: 50 });
   using one = new Thread();
   using two = new Thread();
   await Promise.all([one.attach(heap), two.attach(heap)]);
   let working = true;
-  const done = Promise.all([one.run(churn, 1, 60_000), two.run(churn, 2, 60_000)])
+  const done = Promise.all([one.run(churn, 1, 60_000, 5), two.run(churn, 2, 60_000, 5)])
     .finally(() => working = false);
   let commits = 0;
-  while (working && commits < 200) {
+  while (working && commits < 50) {
     heap.flush();
     commits++;
     await setTimeout(0);
