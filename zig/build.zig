@@ -68,12 +68,14 @@ pub fn build(b: *std.Build) void {
             .optimize = optimize,
             .link_libc = true,
             .stack_protector = false,
+            .omit_frame_pointer = true,
             .imports = &.{.{ .name = "core", .module = b.createModule(.{
                 .root_source_file = b.path("src/core.zig"),
                 .target = bench_target,
                 .optimize = optimize,
                 .link_libc = true,
                 .stack_protector = false,
+                .omit_frame_pointer = true,
             }) }},
         }),
     });

@@ -353,6 +353,8 @@ pub const Allocator = struct {
         var slice = offset >> layout.slice_shift;
         if (slice >= self.tables.geometry.slices) return false;
         var line: *Slice = @ptrFromInt(self.tables.table + slice * Slice.stride);
+        // Most classes have their bitmap in the line behind the descriptor's: fetch both at once.
+        @prefetch(&line.words, .{ .rw = .write, .locality = 3 });
         // Only the first slice of a span has an owner.
         if (line.owner != cache.owner) {
             if (line.kind != kind.rest or line.back > slice) return false;
@@ -380,6 +382,8 @@ pub const Allocator = struct {
         }
         if (!cache.push(line.class, address, word, mask)) return false;
         word.* = old ^ mask;
+        // It will be handed out next in its class, and then be written to.
+        @prefetch(@as(*allowzero const u8, @ptrFromInt(address)), .{ .rw = .write, .locality = 3 });
         return true;
     }
 
