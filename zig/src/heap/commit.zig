@@ -88,8 +88,9 @@ pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records
         try heap.expectAlone("move");
     }
 
-    const at = if (moves) identity.address else try ranges.reserveScratch(geometry.span);
-    if (moves) try reserveMoved(heap, identity.address, geometry.span);
+    if (moves) try ranges.reserveAround(identity.address, geometry.span, heap.address, heap.geometry.span);
+    errdefer if (moves) ranges.releaseAround(identity.address, geometry.span, heap.address, heap.geometry.span);
+    const at = try ranges.reserveScratch(geometry.span);
     var placed = false;
     defer if (!placed) ranges.release(at, geometry.span);
     const built = try im.build(point, at, usable);
@@ -107,37 +108,8 @@ pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records
         .len = usable,
     });
 
-    {
-        heap.alloc.hold();
-        defer heap.alloc.release();
-        // A range that is registered cannot be moved over.
-        heap.tracker.release();
-        if (moves) {
-            ranges.retire(heap.address, heap.geometry.span);
-            heap.address = identity.address;
-            heap.geometry = geometry;
-            heap.reach = 0;
-        } else if (os.moveMapping(at, geometry.span, heap.address) != null) {
-            // Kernels before 6.17 move one map at a time only: lay the same pages again, in place.
-            ranges.release(at, geometry.span);
-            placed = true;
-            os.reserveOver(heap.address, geometry.span);
-            _ = im.build(point, heap.address, usable) catch |err| {
-                heap.handle = 0;
-                return err;
-            };
-            opening.commitRange(heap.address + usable, reach - usable) catch |err| {
-                heap.handle = 0;
-                return err;
-            };
-        }
-        placed = true;
-        const supply = opening.supplyOf(heap);
-        heap.alloc.open(heap.address, heap.geometry, identity.capacity, supply, opening.newSession()) catch |err| {
-            heap.handle = 0;
-            return err;
-        };
-    }
+    placed = true;
+    try swapIn(heap, im, point, .{ .at = at, .geometry = geometry, .usable = usable, .reach = reach });
     errdefer heap.handle = 0;
     try im.adopt(&heap.history, point);
     const other = if (which == .map) heap.backup else heap.map;
@@ -153,13 +125,34 @@ pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records
     };
 }
 
-/// A heap that moves to a range overlapping its own cannot be built beside it.
-fn reserveMoved(heap: *Heap, address: usize, span: usize) Error!void {
-    if (address < heap.address + heap.geometry.span and heap.address < address + span) {
-        return fail(.ADDRESS_IN_USE, .{ .address = address }, "Cannot restore a heap at 0x{x} over the heap at 0x{x}: " ++
-            "their ranges overlap; close this one and open the image by itself", .{ address, heap.address });
+/// A restored heap that stands whole at a scratch address.
+const Built = struct { at: usize, geometry: alloc_room.Geometry, usable: u64, reach: u64 };
+
+/// Puts the built heap in the place of the live one. From here on a failure ends the heap: what
+/// stood there is gone.
+fn swapIn(heap: *Heap, im: *Image, point: image_room.Point, built: Built) Error!void {
+    const identity = point.identity;
+    const span = built.geometry.span;
+    heap.alloc.hold();
+    defer heap.alloc.release();
+    errdefer heap.handle = 0;
+    // A range that is registered cannot be moved over.
+    heap.tracker.release();
+    if (os.moveMapping(built.at, span, identity.address) != null) {
+        // Kernels before 6.17 move one map at a time only: lay the same pages again, in place.
+        ranges.release(built.at, span);
+        os.reserveOver(identity.address, span);
+        _ = try im.build(point, identity.address, built.usable);
+        try opening.commitRange(identity.address + built.usable, built.reach - built.usable);
     }
-    try ranges.reserveAt(address, span);
+    if (identity.address != heap.address or span != heap.geometry.span) {
+        ranges.retireAround(identity.address, span, heap.address, heap.geometry.span);
+        heap.address = identity.address;
+        heap.geometry = built.geometry;
+        heap.reach = 0;
+    }
+    const supply = opening.supplyOf(heap);
+    try heap.alloc.open(heap.address, heap.geometry, identity.capacity, supply, opening.newSession());
 }
 
 fn identityOf(heap: *Heap) image_room.Identity {

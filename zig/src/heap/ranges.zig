@@ -41,6 +41,31 @@ pub fn reserveAt(address: usize, span: usize) errors.Error!void {
         "another process", .{ address, span, if (what.len > 0) what else "another map" });
 }
 
+/// Reserves what `[address, address + span)` has outside of `[own, own + own_span)`, a range of the
+/// caller's that is in use and will be replaced.
+pub fn reserveAround(address: usize, span: usize, own: usize, own_span: usize) errors.Error!void {
+    if (address < own) try reserveAt(address, @min(own, address + span) - address);
+    const own_end = own + own_span;
+    if (address + span <= own_end) return;
+    errdefer if (address < own) release(address, @min(own, address + span) - address);
+    const from = @max(address, own_end);
+    try reserveAt(from, address + span - from);
+}
+
+/// Undoes `reserveAround`.
+pub fn releaseAround(address: usize, span: usize, own: usize, own_span: usize) void {
+    if (address < own) release(address, @min(own, address + span) - address);
+    const from = @max(address, own + own_span);
+    if (address + span > from) release(from, address + span - from);
+}
+
+/// Takes out of use what `[own, own + own_span)` has outside of `[address, address + span)`.
+pub fn retireAround(address: usize, span: usize, own: usize, own_span: usize) void {
+    if (own < address) retire(own, @min(address, own + own_span) - own);
+    const from = @max(own, address + span);
+    if (own + own_span > from) retire(from, own + own_span - from);
+}
+
 /// Finds a free range in the window for a new heap: the first candidates are derived from its UUID,
 /// so that two heaps seldom want the same one.
 pub fn reserveAny(uuid: [16]u8, span: usize) errors.Error!usize {
@@ -189,6 +214,24 @@ test "a retired range is taken again, whole, in part, and together with its neig
     try reserveAt(at - mib, 16 * mib);
     try std.testing.expectEqual(others, retired.items.len);
     release(at - mib, 16 * mib);
+}
+
+test "a range is reserved around one of ours that it overlaps, and what is left over is retired" {
+    const at = 0x4a80_0000_0000;
+    const mib = 1 << 20;
+    const others = retired.items.len;
+    for ([_]usize{ at - 2 * mib, at + 2 * mib, at - 2 * mib }, [_]usize{ 4 * mib, 4 * mib, 12 * mib }) |start, span| {
+        try reserveAt(at, 4 * mib);
+        try reserveAround(start, span, at, 4 * mib);
+        try std.testing.expectError(error.ADDRESS_IN_USE, reserveAt(start, span));
+        releaseAround(start, span, at, 4 * mib);
+        try reserveAround(start, span, at, 4 * mib);
+        retireAround(start, span, at, 4 * mib);
+        release(start, span);
+        try reserveAt(at, 4 * mib);
+        release(at, 4 * mib);
+        try std.testing.expectEqual(others, retired.items.len);
+    }
 }
 
 test "new heaps never run out of addresses while old ones close" {

@@ -134,6 +134,32 @@ test "a backup brings back a heap whose map file is lost, moving it when it must
     try testing.expectEqual(@as(f64, 2), (try heap.commit(.backup)).epoch);
 }
 
+test "a restore moves a heap over its own range when the two overlap" {
+    var place = Place.init();
+    defer place.deinit();
+    const back = place.path("app.back");
+    const address = 0x4d00_0000_0000;
+    for ([_]usize{ address - (1 << 30), address + (1 << 30) }) |other| {
+        {
+            const heap = try Heap.mopen(.{ .size = 1 << 20, .address = address });
+            defer heap.close() catch unreachable;
+            try heap.bopen(.{ .path = back, .replace = true });
+            heap.header().root = try heap.alloc.malloc(8);
+            words(heap.header().root, 1)[0] = other;
+            _ = try heap.commit(.backup);
+        }
+        const heap = try Heap.mopen(.{ .size = 1 << 20, .address = other });
+        defer heap.close() catch unreachable;
+        try heap.bopen(.{ .path = back, .mode = .rw });
+        _ = try heap.restore(.{});
+        try testing.expectEqual(@as(usize, address), heap.address);
+        try testing.expectEqual(@as(u64, other), words(heap.header().root, 1)[0]);
+        try heap.check();
+        words(heap.header().root, 1)[0] = 1;
+        _ = try heap.commit(.backup);
+    }
+}
+
 test "Heap.open goes on from the newer of two images" {
     var place = Place.init();
     defer place.deinit();
