@@ -1,15 +1,19 @@
 // Who is in whose way: addresses, options, files that are open, foreign, gone apart or replaced.
 import assert from "node:assert/strict";
 import {
+  chmodSync,
   copyFileSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import process from "node:process";
 import { test } from "node:test";
 import { Heap } from "../mod.ts";
 import { thisRuntime } from "./runtimes.ts";
@@ -338,4 +342,102 @@ test("somebody replaces the file of an open heap: a new base is STALE, nothing i
   heap.close();
   using again = Heap.open({ file, size });
   assert.ok(again.bytes(again.root, mib).every((byte) => byte === 2));
+});
+
+/** Changes so much that the next commit writes a new base. */
+function putMuch(heap: Heap, value: number): void {
+  put(heap, value);
+  const p = heap.malloc(8 * mib);
+  heap.bytes(p, 8 * mib).fill(value);
+}
+
+test("files that were deleted under an open heap are written anew, whole", {
+  timeout,
+}, async () => {
+  using folder = new Folder();
+  const file = folder.file("a");
+  using heap = Heap.open({ file, size });
+  put(heap, 1);
+  heap.flush();
+  for (const value of [2, 3]) {
+    removeAll(folder);
+    if (value === 2) put(heap, value);
+    else putMuch(heap, value);
+    assert.equal(heap.flush().epoch, value);
+    copyImage(folder, "a", `copy${value}`);
+    const stored = await elsewhere(thisRuntime, ({ perm }, file) => {
+      const heap = perm.mopen(file, "r", undefined, { verify: true });
+      return [heap.epoch, heap.load(heap.root)];
+    }, folder.file(`copy${value}`));
+    assert.deepEqual(stored, [value, value]);
+  }
+  heap.close();
+  using again = Heap.open({ file, size, verify: true });
+  assert.equal(get(again), 3);
+});
+
+function removeAll(folder: Folder): void {
+  for (const name of folder.names()) rmSync(folder.file(name));
+}
+
+test("a relative path is resolved once, and the folder may move", { timeout }, () => {
+  using folder = new Folder();
+  mkdirSync(folder.file("old"));
+  const before = process.cwd();
+  process.chdir(folder.file("old"));
+  let heap: Heap;
+  try {
+    heap = Heap.open({ file: "a", backup: "../b", size });
+  } finally {
+    process.chdir(before);
+  }
+  putMuch(heap, 1);
+  heap.flush();
+  heap.backup();
+  renameSync(folder.file("old"), folder.file("new"));
+  putMuch(heap, 2);
+  heap.flush();
+  putMuch(heap, 3);
+  heap.flush();
+  heap.close();
+  using again = Heap.open({ file: folder.file("new/a"), backup: folder.file("b"), size });
+  assert.equal(get(again), 3);
+  assert.ok(!existsSync(folder.file("old")));
+});
+
+test("a symbolic link stays one, and its target is what is replaced", { timeout }, () => {
+  using folder = new Folder();
+  mkdirSync(folder.file("there"));
+  symlinkSync("there/target", folder.file("link"));
+  for (const value of [1, 2]) {
+    using heap = Heap.open({ file: folder.file("link"), size });
+    assert.equal(heap.resumed, value === 1 ? "new" : "file");
+    putMuch(heap, value);
+    heap.flush();
+    putMuch(heap, value);
+    heap.flush();
+  }
+  assert.deepEqual(folder.names(), ["link", "there"]);
+  assert.ok(lstatSync(folder.file("link")).isSymbolicLink());
+  using heap = Heap.open({ file: folder.file("there/target"), size });
+  assert.equal(get(heap), 2);
+});
+
+test("new files are their owner's alone; what replaces one keeps its mode", { timeout }, () => {
+  using folder = new Folder();
+  const file = folder.file("a");
+  const modes = () => folder.names().map((name) => statSync(folder.file(name)).mode & 0o777);
+  {
+    using heap = Heap.open({ file, size });
+    putMuch(heap, 1);
+    heap.flush();
+    assert.deepEqual(modes(), [0o600, 0o600]);
+  }
+  for (const name of folder.names()) chmodSync(folder.file(name), 0o640);
+  using heap = Heap.open({ file, size });
+  putMuch(heap, 2);
+  heap.flush();
+  putMuch(heap, 3);
+  heap.flush();
+  assert.equal(statSync(file).mode & 0o777, 0o640);
 });
