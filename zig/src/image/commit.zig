@@ -105,6 +105,7 @@ pub const Commit = struct {
                     return disk_.failErrno(errno, image.path(), "Cannot sync the log of image");
                 }
                 record_.accept(generation, record);
+                generation.sealLast(image.disk, image.sealed_len_min);
                 image.table.?.apply(record.runs, record.holes, record.sums);
                 image.lines.addAll(record.lines) catch {};
                 image.dropped = false;

@@ -17,6 +17,7 @@ pub const unfinished_magic: u64 = @bitCast(@as([8]u8, "PERMpart".*));
 pub const log_magic: u64 = @bitCast(@as([8]u8, "PERMlog1".*));
 pub const record_magic: u64 = @bitCast(@as([8]u8, "PERMrec1".*));
 pub const footer_magic: u64 = @bitCast(@as([8]u8, "PERMend1".*));
+pub const seal_magic: u64 = @bitCast(@as([8]u8, "PERMsync".*));
 
 /// Names a state of a heap; random.
 pub const CommitId = u128;
@@ -206,6 +207,28 @@ pub const Footer = extern struct {
     }
 };
 
+/// Written, and never synced, behind a long record after its sync returned: whoever finds it knows
+/// that the record is on the medium. It is no record: the next one takes its place.
+pub const Seal = extern struct {
+    magic: u64 = seal_magic,
+    salt: u64 = 0,
+    offset: u64 = 0,
+    sequence: u64 = 0,
+    /// The record header's checksum.
+    record: u64 = 0,
+    reserved: [16]u8 = @splat(0),
+    checksum: u64 = 0,
+
+    pub fn seal(self: *Seal) void {
+        self.checksum = hash(std.mem.asBytes(self)[0..@offsetOf(Seal, "checksum")]);
+    }
+
+    pub fn isSealed(self: *const Seal) bool {
+        return self.magic == seal_magic and
+            self.checksum == hash(std.mem.asBytes(self)[0..@offsetOf(Seal, "checksum")]);
+    }
+};
+
 /// 2^47 bytes of address space.
 const page_count_max = 1 << 35;
 
@@ -214,7 +237,7 @@ comptime {
     assert(@import("builtin").cpu.arch.endian() == .little);
     assert(@sizeOf(PageRange) == 16 and @sizeOf(Line) == 24 and @sizeOf(Identity) == 72);
     assert(@sizeOf(BaseHeader) == page_size and @sizeOf(LogHeader) == page_size);
-    assert(@sizeOf(RecordHeader) == page_size and @sizeOf(Footer) == 64);
+    assert(@sizeOf(RecordHeader) == page_size and @sizeOf(Footer) == 64 and @sizeOf(Seal) == 64);
     for (.{ "image", "commit", "parent", "heap", "salt", "log_name", "epoch" }, .{ 16, 32, 48, 64, 136, 144, 152 }) |name, at| {
         assert(@offsetOf(BaseHeader, name) == at);
     }
@@ -238,6 +261,9 @@ comptime {
     }
     for (.{ "commit", "sequence", "offset", "record", "checksum" }, .{ 16, 32, 40, 48, 56 }) |name, at| {
         assert(@offsetOf(Footer, name) == at);
+    }
+    for (.{ "salt", "offset", "sequence", "record", "checksum" }, .{ 8, 16, 24, 32, 56 }) |name, at| {
+        assert(@offsetOf(Seal, name) == at);
     }
 }
 

@@ -79,6 +79,8 @@ pub const Generation = struct {
     tail: bool = false,
     /// That something was an unfinished record.
     dropped: bool = false,
+    /// The last record is known to be on the medium.
+    sealed: bool = false,
     damage: ?Damage = null,
 
     pub fn create() errors.Error!*Generation {
@@ -117,6 +119,24 @@ pub const Generation = struct {
         disk.close(&self.log);
         self.arena.deinit();
         std.heap.page_allocator.destroy(self);
+    }
+
+    /// After the sync of a long last record: spares the next opening from checking its pages and
+    /// writing them again. Nothing depends on its being written.
+    pub fn sealLast(self: *Generation, disk: Disk, record_len_min: u64) void {
+        if (self.records.items.len == 0) return;
+        const record = &self.records.items[self.records.items.len - 1];
+        if (record.len < record_len_min) return;
+        var seal: format.Seal = .{
+            .salt = self.header.salt,
+            .offset = self.log_end,
+            .sequence = record.sequence,
+            .record = record.checksum,
+        };
+        seal.seal();
+        self.tail = true;
+        self.log_size = @max(self.log_size, self.log_end + @sizeOf(format.Seal));
+        _ = disk.writeAll(self.log, std.mem.asBytes(&seal), self.log_end);
     }
 
     pub fn last(self: *const Generation) Point {
@@ -260,6 +280,7 @@ pub const Generation = struct {
             while (try self.loadRecord(disk, path)) {}
             if (self.log_end >= self.log_size) return;
             self.tail = true;
+            self.sealed = try self.isSealed(disk, path);
             const after = try self.scanTail(disk, path);
             switch (after) {
                 .zeros => return,
@@ -347,13 +368,25 @@ pub const Generation = struct {
         };
     }
 
+    /// Whether a seal of the last record stands behind it.
+    fn isSealed(self: *const Generation, disk: Disk, path: []const u8) errors.Error!bool {
+        const count = self.records.items.len;
+        if (count == 0 or self.log_size - self.log_end < @sizeOf(format.Seal)) return false;
+        var seal: format.Seal = undefined;
+        if (disk.readAll(self.log, std.mem.asBytes(&seal), self.log_end)) |errno| {
+            return if (errno == disk_.ended) false else disk_.failErrno(errno, path, "Cannot read the log of image");
+        }
+        return seal.isSealed() and seal.salt == self.header.salt and seal.offset == self.log_end and
+            seal.sequence == count and seal.record == self.records.items[count - 1].checksum;
+    }
+
     const Tail = enum { zeros, torn, later_record };
 
     /// What lies behind the last whole record: R9's question whether a record is torn or damaged.
     fn scanTail(self: *const Generation, disk: Disk, path: []const u8) errors.Error!Tail {
         var result: Tail = .zeros;
         var buffer: [chunk_len]u8 align(16) = undefined;
-        var offset = self.log_end;
+        var offset = self.log_end + if (self.sealed) @as(u64, page_size) else 0;
         while (offset < self.log_size) {
             const part = buffer[0..@min(buffer.len, self.log_size - offset)];
             if (disk.readAll(self.log, part, offset)) |errno| {
@@ -362,7 +395,13 @@ pub const Generation = struct {
             }
             if (!std.mem.allEqual(u8, part, 0)) result = .torn;
             var at: usize = 0;
-            while (at + page_size <= part.len) : (at += page_size) {
+            while (at + @sizeOf(format.Seal) <= part.len) : (at += page_size) {
+                // A seal says that a record was whole, so what is not whole now was damaged since.
+                const seal: *const format.Seal = @ptrCast(@alignCast(part[at..].ptr));
+                if (seal.magic == format.seal_magic and seal.salt == self.header.salt and
+                    seal.offset == offset + at and seal.sequence > self.records.items.len and
+                    seal.isSealed()) return .later_record;
+                if (at + page_size > part.len) break;
                 const header: *const format.RecordHeader = @ptrCast(@alignCast(part[at..].ptr));
                 if (header.magic == format.record_magic and header.salt == self.header.salt and
                     header.offset == offset + at and header.sequence > self.records.items.len + 1 and
@@ -375,7 +414,7 @@ pub const Generation = struct {
 
     /// R9: the last record's pages against their checksums; when they differ it was torn, and goes.
     pub fn checkLastRecord(self: *Generation, disk: Disk, path: []const u8) errors.Error!void {
-        if (self.records.items.len == 0 or self.damage != null) return;
+        if (self.records.items.len == 0 or self.damage != null or self.sealed) return;
         const record = &self.records.items[self.records.items.len - 1];
         const bad = try firstBadPage(disk, self.log, record.pagesOffset(), record.sums, path);
         if (bad == null) return;

@@ -23,8 +23,9 @@ pub fn add(image: *Image) void {
 }
 
 pub fn remove(image: *Image) void {
-    lock.lock();
-    defer lock.unlock();
+    // A forked child has one thread, and the lock as another one may have held it.
+    if (!image.forked) lock.lock();
+    defer if (!image.forked) lock.unlock();
     var link = &first;
     while (link.*) |each| : (link = &each.next_here) {
         if (each != image) continue;

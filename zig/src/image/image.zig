@@ -61,6 +61,9 @@ pub const OpenOptions = struct {
     /// A commit of no more pages is a record, however small the heap: a record costs one sync, a base
     /// two and two of the directory.
     base_pages_min: u64 = 1024,
+    /// Records at least so long are sealed (docs/format.md): shorter ones are as quickly checked and
+    /// written again by the next opening.
+    sealed_len_min: u64 = 512 * 1024,
     /// Fold on a thread; otherwise only when `fold` is called.
     background: bool = true,
 };
@@ -103,6 +106,7 @@ pub const Image = struct {
     log_limit: u64,
     background: bool,
     base_pages_min: u64,
+    sealed_len_min: u64,
     uuid: [16]u8 = @splat(0),
     /// What the files hold; null before the first commit of a new image.
     generation: ?*Generation = null,
@@ -425,4 +429,5 @@ test {
     _ = names;
     _ = @import("test_commit.zig");
     _ = @import("test_faults.zig");
+    _ = @import("test_images.zig");
 }

@@ -39,6 +39,7 @@ pub fn open(options: OpenOptions) errors.Error!*Image {
         .log_limit = options.log_limit,
         .background = options.background,
         .base_pages_min = options.base_pages_min,
+        .sealed_len_min = options.sealed_len_min,
     };
     errdefer {
         if (self.generation) |generation| generation.destroy(self.disk);
@@ -125,8 +126,8 @@ fn load(self: *Image, write: bool, recover: bool) errors.Error!*Generation {
 fn settle(self: *Image, generation: *Generation) errors.Error!void {
     const disk = self.disk;
     const path = self.path();
-    if (generation.tail) try cutTail(disk, generation, path);
-    if (generation.records.items.len > 0) {
+    if (generation.tail and !generation.sealed) try cutTail(disk, generation, path);
+    if (generation.records.items.len > 0 and !generation.sealed) {
         const record = &generation.records.items[generation.records.items.len - 1];
         var buffer: [64 * 1024]u8 = undefined;
         const end = @min(record.offset + record.len, generation.log_size);
@@ -140,6 +141,7 @@ fn settle(self: *Image, generation: *Generation) errors.Error!void {
     }
     if (disk.sync(generation.log)) |errno| return disk_.failErrno(errno, path, "Cannot sync the log of image");
     if (disk.syncDir(self.place.dir)) |errno| return disk_.failErrno(errno, path, "Cannot sync the directory of image");
+    if (!generation.sealed) generation.sealLast(disk, self.sealed_len_min);
 }
 
 /// Removes what an attempt left behind the last whole record.

@@ -184,6 +184,7 @@ pub const Successor = struct {
             image.dead = true;
             return disk_.failErrno(errno, path, "Cannot sync the directory of image");
         }
+        self.generation.sealLast(disk, image.sealed_len_min);
         if (keep_log) return;
         if (old_log) |log| {
             _ = disk.unlink(dir, log.z());

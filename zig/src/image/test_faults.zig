@@ -46,8 +46,8 @@ const Model = struct {
 };
 
 /// Commits of every kind: first base, records, holes, a large one, going back, a fold.
-fn scenario(disk: image_.Disk, path: []const u8, heap: *Heap, model: *Model, keep: u32, retry: bool) !void {
-    const image = try Image.open(.{ .disk = disk, .path = path, .mode = .create, .keep = keep, .background = false, .base_pages_min = 32 });
+fn scenario(disk: image_.Disk, path: []const u8, heap: *Heap, model: *Model, keep: u32, retry: bool, sealed_len_min: u64) !void {
+    const image = try Image.open(.{ .disk = disk, .path = path, .mode = .create, .keep = keep, .background = false, .base_pages_min = 32, .sealed_len_min = sealed_len_min });
     defer image.close();
     try image.join(&heap.history, heap.identity.span, null);
     for (0..9) |step| {
@@ -90,7 +90,7 @@ test "after a disk fails at any call, the last acknowledged epoch opens, and com
             var model: Model = .{};
             defer model.deinit();
             var faulty: testing.FaultyDisk = .{ .stop_at = stop, .dead = dead, .errno = @intFromEnum(e) };
-            const failed = if (scenario(faulty.disk(), dir.path("a"), &heap, &model, keep, !dead)) |_| false else |_| true;
+            const failed = if (scenario(faulty.disk(), dir.path("a"), &heap, &model, keep, !dead, if (e == .IO) 0 else std.math.maxInt(u64))) |_| false else |_| true;
             if (faulty.calls <= stop) {
                 try expect(!failed);
                 break;
@@ -127,7 +127,7 @@ test "an opening that fails at any call changes nothing that was committed" {
             var model: Model = .{};
             defer model.deinit();
             var calm: testing.FaultyDisk = .{};
-            try scenario(calm.disk(), dir.path("a"), &heap, &model, 2, false);
+            try scenario(calm.disk(), dir.path("a"), &heap, &model, 2, false, if (dead) 0 else std.math.maxInt(u64));
             var faulty: testing.FaultyDisk = .{ .stop_at = stop, .dead = dead };
             if (Image.open(.{ .disk = faulty.disk(), .path = dir.path("a"), .mode = .write })) |image| image.close() else |_| {}
             const image = try Image.open(.{ .disk = calm.disk(), .path = dir.path("a"), .mode = .write, .verify = true });
@@ -169,12 +169,12 @@ const Files = struct {
     }
 };
 
-fn smallImage(dir: *testing.Dir, model: *Model) !Files {
+fn smallImage(dir: *testing.Dir, model: *Model, sealed_len_min: u64) !Files {
     var heap = Heap.init(64);
     defer heap.deinit();
     {
         var calm: testing.FaultyDisk = .{};
-        const image = try Image.open(.{ .disk = calm.disk(), .path = dir.path("a"), .mode = .create, .background = false });
+        const image = try Image.open(.{ .disk = calm.disk(), .path = dir.path("a"), .mode = .create, .background = false, .sealed_len_min = sealed_len_min });
         defer image.close();
         try image.join(&heap.history, heap.identity.span, null);
         for (0..4) |step| {
@@ -197,13 +197,15 @@ fn expectErrorOrCommitted(dir: *testing.Dir, model: *const Model) !?u64 {
     return epoch;
 }
 
+const unsealed = std.math.maxInt(u64);
+
 test "a log cut at any length opens at the last whole record; a base cut anywhere is refused" {
     errdefer testing.explain();
     var dir = testing.Dir.init();
     defer dir.deinit();
     var model: Model = .{};
     defer model.deinit();
-    var files = try smallImage(&dir, &model);
+    var files = try smallImage(&dir, &model, unsealed);
     defer files.deinit();
     var cut: Files = files;
     var len: usize = 0;
@@ -245,24 +247,48 @@ test "any flipped byte is an error or an epoch that was committed" {
     errdefer testing.explain();
     var dir = testing.Dir.init();
     defer dir.deinit();
-    var model: Model = .{};
-    defer model.deinit();
-    var files = try smallImage(&dir, &model);
-    defer files.deinit();
-    try files.put(&dir);
+    for ([_]u64{ unsealed, 0 }) |sealed_len_min| {
+        try dir.clear();
+        var model: Model = .{};
+        defer model.deinit();
+        var files = try smallImage(&dir, &model, sealed_len_min);
+        defer files.deinit();
+        try files.put(&dir);
+        try flipAll(&dir, &model, &files);
+    }
+}
+
+fn flipAll(dir: *testing.Dir, model: *const Model, files: *Files) !void {
     for ([_][]u8{ files.base, files.log }, 0..) |bytes, which| {
         var index: usize = 0;
-        while (index < bytes.len) : (index += if (index % page_size < 300 or bytes.len - index < 600) 1 else 37) {
+        while (index < bytes.len) : (index += if (index % page_size < 280 or bytes.len - index < 300) 1 else 97) {
             errdefer std.debug.print("file {d} byte {d}\n", .{ which, index });
             const bit = @as(u8, 1) << @intCast(index % 8);
             bytes[index] ^= bit;
             defer bytes[index] ^= bit;
             try dir.write(if (which == 0) "a" else files.logName(), bytes);
-            const epoch = try expectErrorOrCommitted(&dir, &model);
+            const epoch = try expectErrorOrCommitted(dir, model);
             if (which == 0) try expectEqual(@as(?u64, null), epoch);
         }
         try dir.write(if (which == 0) "a" else files.logName(), bytes);
     }
+}
+
+test "a sealed record that is damaged is CORRUPT, not taken for a torn one" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    var model: Model = .{};
+    defer model.deinit();
+    var files = try smallImage(&dir, &model, 0);
+    defer files.deinit();
+    const last = std.mem.lastIndexOf(u8, files.log, "PERMrec1").?;
+    files.log[last + 100] ^= 1;
+    try files.put(&dir);
+    try std.testing.expectError(error.CORRUPT, Image.open(.{ .path = dir.path("a"), .mode = .write }));
+    const image = try Image.open(.{ .path = dir.path("a"), .mode = .read, .allow_damaged = true });
+    defer image.close();
+    try model.checkEpoch(image, 3);
 }
 
 test "arbitrary headers with right checksums are refused without a crash or much memory" {
@@ -271,7 +297,7 @@ test "arbitrary headers with right checksums are refused without a crash or much
     defer dir.deinit();
     var model: Model = .{};
     defer model.deinit();
-    var files = try smallImage(&dir, &model);
+    var files = try smallImage(&dir, &model, unsealed);
     defer files.deinit();
     var prng = std.Random.DefaultPrng.init(7);
     const random = prng.random();
@@ -329,7 +355,7 @@ test "a record damaged before whole ones is CORRUPT; the epochs before it open, 
     defer dir.deinit();
     var model: Model = .{};
     defer model.deinit();
-    var files = try smallImage(&dir, &model);
+    var files = try smallImage(&dir, &model, unsealed);
     defer files.deinit();
     // The second record's header: epoch 3.
     const second = std.mem.indexOfPos(u8, files.log, 2 * page_size, "PERMrec1").?;
@@ -366,7 +392,7 @@ test "recover opens a base whose log is lost, and its first commit makes another
     defer dir.deinit();
     var model: Model = .{};
     defer model.deinit();
-    var files = try smallImage(&dir, &model);
+    var files = try smallImage(&dir, &model, unsealed);
     defer files.deinit();
     try dir.tmp.dir.deleteFile(std.testing.io, files.logName());
     try std.testing.expectError(error.CORRUPT, Image.open(.{ .path = dir.path("a"), .mode = .write }));

@@ -21,7 +21,7 @@ pub fn explain() void {
 /// A directory of its own under the build's cache.
 pub const Dir = struct {
     tmp: std.testing.TmpDir,
-    buffer: [128]u8 = undefined,
+    buffer: [512]u8 = undefined,
 
     pub fn init() Dir {
         return .{ .tmp = std.testing.tmpDir(.{ .iterate = true }) };

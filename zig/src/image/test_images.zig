@@ -1,0 +1,402 @@
+//! Locks and names, two images of one heap, lines and branches, folds beside commits.
+
+const std = @import("std");
+const os = @import("../os/os.zig");
+const image_ = @import("image.zig");
+const disk_ = @import("disk.zig");
+const real_disk = @import("../os/disk.zig");
+const testing = @import("testing.zig");
+const Heap = testing.Heap;
+const Image = image_.Image;
+const linux = std.os.linux;
+const expect = std.testing.expect;
+const expectEqual = std.testing.expectEqual;
+const expectError = std.testing.expectError;
+
+fn made(path: []const u8, heap: *Heap, keep: u32) !*Image {
+    const image = try Image.open(.{ .path = path, .mode = .create, .keep = keep, .background = false, .base_pages_min = 32 });
+    try image.join(&heap.history, heap.identity.span, null);
+    return image;
+}
+
+test "one writer, any readers: a second opening for writing is BUSY until the first is closed" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    var heap = Heap.init(64);
+    defer heap.deinit();
+    const image = try made(dir.path("a"), &heap, 1);
+    // Claimed and not yet committed. Another disk stands for another process.
+    var calm: testing.FaultyDisk = .{};
+    const elsewhere = calm.disk();
+    try expectError(error.ALREADY_OPEN, Image.open(.{ .path = dir.path("a"), .mode = .create }));
+    try expectError(error.BUSY, Image.open(.{ .disk = elsewhere, .path = dir.path("a"), .mode = .create }));
+    try expectError(error.NOT_FOUND, Image.open(.{ .path = dir.path("a"), .mode = .write }));
+    try expectError(error.NOT_FOUND, Image.open(.{ .path = dir.path("a"), .mode = .read }));
+    heap.touch(&.{image}, 1, 1);
+    _ = try heap.commit(image, null);
+    try expectError(error.BUSY, Image.open(.{ .disk = elsewhere, .path = dir.path("a"), .mode = .create }));
+    try expectError(error.BUSY, Image.open(.{ .disk = elsewhere, .path = dir.path("a"), .mode = .write }));
+    const reader = try Image.open(.{ .path = dir.path("a"), .mode = .read });
+    defer reader.close();
+    try expectError(error.READ_ONLY, reader.begin());
+    heap.touch(&.{image}, 2, 2);
+    const before = try heap.copy();
+    defer std.testing.allocator.free(before);
+    _ = try heap.commit(image, null);
+    const later = try Image.open(.{ .path = dir.path("a"), .mode = .read });
+    defer later.close();
+    try Heap.expectStored(later, null, before);
+    // A mapping outlives its image and must not keep the lock.
+    try heap.restore(image, null);
+    image.close();
+    const again = try Image.open(.{ .path = dir.path("a"), .mode = .write });
+    again.close();
+}
+
+test "a claim that was never used leaves nothing behind; a stale one is taken over" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    const claimed = try Image.open(.{ .path = dir.path("a"), .mode = .create });
+    try expectEqual(@as(usize, 1), try dir.count());
+    claimed.close();
+    try expectEqual(@as(usize, 0), try dir.count());
+    for ([_][]const u8{ "", "PERMpart and more", &@as([5000]u8, @splat(0)) }) |bytes| {
+        try dir.write("a-new", bytes);
+        const image = try Image.open(.{ .path = dir.path("a"), .mode = .create });
+        image.close();
+        try expectEqual(@as(usize, 0), try dir.count());
+    }
+    try dir.write("a-new", "somebody's notes");
+    try expectError(error.EXISTS, Image.open(.{ .path = dir.path("a"), .mode = .create }));
+    try expectEqual(@as(usize, 1), try dir.count());
+}
+
+test "w+ replaces what stands there with the first commit and not before; another heap's only when told" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    var heap = Heap.init(64);
+    defer heap.deinit();
+    {
+        const image = try made(dir.path("a"), &heap, 1);
+        defer image.close();
+        heap.touch(&.{image}, 1, 1);
+        _ = try heap.commit(image, null);
+    }
+    var other = Heap.init(64);
+    defer other.deinit();
+    other.identity.uuid[3] = 99;
+    try expectError(error.EXISTS, Image.open(.{ .path = dir.path("a"), .mode = .create, .heap = other.identity.uuid }));
+    (try Image.open(.{ .path = dir.path("a"), .mode = .create, .heap = heap.identity.uuid })).close();
+    (try Image.open(.{ .path = dir.path("a"), .mode = .create, .heap = other.identity.uuid, .replace = true })).close();
+    {
+        const untouched = try Image.open(.{ .path = dir.path("a"), .mode = .read });
+        defer untouched.close();
+        try Heap.expectStored(untouched, null, heap.memory);
+    }
+    {
+        const image = try made(dir.path("a"), &other, 1);
+        defer image.close();
+        other.touch(&.{image}, 7, 7);
+        _ = try other.commit(image, null);
+    }
+    try expectEqual(@as(usize, 2), try dir.count());
+    const image = try Image.open(.{ .path = dir.path("a"), .mode = .write });
+    defer image.close();
+    try Heap.expectStored(image, null, other.memory);
+    try dir.write("notes", "not an image");
+    try expectError(error.EXISTS, Image.open(.{ .path = dir.path("notes"), .mode = .create }));
+    (try Image.open(.{ .path = dir.path("notes"), .mode = .create, .replace = true })).close();
+}
+
+test "what is no image has its own answer" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    for ([_]image_.Mode{ .read, .write, .create }) |mode| {
+        try expectError(error.NOT_AN_IMAGE, Image.open(.{ .path = dir.path("."), .mode = mode }));
+        try expectError(error.INVALID_ARGUMENT, Image.open(.{ .path = "", .mode = mode }));
+        try expectError(error.INVALID_ARGUMENT, Image.open(.{ .path = "a\x00b", .mode = mode }));
+        try expectError(error.INVALID_ARGUMENT, Image.open(.{ .path = dir.path("a-new"), .mode = mode }));
+        try expectError(error.INVALID_ARGUMENT, Image.open(.{ .path = dir.path("a-log-0123456789abcdef"), .mode = mode }));
+        try expectError(error.INVALID_ARGUMENT, Image.open(.{ .path = dir.path(&@as([220]u8, @splat('n'))), .mode = mode }));
+        try expectError(error.NOT_FOUND, Image.open(.{ .path = dir.path("no/such"), .mode = mode }));
+        if (mode == .create) continue;
+        try dir.write("empty", "");
+        try expectError(error.NOT_AN_IMAGE, Image.open(.{ .path = dir.path("empty"), .mode = mode }));
+        try expectError(error.NOT_FOUND, Image.open(.{ .path = dir.path("none"), .mode = mode }));
+        var text: [256]u8 = undefined;
+        const fifo = try std.fmt.bufPrintZ(&text, "{s}", .{dir.path("fifo")});
+        _ = linux.mknod(fifo, linux.S.IFIFO | 0o600, 0);
+        try expectError(error.NOT_AN_IMAGE, Image.open(.{ .path = dir.path("fifo"), .mode = mode }));
+        const link = try std.fmt.bufPrintZ(&text, "{s}", .{dir.path("dangling")});
+        _ = linux.symlink("nowhere", link);
+        try expectError(error.NOT_FOUND, Image.open(.{ .path = dir.path("dangling"), .mode = mode }));
+        const loop = try std.fmt.bufPrintZ(&text, "{s}", .{dir.path("loop")});
+        _ = linux.symlink("loop", loop);
+        try expectError(error.NOT_FOUND, Image.open(.{ .path = dir.path("loop"), .mode = mode }));
+    }
+}
+
+test "a symbolic link is followed once: the image's files stand beside its target" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    var heap = Heap.init(64);
+    defer heap.deinit();
+    var text: [256]u8 = undefined;
+    const link = try std.fmt.bufPrintZ(&text, "{s}", .{dir.path("link")});
+    _ = linux.symlink("real", link);
+    {
+        const image = try made(dir.path("link"), &heap, 1);
+        defer image.close();
+        heap.touch(&.{image}, 1, 1);
+        _ = try heap.commit(image, null);
+    }
+    const image = try Image.open(.{ .path = dir.path("real"), .mode = .read });
+    defer image.close();
+    try Heap.expectStored(image, null, heap.memory);
+    var buffer: [128]u8 = undefined;
+    _ = try dir.find("real-log-", &buffer);
+}
+
+test "an unchanged heap has the same epoch and id in both images, and each holds its own" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    var heap = Heap.init(64);
+    defer heap.deinit();
+    const map = try made(dir.path("map"), &heap, 1);
+    defer map.close();
+    const both = &[_]*Image{map};
+    heap.touch(both, 1, 1);
+    try expectEqual(@as(u64, 1), (try heap.commit(map, null)).epoch);
+    const backup = try made(dir.path("backup"), &heap, 1);
+    defer backup.close();
+    const images = &[_]*Image{ map, backup };
+    try expectEqual(@as(u64, 1), (try heap.commit(backup, map)).epoch);
+    try expectEqual(map.head().?.commit, backup.head().?.commit);
+    try expectEqual(image_.Relation.same, image_.relation(map, backup));
+    heap.touch(images, 2, 2);
+    try expectEqual(@as(u64, 2), (try heap.commit(map, backup)).epoch);
+    try expectEqual(image_.Relation.descendant, image_.relation(map, backup));
+    heap.touch(images, 3, 3);
+    const third = try heap.commit(backup, map);
+    try expectEqual(@as(u64, 3), third.epoch);
+    try expectEqual(@as(u64, 2), third.pages);
+    try expect(!third.new_base);
+    try expectEqual(image_.Relation.ancestor, image_.relation(map, backup));
+    // The map image has one page pending, and catches up to the same commit.
+    const caught_up = try heap.commit(map, backup);
+    try expectEqual(@as(u64, 3), caught_up.epoch);
+    try expectEqual(@as(u64, 1), caught_up.pages);
+    try expectEqual(map.head().?.commit, backup.head().?.commit);
+    try Heap.expectStored(map, null, heap.memory);
+    try Heap.expectStored(backup, null, heap.memory);
+    // Changed and changed back: it is another commit of the same content.
+    heap.touch(images, 3, 9);
+    try expectEqual(@as(u64, 4), (try heap.commit(map, backup)).epoch);
+    heap.touch(images, 3, 3);
+    const same_content = try heap.commit(backup, map);
+    try expectEqual(@as(u64, 5), same_content.epoch);
+    try expectEqual(image_.Relation.ancestor, image_.relation(map, backup));
+}
+
+test "sessions that go on from one commit separately have diverged, and backup() refuses to replace the other" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    var heap = Heap.init(64);
+    defer heap.deinit();
+    {
+        const map = try made(dir.path("map"), &heap, 1);
+        defer map.close();
+        const backup = try made(dir.path("backup"), &heap, 1);
+        defer backup.close();
+        heap.touch(&.{ map, backup }, 1, 1);
+        _ = try heap.commit(map, backup);
+        _ = try heap.commit(backup, map);
+    }
+    for ([_][]const u8{ "map", "backup" }, 0..) |name, index| {
+        const image = try Image.open(.{ .path = dir.path(name), .mode = .write, .background = false });
+        defer image.close();
+        var session = Heap.init(64);
+        defer session.deinit();
+        try session.restore(image, null);
+        session.touch(&.{image}, 5, index + 10);
+        try expectEqual(@as(u64, 2), (try session.commit(image, null)).epoch);
+    }
+    const map = try Image.open(.{ .path = dir.path("map"), .mode = .write, .background = false });
+    defer map.close();
+    const backup = try Image.open(.{ .path = dir.path("backup"), .mode = .write, .background = false });
+    defer backup.close();
+    try expectEqual(image_.Relation.diverged, image_.relation(map, backup));
+    var session = Heap.init(64);
+    defer session.deinit();
+    try session.restore(map, null);
+    try backup.join(&session.history, session.identity.span, map);
+    var one = try backup.begin();
+    defer one.end();
+    try expectError(error.EXISTS, one.prepare(.{
+        .memory = @intFromPtr(session.memory.ptr),
+        .identity = session.identity,
+        .used = &.{session.used},
+        .other = map,
+        .guard = true,
+    }));
+}
+
+test "going back changes no file; going on from there is a new line, and the other branch stays reachable" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    var heap = Heap.init(64);
+    defer heap.deinit();
+    const image = try made(dir.path("a"), &heap, 4);
+    defer image.close();
+    var states: [8][]u8 = undefined;
+    defer for (states[1..7]) |state| std.testing.allocator.free(state);
+    for (1..5) |epoch| {
+        heap.touch(&.{image}, epoch, epoch);
+        try expectEqual(epoch, (try heap.commit(image, null)).epoch);
+        states[epoch] = try heap.copy();
+    }
+    try heap.restore(image, 2);
+    try std.testing.expectEqualSlices(u8, states[2], heap.memory);
+    try expectEqual(@as(u64, 4), image.head().?.epoch);
+    heap.touch(&.{image}, 20, 20);
+    try expectEqual(@as(u64, 5), (try heap.commit(image, null)).epoch);
+    states[5] = try heap.copy();
+    for (1..6) |epoch| try Heap.expectStored(image, epoch, states[epoch]);
+    const line = try image.epochs(std.testing.allocator);
+    defer std.testing.allocator.free(line);
+    try expectEqual(@as(usize, 3), line.len);
+    // Back without a change: the commit is a new epoch of the old content.
+    try heap.restore(image, 1);
+    try expectEqual(@as(u64, 6), (try heap.commit(image, null)).epoch);
+    states[6] = try heap.copy();
+    try std.testing.expectEqualSlices(u8, states[1], states[6]);
+    try expect(try image.foldNow() == false);
+    heap.touch(&.{image}, 21, 21);
+    _ = try heap.commit(image, null);
+    heap.touch(&.{image}, 22, 22);
+    _ = try heap.commit(image, null);
+    _ = try image.foldNow();
+    try Heap.expectStored(image, null, heap.memory);
+}
+
+test "folds run beside commits, keep what keep promises, and bound the log" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    for ([_]u32{ 1, 3 }) |keep| {
+        try dir.clear();
+        var heap = Heap.init(2000);
+        defer heap.deinit();
+        const image = try Image.open(.{ .path = dir.path("a"), .mode = .create, .keep = keep, .log_limit = 300 * 1024 });
+        defer image.close();
+        try image.join(&heap.history, heap.identity.span, null);
+        var states: std.ArrayList([]u8) = .empty;
+        defer {
+            for (states.items) |state| std.testing.allocator.free(state);
+            states.deinit(std.testing.allocator);
+        }
+        var prng = std.Random.DefaultPrng.init(keep);
+        const random = prng.random();
+        for (0..120) |_| {
+            for (0..20) |_| heap.touch(&.{image}, random.uintLessThan(u64, 2000), random.int(u64));
+            const report = try heap.commit(image, null);
+            try states.append(std.testing.allocator, try heap.copy());
+            try expectEqual(states.items.len, report.epoch);
+        }
+        image.cancelFold();
+        const info = image.info();
+        try expect(info.folds > 0);
+        const list = try image.epochs(std.testing.allocator);
+        defer std.testing.allocator.free(list);
+        try expect(list.len >= keep);
+        for (list[list.len - keep ..]) |epoch| try Heap.expectStored(image, epoch.epoch, states.items[epoch.epoch - 1]);
+        try expectEqual(@as(usize, 2), try dir.count());
+    }
+}
+
+test "a file that takes the image's place makes commits STALE; a removed one is made again" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    var heap = Heap.init(64);
+    defer heap.deinit();
+    const image = try made(dir.path("a"), &heap, 1);
+    defer image.close();
+    heap.touch(&.{image}, 1, 1);
+    _ = try heap.commit(image, null);
+    try dir.tmp.dir.rename("a", dir.tmp.dir, "b", std.testing.io);
+    heap.touch(&.{image}, 2, 2);
+    try expect((try heap.commit(image, null)).new_base);
+    try Heap.expectStored(image, null, heap.memory);
+    const found = try Image.open(.{ .path = dir.path("a"), .mode = .read });
+    found.close();
+    try dir.tmp.dir.rename("b", dir.tmp.dir, "a", std.testing.io);
+    heap.touch(&.{image}, 3, 3);
+    try expectError(error.STALE, heap.commit(image, null));
+}
+
+test "equal content gives equal files, whatever superset of the changed pages was named" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    var buffers: [2][2][]u8 = undefined;
+    for (0..2) |round| {
+        try dir.clear();
+        var heap = Heap.init(1500);
+        defer heap.deinit();
+        var same: SameDisk = .{};
+        const image = try Image.open(.{ .disk = same.disk(), .path = dir.path("a"), .mode = .create, .background = false, .base_pages_min = 100 });
+        try image.join(&heap.history, heap.identity.span, null);
+        var prng = std.Random.DefaultPrng.init(3);
+        const random = prng.random();
+        heap.all = round == 1;
+        for (0..40) |step| {
+            const touched: usize = if (step == 20) 1200 else if (step % 6 == 0) 200 else 5;
+            for (0..touched) |_| heap.touch(&.{image}, random.uintLessThan(u64, 1500), random.uintLessThan(u64, 3));
+            _ = try heap.commit(image, null);
+        }
+        image.close();
+        var name: [128]u8 = undefined;
+        buffers[round] = .{ try dir.read("a"), try dir.read(try dir.find("-log-", &name)) };
+    }
+    defer for (buffers) |pair| for (pair) |bytes| std.testing.allocator.free(bytes);
+    try std.testing.expectEqualSlices(u8, buffers[0][0], buffers[1][0]);
+    try std.testing.expectEqualSlices(u8, buffers[0][1], buffers[1][1]);
+}
+
+/// The real disk with time and chance taken out.
+const SameDisk = struct {
+    counter: u64 = 0,
+
+    fn disk(self: *SameDisk) disk_.Disk {
+        return .{ .context = self, .vtable = comptime &table() };
+    }
+
+    fn table() disk_.Disk.VTable {
+        var vtable = disk_.Disk.vtableOf(real_disk);
+        vtable.now = now;
+        vtable.random = random;
+        return vtable;
+    }
+
+    fn now(context: ?*anyopaque) u64 {
+        const self: *SameDisk = @ptrCast(@alignCast(context.?));
+        self.counter += 1;
+        return self.counter;
+    }
+
+    fn random(context: ?*anyopaque, into: []u8) void {
+        const self: *SameDisk = @ptrCast(@alignCast(context.?));
+        self.counter += 1;
+        var prng = std.Random.DefaultPrng.init(self.counter);
+        prng.random().bytes(into);
+    }
+};
