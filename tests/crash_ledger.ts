@@ -16,6 +16,8 @@ export interface Commit {
   /** 0 until it is known. */
   epoch: number;
   parent: Commit | null;
+  /** Only what left no trace was done since the parent, or perhaps some: a block came and went. */
+  perhapsParent: boolean;
 }
 
 interface ImageState {
@@ -45,6 +47,12 @@ function emptyImage(): ImageState {
     open: false,
     fresh: false,
   };
+}
+
+/** The commit that was announced, now that its epoch is known. */
+function named(announced: Commit, epoch: number): Commit {
+  const { parent, perhapsParent } = announced;
+  return perhapsParent && parent?.epoch === epoch ? parent : announced;
 }
 
 function isAncestor(older: Commit | null, of: Commit | null): boolean {
@@ -108,7 +116,8 @@ export class Ledger {
   /** The image was opened and stands at this epoch, with this state where it is known. */
   settle(which: Which, epoch: number, digest?: string): void {
     const image = this.images[which];
-    const { head, announced } = image;
+    const { head } = image;
+    const announced = image.announced && named(image.announced, epoch);
     const allowed = [head, announced]
       .map((commit) => commit === null ? "nothing" : `${commit.epoch || "?"} ${commit.digest}`)
       .join(", announced: ");
@@ -227,13 +236,14 @@ export class Ledger {
     const isHead = Object.values(this.images).some((each) =>
       each.open && !each.fresh && each.head === current
     );
-    const same = current !== null && isHead && digest === current.digest;
-    image.announced = same ? current : { digest, epoch: 0, parent: current };
+    const same = current !== null && isHead && unchanged;
+    const perhapsParent = !unchanged && digest === current?.digest;
+    image.announced = same ? current : { digest, epoch: 0, parent: current, perhapsParent };
   }
 
   #done(which: Which, epoch: number, pages: number, folds: number): void {
     const image = this.images[which];
-    const commit = image.announced!;
+    const commit = named(image.announced!, epoch);
     assert.ok(!this.#isForeign(which), `${which} epoch ${epoch} took the place of another line`);
     const what = `${which} epoch ${epoch}, ${pages} pages`;
     if (commit.epoch !== 0) {
