@@ -208,6 +208,31 @@ test "blocks of an ended thread can be freed by any other and their spans change
     }
 }
 
+test "free blocks in the spans of an ended thread are found before new spans are made" {
+    const heap = try TestHeap.create(256 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    const Half = struct {
+        a: *Allocator,
+        blocks: [5000]usize = undefined,
+        failed: ?anyerror = null,
+
+        fn work(self: *@This()) !void {
+            for (&self.blocks) |*block| block.* = try self.a.malloc(128);
+            for (self.blocks, 0..) |block, i| if (i % 2 == 0) try self.a.free(block);
+        }
+    };
+    var halves: [1]Half = .{.{ .a = a }};
+    try runThreads(Half, &halves);
+    const used = a.usedBytes();
+    var mine: [2400]usize = undefined;
+    for (&mine) |*block| block.* = try a.malloc(128);
+    try testing.expectEqual(used, a.usedBytes());
+    for (mine) |block| try a.free(block);
+    for (halves[0].blocks, 0..) |block, i| if (i % 2 == 1) try a.free(block);
+    try expectEmpty(heap);
+}
+
 test "more threads than there are slots share one cache" {
     const heap = try TestHeap.create(256 << 20, 1 << 20);
     defer heap.destroy();
@@ -241,6 +266,8 @@ const Hammer = struct {
     exchange: *Exchange,
     seed: u64,
     stop: *std.atomic.Value(bool),
+    /// How many hammers are at work.
+    running: *std.atomic.Value(u32),
     rounds: u64 = 0,
     failed: ?anyerror = null,
 
@@ -253,6 +280,7 @@ const Hammer = struct {
                 .steps = 100,
             };
             try passer.work();
+            if (self.rounds == 0) _ = self.running.fetchAdd(1, .seq_cst);
         }
     }
 };
@@ -264,16 +292,19 @@ test "what is copied while the allocator is held is whole, whatever other thread
         const a = &heap.allocator;
         var exchange: Exchange = .{};
         var stop: std.atomic.Value(bool) = .init(false);
+        var running: std.atomic.Value(u32) = .init(0);
         var hammers: [3]Hammer = undefined;
         for (&hammers, 0..) |*hammer, i| hammer.* = .{
             .heap = heap,
             .exchange = &exchange,
             .seed = i,
             .stop = &stop,
+            .running = &running,
         };
         const Holder = struct {
             heap: *TestHeap,
             stop: *std.atomic.Value(bool),
+            running: *std.atomic.Value(u32),
             images: [6]harness.Image = undefined,
             live: [6]u64 = undefined,
             failed: ?anyerror = null,
@@ -281,6 +312,7 @@ test "what is copied while the allocator is held is whole, whatever other thread
             fn work(self: *@This()) !void {
                 defer self.stop.store(true, .monotonic);
                 const allocator = &self.heap.allocator;
+                while (self.running.load(.seq_cst) < 3) os.yieldThread();
                 for (&self.images, &self.live) |*image, *live| {
                     for (0..10) |_| {
                         allocator.hold();
@@ -300,7 +332,7 @@ test "what is copied while the allocator is held is whole, whatever other thread
                 }
             }
         };
-        var holder: [1]Holder = .{.{ .heap = heap, .stop = &stop }};
+        var holder: [1]Holder = .{.{ .heap = heap, .stop = &stop, .running = &running }};
         const Side = struct {
             hammers: []Hammer,
             failed: ?anyerror = null,
@@ -322,7 +354,6 @@ test "what is copied while the allocator is held is whole, whatever other thread
         var side: Side = .{ .hammers = &hammers };
         var both: [2]Both = .{ .{ .side = &side }, .{ .holder = &holder[0] } };
         try runThreads(Both, &both);
-        for (hammers) |hammer| try testing.expect(hammer.rounds > 0);
         try a.check();
         for (&holder[0].images, holder[0].live) |*image, live| {
             try heap.load(image);
