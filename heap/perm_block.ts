@@ -55,7 +55,8 @@ export interface Declared {
   readonly address: Pointer;
   readonly bytes: number;
   readonly layout: number;
-  readonly view: unknown;
+  /** A typed array of any kind. */
+  readonly view: Uint8Array<ArrayBuffer>;
 }
 
 /** Name of the block that a declared name becomes. */
@@ -79,9 +80,16 @@ export const PERM: PermBlock = {
     const views: Record<string, unknown> = {};
     for (const { name, type, count, bytes, layout } of parts) {
       let entry = declared.get(name);
-      if (!entry) {
-        const address = check(native.ph_static(bytes));
-        entry = { name, address, bytes, layout, view: new type(wrap(address, bytes), 0, count) };
+      // A view whose buffer the program transferred elsewhere is made anew; the memory is the same.
+      if (!entry || entry.view.buffer.detached) {
+        const address = entry?.address ?? check(native.ph_static(bytes));
+        entry = {
+          name,
+          address,
+          bytes,
+          layout,
+          view: new type(wrap(address, bytes), 0, count) as Uint8Array<ArrayBuffer>,
+        };
         declared.set(name, entry);
       }
       views[name] = entry.view;

@@ -603,7 +603,11 @@ test("PERM.declare: library memory that outlives heaps, the same for the same na
   }
   assert.equal(perm_home[0], 2.5);
   assert.equal(perm_home.byteLength, 8);
-  perm_home[0] = 0;
+  structuredClone(perm_home, { transfer: [perm_home.buffer] });
+  assert.equal(perm_home.length, 0);
+  const again = PERM.declare({ perm_home: [Float64Array, 1] }).perm_home;
+  assert.equal(again[0], 2.5, "the memory stays, whoever takes the view away");
+  again[0] = 0;
 });
 
 test("perm(PERM.start, PERM.size) makes all that is declared persistent", { timeout }, () => {
