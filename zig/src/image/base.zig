@@ -17,10 +17,13 @@ const File = disk_.File;
 const Generation = generation_.Generation;
 const PageRange = page_set.PageRange;
 const PageSet = page_set.PageSet;
+const Pipe = @import("pipe.zig").Pipe;
 const Scratch = scratch_.Scratch;
 const page_size = format.page_size;
 
 const writeback_len = 8 << 20;
+/// A base from this many pages on is written by a pipe.
+const piped_pages_min = 4096;
 const allocate_len = 64 << 20;
 /// Zero pages between two runs that are stored after all, to save a mapping: at most so many in one
 /// place, and one in fifty of the pages stored.
@@ -32,6 +35,9 @@ pub const Writer = struct {
     file: File,
     scratch: *Scratch,
     path: []const u8,
+    /// Where pages are copied to before they are written: the scratch's, or the pipe's buffers.
+    staging: []align(page_size) u8 = &.{},
+    pipe: ?*Pipe = null,
     staged: usize = 0,
     written: u64 = 0,
     padded: u64 = 0,
@@ -42,6 +48,7 @@ pub const Writer = struct {
     pub fn init(disk: Disk, file: File, scratch: *Scratch, path: []const u8) errors.Error!Writer {
         var self: Writer = .{ .disk = disk, .file = file, .scratch = scratch, .path = path };
         scratch.stage() catch return generation_.outOfMemory(path);
+        self.staging = @alignCast(scratch.staging[page_size..]);
         scratch.runs.clearRetainingCapacity();
         scratch.sums.clearRetainingCapacity();
         if (disk.truncate(file, 0)) |errno| return self.failed(errno);
@@ -60,25 +67,47 @@ pub const Writer = struct {
 
     /// Stores every page of the heap's memory that is kept and not zero.
     pub fn addMemory(self: *Writer, memory: usize, kept: *const PageSet) errors.Error!void {
-        self.scratch.sums.ensureTotalCapacity(scratch_.allocator, kept.count()) catch return generation_.outOfMemory(self.path);
+        const count = kept.count();
+        self.scratch.sums.ensureTotalCapacity(scratch_.allocator, count) catch return generation_.outOfMemory(self.path);
+        if (count < piped_pages_min) return self.copyMemory(memory, kept);
+        var pipe: Pipe = undefined;
+        if (!pipe.start(self.disk, self.file)) return self.copyMemory(memory, kept);
+        defer pipe.end();
+        const staging = self.staging;
+        self.staging = pipe.buffer();
+        self.pipe = &pipe;
+        defer {
+            self.staging = staging;
+            self.pipe = null;
+        }
+        try self.copyMemory(memory, kept);
+        try self.flush();
+        if (pipe.finish()) |errno| return self.failed(errno);
+    }
+
+    fn copyMemory(self: *Writer, memory: usize, kept: *const PageSet) errors.Error!void {
         var runs = kept.iterate();
         while (runs.next()) |run| {
             for (run.first..run.end()) |page| {
-                if (self.staged + padding_run_max + 1 > scratch_.staging_pages) try self.flush();
-                const slot = self.scratch.slot(self.staged);
+                if (self.staged + padding_run_max + 1 > self.staging.len / page_size) try self.flush();
+                const staged = self.slot(self.staged);
                 const from: *align(page_size) const [page_size]u8 = @ptrFromInt(memory + page * page_size);
-                @memcpy(slot, from);
-                const sum = format.pageSum(slot);
+                @memcpy(staged, from);
+                const sum = format.pageSum(staged);
                 if (sum == 0) continue;
                 const padding = self.paddingBefore(page);
                 if (padding > 0) {
-                    @memcpy(self.scratch.slot(self.staged + padding), slot);
+                    @memcpy(self.slot(self.staged + padding), staged);
                     try self.pad(padding);
                 }
                 self.scratch.addPage(page, sum) catch return generation_.outOfMemory(self.path);
                 self.staged += 1;
             }
         }
+    }
+
+    fn slot(self: *Writer, index: usize) *align(page_size) [page_size]u8 {
+        return @alignCast(self.staging[index * page_size ..][0..page_size]);
     }
 
     /// How many zero pages to store so that `page` continues the last run; 0 when it does, or when it
@@ -95,7 +124,7 @@ pub const Writer = struct {
         const runs = self.scratch.runs.items;
         const first = runs[runs.len - 1].end();
         for (0..count) |index| {
-            @memset(self.scratch.slot(self.staged + index), 0);
+            @memset(self.slot(self.staged + index), 0);
             self.scratch.addPage(first + index, 0) catch return generation_.outOfMemory(self.path);
         }
         self.staged += count;
@@ -107,17 +136,26 @@ pub const Writer = struct {
         const offset = page_size * (1 + self.written);
         const len = self.staged * page_size;
         try self.room(offset, len);
-        if (self.disk.writeAll(self.file, self.scratch.staging[page_size..][0..len], offset)) |errno| return self.failed(errno);
         self.written += self.staged;
         self.staged = 0;
+        if (self.pipe) |pipe| {
+            if (pipe.submit(len, offset)) |errno| return self.failed(errno);
+            self.staging = pipe.buffer();
+            return;
+        }
+        if (self.disk.writeAll(self.file, self.staging[0..len], offset)) |errno| return self.failed(errno);
         self.writeback();
     }
 
     fn room(self: *Writer, offset: u64, len: u64) errors.Error!void {
         if (offset + len <= self.allocated_end) return;
         const ahead = @max(len, if (self.written == 0) len else @min(allocate_len, self.written * page_size));
-        if (self.disk.allocate(self.file, offset, ahead)) |errno| return self.failed(errno);
         self.allocated_end = offset + ahead;
+        const errno = self.disk.allocate(self.file, offset, ahead) orelse return;
+        if (errno != disk_.code(.NOSPC) or ahead == len) return self.failed(errno);
+        // There may be room for what is needed, though not for what would be quicker.
+        self.allocated_end = offset + len;
+        if (self.disk.allocate(self.file, offset, len)) |final| return self.failed(final);
     }
 
     fn writeback(self: *Writer) void {

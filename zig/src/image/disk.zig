@@ -26,6 +26,7 @@ pub const Disk = struct {
 
     pub const VTable = struct {
         open: @TypeOf(&real_disk.open),
+        openDirect: @TypeOf(&real_disk.openDirect),
         close: @TypeOf(&real_disk.close),
         stat: @TypeOf(&real_disk.stat),
         statAt: @TypeOf(&real_disk.statAt),
@@ -72,6 +73,13 @@ pub const Disk = struct {
     pub fn open(self: Disk, dir: File, name: [*:0]const u8, how: How) OpenResult {
         const result = self.vtable.open(self.context, dir, name, how);
         return if (result < 0) .{ .errno = errnoOf(result) } else .{ .file = @intCast(result) };
+    }
+
+    /// The same file opened once more, for writing whole pages past the page cache; null where that
+    /// cannot be.
+    pub fn openDirect(self: Disk, file: File) ?File {
+        const result = self.vtable.openDirect(self.context, file);
+        return if (result < 0) null else @intCast(result);
     }
 
     pub fn close(self: Disk, file: *File) void {

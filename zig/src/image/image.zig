@@ -97,6 +97,36 @@ pub const Info = struct {
     log_runs: u64 = 0,
 };
 
+/// Closing a generation that was replaced: giving back a large file's space takes the system long,
+/// and no commit waits for it.
+pub const Disposal = struct {
+    thread: ?os.Thread = null,
+    disk: Disk = undefined,
+    generation: ?*Generation = null,
+
+    const len_min = 16 << 20;
+
+    pub fn take(self: *Disposal, disk: Disk, generation: *Generation, background: bool) void {
+        self.wait();
+        if (!background or generation.base_stat.size < len_min) return generation.destroy(disk);
+        self.disk = disk;
+        self.generation = generation;
+        self.thread = os.Thread.spawn(entry, self) catch null;
+        if (self.thread == null) generation.destroy(disk);
+    }
+
+    pub fn wait(self: *Disposal) void {
+        if (self.thread) |thread| thread.join();
+        self.thread = null;
+    }
+
+    fn entry(context: ?*anyopaque) callconv(.c) ?*anyopaque {
+        const self: *Disposal = @ptrCast(@alignCast(context.?));
+        self.generation.?.destroy(self.disk);
+        return null;
+    }
+};
+
 pub const Image = struct {
     disk: Disk,
     place: names.Place,
@@ -140,6 +170,7 @@ pub const Image = struct {
     /// The generation is kept aside when it is replaced, and the next one is another image.
     set_aside: bool = false,
     fold: fold_.Fold = .{},
+    disposal: Disposal = .{},
     forked: bool = false,
     next_here: ?*Image = null,
     log_runs: u64 = 0,
@@ -163,6 +194,7 @@ pub const Image = struct {
             self.disk.release(&self.replaced.file);
             if (self.generation) |generation| if (self.mode != .read) generation.release(self.disk);
         }
+        if (!self.forked) self.disposal.wait();
         self.closeFiles();
         if (self.generation) |generation| generation.destroy(self.disk);
         self.lines.deinit();

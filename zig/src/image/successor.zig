@@ -229,7 +229,7 @@ pub const Successor = struct {
         const disk = image.disk;
         self.generation.base = self.new.file;
         self.new = .{};
-        if (image.generation) |old| old.destroy(disk);
+        if (image.generation) |old| image.disposal.take(disk, old, image.background);
         disk.close(&image.replaced.file);
         image.generation = self.generation;
         image.uuid = self.generation.header.image;

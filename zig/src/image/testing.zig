@@ -187,6 +187,10 @@ pub const FaultyDisk = struct {
             return fails(c) orelse real_disk.open(c, dir, name, how);
         }
         pub const close = real_disk.close;
+        /// Writes of other threads could not be counted in order.
+        pub fn openDirect(_: ?*anyopaque, _: disk_.File) i64 {
+            return -@as(i64, @intFromEnum(os.E.INVAL));
+        }
         pub const stat = real_disk.stat;
         pub const statAt = real_disk.statAt;
         pub const readLink = real_disk.readLink;

@@ -56,6 +56,12 @@ pub fn open(_: ?*anyopaque, dir: File, name: [*:0]const u8, how: How) i64 {
     }
 }
 
+pub fn openDirect(_: ?*anyopaque, file: File) i64 {
+    var buffer: [32]u8 = undefined;
+    const path = std.fmt.bufPrintZ(&buffer, "/proc/self/fd/{d}", .{file}) catch unreachable;
+    return signed(linux.openat(linux.AT.FDCWD, path, .{ .ACCMODE = .WRONLY, .DIRECT = true, .CLOEXEC = true }, 0));
+}
+
 pub fn close(_: ?*anyopaque, file: File) void {
     _ = linux.close(file);
 }
