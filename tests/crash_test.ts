@@ -12,7 +12,7 @@
  */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, realpathSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, realpathSync, rmSync, watch } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -97,6 +97,8 @@ const scenarios: readonly Scenario[] = [
 type Moment =
   /** So long after it said that it opens the files. */
   | { after: "opening"; delayMs: number }
+  /** So long after it began its n-th new base, by a fold as a rule. */
+  | { after: "base"; count: number; delayMs: number }
   /** So long after it announced its n-th commit. */
   | { after: "commit"; count: number; delayMs: number }
   /** So long after its start. */
@@ -187,6 +189,7 @@ class Chain {
     }
     const kind = this.below(10);
     if (kind === 0) return { after: "end", count: this.below(12) };
+    if (kind < 4) return { after: "base", count: 1 + this.below(4), delayMs: shortly() };
     if (kind < 8) return { after: "commit", count: 1 + this.below(40), delayMs: shortly() };
     return { after: "start", delayMs: this.below(500) };
   }
@@ -203,6 +206,11 @@ class Chain {
       child.kill("SIGKILL");
     };
     if (moment.after === "start") setTimeout(() => kill(0), moment.delayMs);
+    let bases = 0;
+    const watcher = moment.after !== "base" ? undefined : watch(this.directory, (_kind, name) => {
+      if (!name?.endsWith("-new") || !existsSync(join(this.directory, name))) return;
+      if (++bases === moment.count) kill(moment.delayMs);
+    });
     let commits = 0;
     let opened = false;
     const events: ChildEvent[] = [];
@@ -234,6 +242,7 @@ class Chain {
       // Somebody has to say which of two lines to go on with.
       if (last === "refused") this.lose(this.chance(50) ? "map" : "backup");
     } finally {
+      watcher?.close();
       clearTimeout(timer);
       child.kill("SIGKILL");
     }
