@@ -253,6 +253,15 @@ pub const Allocator = struct {
         const slices = try self.slicesOf(size);
         const cache = try threads.enterSlow(self);
         defer threads.leaveSlow(self, cache);
+        return self.takeRun(slices, alignment_slices) catch |err| {
+            if (err != error.OUT_OF_MEMORY) return err;
+            // The empty spans that this thread keeps for itself may be what is missing.
+            try spans.trim(self, cache);
+            return self.takeRun(slices, alignment_slices);
+        };
+    }
+
+    fn takeRun(self: *Allocator, slices: u32, alignment_slices: u32) Error!tables_room.Run {
         self.lock.lock();
         defer self.lock.unlock();
         const run = try self.tables.take(slices, alignment_slices);
@@ -353,8 +362,6 @@ pub const Allocator = struct {
         var slice = offset >> layout.slice_shift;
         if (slice >= self.tables.geometry.slices) return false;
         var line: *Slice = @ptrFromInt(self.tables.table + slice * Slice.stride);
-        // Most classes have their bitmap in the line behind the descriptor's: fetch both at once.
-        @prefetch(&line.words, .{ .rw = .write, .locality = 3 });
         // Only the first slice of a span has an owner.
         if (line.owner != cache.owner) {
             if (line.kind != kind.rest or line.back > slice) return false;

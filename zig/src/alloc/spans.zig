@@ -78,13 +78,20 @@ pub fn refill(a: *Allocator, cache: *Cache, class: u32) Error!void {
             continue;
         }
         if (try collectDead(a, cache)) continue;
-        const slice = slice: {
-            a.lock.lock();
-            defer a.lock.unlock();
-            break :slice try adopt(a, cache, class) orelse try create(a, cache, class);
+        const slice = newSpan(a, cache, class) catch |err| slice: {
+            if (err != error.OUT_OF_MEMORY) return err;
+            // The empty spans that this thread keeps for other classes may be what is missing.
+            try trim(a, cache);
+            break :slice try newSpan(a, cache, class);
         };
         makeCurrent(a, c, slice);
     }
+}
+
+fn newSpan(a: *Allocator, cache: *Cache, class: u32) Error!u32 {
+    a.lock.lock();
+    defer a.lock.unlock();
+    return try adopt(a, cache, class) orelse try create(a, cache, class);
 }
 
 fn makeCurrent(a: *Allocator, c: *caches.ClassCache, slice: u32) void {

@@ -268,6 +268,25 @@ test "the heap grows by itself up to its largest size, then says so, and goes on
     try testing.expectEqual(@as(u64, 32 << 20), a.capacityBytes());
 }
 
+test "empty spans kept for the next allocation do not stand in the way of the last bytes" {
+    const heap = try TestHeap.create(8 << 20, 8 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var size: usize = 16;
+    while (size <= classes.size_max) : (size *= 2) try a.free(try a.malloc(size));
+    try testing.expect(a.usedBytes() > 0);
+    const all = try a.malloc(8 << 20);
+    try testing.expectError(error.OUT_OF_MEMORY, a.malloc(1));
+    try a.free(all);
+    size = 16;
+    while (size <= classes.size_max) : (size *= 2) try a.free(try a.malloc(size));
+    const most = try a.malloc((8 << 20) - (64 << 10));
+    try a.free(try a.malloc(100));
+    try a.free(try a.malloc(1000));
+    try a.free(most);
+    try expectEmpty(heap);
+}
+
 test "many blocks at once are distinct, and a bad pointer among those to free is named" {
     const heap = try TestHeap.create(256 << 20, 1 << 20);
     defer heap.destroy();
