@@ -97,6 +97,7 @@ fn removeStaleNew(disk: Disk, place: names.Place, path: []const u8) errors.Error
         .file => |file| file,
         .errno => |errno| {
             if (errno == disk_.code(.NOENT)) return;
+            if (errno == disk_.code(.ISDIR) or errno == disk_.code(.LOOP) or errno == disk_.code(.NXIO)) return notOurs(path, name);
             return disk_.failErrno(errno, path, "Cannot look at the unfinished base of image");
         },
     } };
@@ -108,12 +109,14 @@ fn removeStaleNew(disk: Disk, place: names.Place, path: []const u8) errors.Error
     }
     if (disk.stat(held.file, &held.stat)) |errno| return disk_.failErrno(errno, path, "Cannot look at the unfinished base of image");
     if (disk.names(place.dir, name.z(), held.stat) != .same) return;
-    if (!isUnfinished(disk, held)) {
-        return failAs(.EXISTS, .{ .path = path }, "Cannot write image \"{s}\": a file named \"{s}\" stands there that is no image's; move it", .{ path, name.slice() });
-    }
+    if (!isUnfinished(disk, held)) return notOurs(path, name);
     if (disk.unlink(place.dir, name.z())) |errno| {
         if (errno != disk_.code(.NOENT)) return disk_.failErrno(errno, path, "Cannot remove the unfinished base of image");
     }
+}
+
+fn notOurs(path: []const u8, name: names.Name) errors.Error {
+    return failAs(.EXISTS, .{ .path = path }, "Cannot write image \"{s}\": a file named \"{s}\" stands there that is no image's; move it", .{ path, name.slice() });
 }
 
 fn isUnfinished(disk: Disk, held: Held) bool {

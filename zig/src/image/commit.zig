@@ -137,8 +137,16 @@ pub const Commit = struct {
         };
         installed = true;
         self.dropTable();
+        if (generation.records.items.len == 0) self.fillTable(generation);
         image.lines.list.clearRetainingCapacity();
         image.lines.addAll(image.history.?.lines.slice()) catch {};
+    }
+
+    /// The scratch memory still holds the base's checksums. Without room the next commit reads them.
+    fn fillTable(self: *Commit, generation: *const Generation) void {
+        var table = table_.Table.init(generation.header.heap.pages()) catch return;
+        table.apply(generation.runs, &.{}, self.image.scratch.sums.items);
+        self.image.table = table;
     }
 
     fn dropTable(self: *Commit) void {

@@ -31,6 +31,7 @@ pub const Report = struct {
 /// Log runs shorter than this are copied: a mapping costs as much as a few pages.
 const mapped_run_pages_min = 16;
 const log_maps_max = 4096;
+const window_len_max = 32 * page_size;
 /// Below so many runs nobody counts the maps that are left: the limit is 65,530 by default.
 const uncounted_runs_max = 1024;
 
@@ -52,6 +53,7 @@ pub fn build(image: *Image, at: generation_.Point, address: usize, usable_len: u
         .covered = PageSet.init(generation.header.heap.pages()) catch return generation_.outOfMemory(image.path()),
     };
     defer builder.covered.deinit();
+    image.scratch.stage() catch return generation_.outOfMemory(image.path());
     builder.openToMap();
     defer builder.closeMapped();
     try builder.budget(chain.records.items);
@@ -80,6 +82,9 @@ const Builder = struct {
     base_maps_left: usize = 0,
     base_run_min: u64 = 0,
     log_maps_left: usize = 0,
+    /// What of the log is in the staging buffer.
+    window_offset: u64 = 0,
+    window_len: usize = 0,
     base_sparse: bool = false,
     log_sparse: bool = false,
     report: Report = .{},
@@ -184,12 +189,24 @@ const Builder = struct {
             self.log_maps_left -= 1;
             return self.map(self.log, offset, to, len, self.log_sparse);
         }
+        const record_end = record.pagesOffset() + record.sums.len * page_size;
         const bytes = @as([*]align(page_size) u8, @ptrFromInt(to))[0..len];
-        if (self.image.disk.readAll(self.generation.log, bytes, offset)) |errno| return disk_.failErrno(errno, self.image.path(), "Cannot read the log of image");
         for (0..piece.count) |index| {
-            const page: *align(8) const [page_size]u8 = @alignCast(bytes[index * page_size ..][0..page_size]);
+            const page = try self.logPage(offset + index * page_size, record_end);
             if (format.pageSum(page) != record.sums[stored + index]) return badPage(self.image, piece.first + index);
+            @memcpy(bytes[index * page_size ..][0..page_size], page);
         }
+    }
+
+    /// The page at `offset` of the log: pages that follow each other there are read together.
+    fn logPage(self: *Builder, offset: u64, record_end: u64) errors.Error!*align(8) const [page_size]u8 {
+        const window = self.image.scratch.staging;
+        if (offset < self.window_offset or offset + page_size > self.window_offset + self.window_len) {
+            self.window_offset = offset;
+            self.window_len = @min(window_len_max, record_end - offset);
+            if (self.image.disk.readAll(self.generation.log, window[0..self.window_len], offset)) |errno| return disk_.failErrno(errno, self.image.path(), "Cannot read the log of image");
+        }
+        return @alignCast(window[offset - self.window_offset ..][0..page_size]);
     }
 
     fn layHole(self: *Builder, piece: PageRange) errors.Error!void {

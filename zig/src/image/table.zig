@@ -53,13 +53,19 @@ pub const Table = struct {
     /// Takes over what a record says: its holes, then its pages.
     pub fn apply(self: *Table, runs: []const PageRange, holes: []const PageRange, sums: []const u64) void {
         for (holes) |hole| self.clearRange(hole);
-        var index: usize = 0;
+        var done: u64 = 0;
         for (runs) |run| {
-            for (run.first..run.end()) |page| {
-                self.set(page, sums[index]);
-                index += 1;
-            }
+            self.setRun(run.first, sums[done..][0..run.count]);
+            done += run.count;
         }
+    }
+
+    /// The checksums of pages in a row.
+    fn setRun(self: *Table, first: u64, sums: []const u64) void {
+        @memcpy(self.sums[first..][0..sums.len], sums);
+        self.stored.setRange(first, sums.len);
+        var at: usize = 0;
+        while (std.mem.indexOfScalarPos(u64, sums, at, 0)) |zero| : (at = zero + 1) self.stored.unset(first + zero);
     }
 
     /// The table of the commit at `point`.
@@ -70,13 +76,16 @@ pub const Table = struct {
         var run: usize = 0;
         var page: u64 = if (generation.runs.len > 0) generation.runs[0].first else 0;
         while (try sums.next(path)) |part| {
-            for (part) |sum| {
+            var rest = part;
+            while (rest.len > 0) {
                 if (page == generation.runs[run].end()) {
                     run += 1;
                     page = generation.runs[run].first;
                 }
-                self.set(page, sum);
-                page += 1;
+                const count = @min(rest.len, generation.runs[run].end() - page);
+                self.setRun(page, rest[0..count]);
+                page += count;
+                rest = rest[count..];
             }
         }
         var chain: Chain = try .init(generation, point, path);
