@@ -228,6 +228,36 @@ test("the engine's own names are not opened as images", { timeout }, () => {
   expectShut(folder, renamed, "NOT_AN_IMAGE");
 });
 
+test("what stands where a new base would be written is left alone, unless it is a leftover", {
+  timeout,
+}, () => {
+  using folder = new Folder();
+  using _bystander = new Bystander(folder);
+  execFileSync("mkfifo", [folder.file("fifo-new")]);
+  mkdirSync(folder.file("directory-new"));
+  writeFileSync(folder.file("text-new"), "dear reader");
+  symlinkSync("text-new", folder.file("link-new"));
+  symlinkSync("nowhere", folder.file("dangling-new"));
+  const before = contentsOf(folder.path);
+  for (const name of ["fifo", "directory", "text", "link", "dangling"]) {
+    const path = folder.file(name);
+    const message = new RegExp(`${name}-new`);
+    expectCode(() => mopen(path, "w+", size), "EXISTS", { path, message });
+    expectCode(() => Heap.open({ file: path, size }), "EXISTS", { path, message });
+    expectCode(() => bopenBeside(path, "w+"), "EXISTS", { path, message });
+  }
+  assert.deepEqual(contentsOf(folder.path), before);
+
+  // A base that was never finished is one, and so is the empty file of a claim.
+  const specimen = new Specimen(folder.file("app"));
+  copyFileSync(specimen.base, folder.file("app-new"));
+  writeFileSync(folder.file("fresh-new"), "");
+  assert.equal(outcomeOf(specimen.base, "r+").epoch, 4);
+  Heap.open({ file: folder.file("fresh"), size }).close();
+  const left = Object.keys(contentsOf(folder.path)).filter((name) => /^(app|fresh)-new/.test(name));
+  assert.deepEqual(left, []);
+});
+
 test("images of two heaps are not opened together, and neither replaces the other", {
   timeout,
 }, () => {
