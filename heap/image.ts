@@ -64,7 +64,7 @@ export class Image {
   }
 
   /**
-   * The file's path, as it was resolved when it was opened.
+   * The file's path, as it was given when it was opened.
    *
    * @throws {PermError} `CLOSED`.
    */

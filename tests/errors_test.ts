@@ -59,7 +59,7 @@ const cases: Partial<Record<ErrorCode, Case>> = {
     const file = folder.file("other");
     await using child = new Child(otherRuntime);
     await child.run(({ perm, state }, file) => {
-      state.heap = perm.Heap.open({ file, size: 1 << 20 });
+      state.heap = perm.Heap.open({ file, size: 1 << 20, maxSize: 1 << 24 });
       state.heap.flush();
     }, file);
     expectCode(() => Heap.open({ file, size }), "BUSY", { path: file });
@@ -149,7 +149,7 @@ const cases: Partial<Record<ErrorCode, Case>> = {
     // signal. Full file systems have their own tests.
     await using child = new Child(thisRuntime, after("trap '' XFSZ; ulimit -f 8192"));
     await child.run(({ perm, state }, file) => {
-      const heap = state.heap = perm.Heap.open({ file, size: 1 << 20 });
+      const heap = state.heap = perm.Heap.open({ file, size: 1 << 20, maxSize: 1 << 24 });
       heap.root = heap.calloc(1, 8);
       heap.store(heap.root, 1);
       heap.flush();
@@ -180,7 +180,7 @@ const cases: Partial<Record<ErrorCode, Case>> = {
     await using child = new Child(thisRuntime, after("ulimit -n 200"));
     const { errno } = await child.run(async ({ perm, state }, file) => {
       const { closeSync, openSync } = await import("node:fs");
-      const heap = state.heap = perm.Heap.open({ file, size: 1 << 20 });
+      const heap = state.heap = perm.Heap.open({ file, size: 1 << 20, maxSize: 1 << 24 });
       heap.root = heap.calloc(1, 8);
       heap.store(heap.root, 1);
       heap.flush();

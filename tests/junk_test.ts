@@ -1,6 +1,7 @@
 // Whatever is called, with whatever, in whatever order: a result or a PermError, never a crash, and
 // heaps that are whole.
 import assert from "node:assert/strict";
+import process from "node:process";
 import { test } from "node:test";
 import * as perm from "../mod.ts";
 import { expectWell, Folder, randomNumbers } from "./support.ts";
@@ -14,7 +15,7 @@ type Heap = perm.Heap;
 type Anything = any;
 
 /** A program without sense: it keeps heaps, pointers and views, and calls what there is. */
-class Monkey {
+class Monkey implements Disposable {
   readonly next: (bound: number) => number;
   readonly folder: Folder;
   readonly heaps: Heap[] = [];
@@ -24,8 +25,12 @@ class Monkey {
   /** Whether it writes where it should not. */
   readonly isWild: boolean;
 
+  readonly #directory = process.cwd();
+
   constructor(seed: number, folder: Folder, isWild: boolean) {
     this.next = randomNumbers(seed);
+    // Any text may come to be taken as a path.
+    process.chdir(folder.path);
     this.folder = folder;
     this.isWild = isWild;
   }
@@ -208,7 +213,8 @@ class Monkey {
     }
   }
 
-  close(): void {
+  [Symbol.dispose](): void {
+    process.chdir(this.#directory);
     for (const heap of this.heaps) heap.close();
   }
 }
@@ -226,17 +232,17 @@ function expectPermError(error: unknown, name = "a promise"): void {
   throw new Error(`${name} threw what is no PermError: ${error}`, { cause: error });
 }
 
-for (const seed of [1, 2, 3, 4]) {
+for (const seed of [1, 2, 3]) {
   test(`a program without sense does no harm, seed ${seed}`, { timeout }, () => {
     using folder = new Folder();
-    const monkey = new Monkey(seed, folder, false);
-    for (let step = 0; step < 4000; step++) {
+    using monkey = new Monkey(seed, folder, false);
+    for (let step = 0; step < 3000; step++) {
       monkey.step();
       if (step % 200 === 199) {
         for (const heap of monkey.heaps) if (isOpen(heap)) heap.check();
       }
     }
-    monkey.close();
+    monkey[Symbol.dispose]();
     for (
       const name of ["Heap.open", "malloc", "free", "flush", "restore", "backup", "mopen", "view"]
     ) {
@@ -265,9 +271,9 @@ for (const seed of [1, 2, 3, 4]) {
     timeout,
   }, () => {
     using folder = new Folder();
-    const monkey = new Monkey(seed + 100, folder, true);
-    for (let step = 0; step < 4000; step++) monkey.step();
-    monkey.close();
+    using monkey = new Monkey(seed + 100, folder, true);
+    for (let step = 0; step < 3000; step++) monkey.step();
+    monkey[Symbol.dispose]();
     using heap = Heap.open({ size });
     expectWell(heap);
   });
