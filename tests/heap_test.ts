@@ -1,9 +1,19 @@
 // Heap.open, commits, epochs and restores, with files.
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { readdirSync, rmSync } from "node:fs";
 import { test } from "node:test";
-import { Heap, open } from "../mod.ts";
-import { expectCode, expectWell, Folder, get, makeFile, put } from "./support.ts";
+import { Heap, open, type PermError } from "../mod.ts";
+import {
+  expectCode,
+  expectWell,
+  Folder,
+  get,
+  makeFile,
+  pattern,
+  put,
+  randomNumbers,
+} from "./support.ts";
 
 const size = 1 << 20;
 const mib = 1 << 20;
@@ -415,6 +425,59 @@ test("a commit writes what changed, and nothing when nothing did", { timeout }, 
   assert.equal(heap.restore().epoch, heap.epoch);
   assert.equal(heap.flush().pages, 0, "nor is a restore");
 });
+
+for (const tracker of ["checksum", "uffd"] as const) {
+  test(`the tracker "${tracker}" finds every page that changed, and no other`, { timeout }, () => {
+    using folder = new Folder();
+    const file = folder.file("a");
+    let heap: Heap;
+    try {
+      heap = Heap.open({ file, size, tracker });
+    } catch (error) {
+      assert.equal((error as PermError).code, "UNSUPPORTED");
+      assert.deepEqual(folder.names(), []);
+      return;
+    }
+    assert.equal(heap.tracker, tracker);
+    const pages = 3000;
+    const p = heap.root = heap.alignedAlloc(4096, pages * 4096);
+    const expected = pattern(pages * 4096, 1);
+    heap.bytes(p, pages * 4096).set(expected);
+    const committed = expected.slice();
+    heap.flush();
+    const next = randomNumbers(7);
+    for (let round = 0; round < 12; round++) {
+      const touched = new Set<number>();
+      for (let i = 0; i < 1 + round * 20; i++) {
+        const page = next(pages);
+        touched.add(page);
+        const at = page * 4096 + next(4096);
+        expected[at] ^= 1 + next(255);
+        heap.bytes(p + at, 1)[0] = expected[at];
+      }
+      const changed = [...touched].filter((page) => {
+        const range = [page * 4096, (page + 1) * 4096] as const;
+        return !equal(expected.subarray(...range), committed.subarray(...range));
+      });
+      assert.equal(heap.flush().pages, changed.length, `round ${round}`);
+      committed.set(expected);
+      if (round % 4 === 1) {
+        heap.bytes(p, 4096 * 10).fill(0);
+        heap.restore();
+      }
+      if (round % 4 === 3) {
+        heap.close();
+        heap = Heap.open({ file, size, tracker, verify: round === 11 });
+      }
+      assert.ok(equal(heap.bytes(p, pages * 4096), expected), `round ${round}`);
+    }
+    heap.close();
+  });
+}
+
+function equal(a: Uint8Array, b: Uint8Array): boolean {
+  return Buffer.compare(a, b) === 0;
+}
 
 test("a large commit, a small one, a large one: reopening finds each", { timeout }, () => {
   using folder = new Folder();
