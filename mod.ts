@@ -12,7 +12,7 @@
  * ```ts
  * import { Heap } from "@perm/heap";
  *
- * using heap = Heap.open({ file: "/tmp/counter.perm", size: 1 << 20 });
+ * using heap = Heap.open({ file: "counter.perm", size: 1 << 20 });
  * const counter = heap.global("counter", Float64Array, 1);
  * counter[0] += 1;
  * heap.flush();

@@ -128,7 +128,7 @@ export let internals: HeapInternals;
  * ```ts
  * import { Heap } from "@perm/heap";
  *
- * using heap = Heap.open({ file: "/tmp/counter.perm", size: 1 << 20 });
+ * using heap = Heap.open({ file: "counter.perm", size: 1 << 20 });
  * const counter = heap.global("counter", Float64Array, 1);
  * counter[0] += 1;
  * heap.flush();
@@ -199,7 +199,7 @@ export class Heap implements Disposable, AsyncDisposable {
    * ```ts
    * import { Heap } from "@perm/heap";
    *
-   * using heap = Heap.open({ file: "/tmp/app.perm", backup: "/tmp/app.back", size: 64 << 20 });
+   * using heap = Heap.open({ file: "app.perm", backup: "app.back", size: 64 << 20 });
    * if (heap.resumed === "new") heap.root = heap.calloc(1, 16);
    * heap.store(heap.root, heap.load(heap.root) + 1);
    * heap.backup();
@@ -578,7 +578,7 @@ export class Heap implements Disposable, AsyncDisposable {
    * ```ts
    * import { Heap } from "@perm/heap";
    *
-   * using heap = Heap.open({ file: "/tmp/settings.perm", size: 1 << 20 });
+   * using heap = Heap.open({ file: "settings.perm", size: 1 << 20 });
    * const settings = new Float64Array(8);
    * heap.perm("settings", settings);
    * settings[0] += 1;

@@ -44,7 +44,7 @@ export let endImage: (image: Image) => void;
  * ```ts
  * import { Heap } from "@perm/heap";
  *
- * using heap = Heap.open({ file: "/tmp/app.perm", size: 1 << 20, keep: 3, replace: true });
+ * using heap = Heap.open({ file: "app.perm", size: 1 << 20, keep: 3, replace: true });
  * heap.flush();
  * for (const { epoch, time } of heap.map!.epochs()) console.log(epoch, new Date(time));
  * ```

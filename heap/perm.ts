@@ -42,7 +42,7 @@ const waiting = new Map<string, (heap: Heap) => void>();
  *
  * const totals = new Float64Array(4);
  * perm("totals", totals);
- * mopen("/tmp/totals.perm", "w+", 1 << 20);
+ * mopen("totals.perm", "w+", 1 << 20);
  * totals[0] = 1;
  * mclose();
  * ```

@@ -36,7 +36,7 @@ export interface PermBlock {
    *
    * const { home, garray } = PERM.declare({ home: [Float64Array, 1], garray: [Int32Array, 10] });
    * perm(PERM.start, PERM.size);
-   * mopen("/tmp/perm-example.perm", "w+", 1 << 20);
+   * mopen("perm-example.perm", "w+", 1 << 20);
    * home[0] = 4.5;
    * garray[3] = 7;
    * mclose();
