@@ -3,10 +3,12 @@
  * else. Each test is a chain of processes over the same two files, in turns under Deno and Bun; in
  * between the process of the test reads both images.
  *
- *     PERM_CRASH_KILLS=1000     kills of one run of this file, instead of 40
- *     PERM_CRASH_SEED=n         the plan of a run that failed; when exactly a kill strikes is chance
+ *     PERM_CRASH_KILLS=5000 deno task test --only deno ./tests/crash_test.ts       the long run
+ *     PERM_CRASH_SEED=n                  the plan of a run that failed; when a kill strikes is chance
  *
- * `deno task test tests/crash_test.ts` with these in the environment is the long run.
+ * Without them each runtime's run of this file makes 80 kills. One takes about 0.2 s, several at a
+ * time only make each other slower. A failure prints the seed, the last events and the folder with
+ * the files, which stays.
  *
  * @module
  */
@@ -25,7 +27,7 @@ import { registerHome, Structure } from "./crash_model.ts";
 import { command, type Runtime, runtimes } from "./runtimes.ts";
 import { randomNumbers } from "./support.ts";
 
-const kills_total = Number(process.env.PERM_CRASH_KILLS ?? 40);
+const kills_total = Number(process.env.PERM_CRASH_KILLS ?? 80);
 const seed = Number(process.env.PERM_CRASH_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const child_path = fileURLToPath(new URL("crash_child.ts", import.meta.url));
 
