@@ -1,10 +1,14 @@
 // One heap in several threads: attaching from Workers, and what that forbids.
 import assert from "node:assert/strict";
+import process from "node:process";
 import { test } from "node:test";
 import { setTimeout } from "node:timers/promises";
+import { embedded } from "../ffi/embedded.ts";
 import { Heap, PermError } from "../mod.ts";
-import type { Answer } from "./remote.ts";
+import type { Answer, Tools } from "./remote.ts";
 import {
+  after,
+  Child,
   elsewhere,
   expectCode,
   expectRejects,
@@ -393,3 +397,55 @@ test("a Worker may open heaps of its own", { timeout }, async () => {
     assert.equal(heap.root, root);
   }
 });
+
+const isPacked = `${process.platform}-${process.arch}` in embedded;
+for (const first of ["main", "Worker"]) {
+  test(`with the packed library, loaded by the ${first} thread first, threads share a heap`, {
+    timeout,
+    skip: isPacked ? false : "the library is not packed: deno task build",
+  }, async () => {
+    for (const runtime of runtimes) {
+      await using child = new Child(runtime, after("unset PERM_LIBRARY"));
+      const told = await child.run(packed, new URL("./worker.ts", import.meta.url).href, first);
+      assert.deepEqual(told, ["INVALID_ARGUMENT", 42, "BUSY", "closed"]);
+      assert.equal(await child.end(), "exit 0");
+    }
+  });
+}
+
+/** Runs in a process of its own: uses a heap from two threads. */
+async function packed({ perm }: Tools, url: string, first: string): Promise<unknown[]> {
+  const worker = new Worker(url, { type: "module" });
+  const ask = (source: string, ...args: unknown[]) =>
+    new Promise<Answer>((resolve) => {
+      worker.onmessage = ({ data }) => resolve(data);
+      worker.postMessage({ source, args });
+    });
+  const told: unknown[] = [];
+  const load = async () => {
+    const { code } = await ask("({ perm }) => perm.Heap.attach('no handle')");
+    told.push(code);
+  };
+  if (first === "Worker") await load();
+  const heap = perm.Heap.open({ size: 1 << 20 });
+  if (first === "main") await load();
+  heap.root = heap.calloc(1, 8);
+  await ask(
+    `({ perm, state }, handle) => {
+      state.heap = perm.Heap.attach(handle);
+      state.heap.store(state.heap.root, 42);
+    }`,
+    heap.handle,
+  );
+  told.push(heap.load(heap.root));
+  try {
+    heap.close();
+  } catch (error) {
+    told.push((error as { code: string }).code);
+  }
+  await ask("({ state }) => state.heap.close()");
+  heap.close();
+  worker.terminate();
+  told.push("closed");
+  return told;
+}
