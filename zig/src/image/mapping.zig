@@ -185,7 +185,7 @@ const Builder = struct {
         const len = piece.count * page_size;
         self.report.runs += 1;
         self.report.pages += piece.count;
-        if (piece.count >= mapped_run_pages_min and self.log_maps_left > 0) {
+        if (self.log_maps_left > 0 and (piece.count >= mapped_run_pages_min or self.wouldRead(piece))) {
             self.log_maps_left -= 1;
             return self.map(self.log, offset, to, len, self.log_sparse);
         }
@@ -209,12 +209,19 @@ const Builder = struct {
         return @alignCast(window[offset - self.window_offset ..][0..page_size]);
     }
 
+    /// Copying over a page of the base reads it from the medium first, unless it is cached: a
+    /// mapping is cheaper than that.
+    fn wouldRead(self: *const Builder, piece: PageRange) bool {
+        if (!self.overBase(piece)) return false;
+        return !os.isResident(self.address + piece.first * page_size, piece.count);
+    }
+
     fn layHole(self: *Builder, piece: PageRange) errors.Error!void {
         if (!self.overBase(piece)) return;
         self.report.runs += 1;
         const to = self.address + piece.first * page_size;
         const len = piece.count * page_size;
-        if (piece.count >= mapped_run_pages_min and self.log_maps_left > 0) {
+        if (self.log_maps_left > 0 and (piece.count >= mapped_run_pages_min or self.wouldRead(piece))) {
             self.log_maps_left -= 1;
             os.commitAnonymous(to, len) catch return noMaps(self.image);
             return;

@@ -213,6 +213,16 @@ pub fn advise(address: usize, len: usize, advice: u32) ?u32 {
     return failed(linux.madvise(@ptrFromInt(address), len, advice));
 }
 
+/// Whether all pages of a map can be touched without a read from the medium, at most 64 of them; true
+/// where the kernel does not tell.
+pub fn isResident(address: usize, pages: usize) bool {
+    var states: [64]u8 = undefined;
+    std.debug.assert(pages <= states.len);
+    if (failed(linux.syscall3(.mincore, address, pages * page_size, @intFromPtr(&states))) != null) return true;
+    for (states[0..pages]) |state| if (state & 1 == 0) return false;
+    return true;
+}
+
 /// What every map of a heap needs: no huge pages (one write would look like 2 MiB of them), and no
 /// merging (a merged page of zeros would look untouched).
 pub fn adviseHeap(address: usize, len: usize) void {
