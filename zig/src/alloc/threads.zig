@@ -151,7 +151,7 @@ pub fn begin(a: *Allocator, use_membarrier: bool) Error!void {
     a.caches[0] = cache;
     a.alive[0].store(true, .seq_cst);
     a.cache_count.store(1, .release);
-    if (!use_membarrier or !os.membarrierRegister()) a.stop.store(Stop.fence, .seq_cst);
+    if (!use_membarrier or !os.hasMembarrier()) a.stop.store(Stop.fence, .seq_cst);
     enroll(a);
 }
 

@@ -232,16 +232,22 @@ pub fn adviseHeap(address: usize, len: usize) void {
 
 // ------------------------------------------------------------------ other threads
 
-/// Announces to the kernel that this process uses `membarrier`; false where it is missing.
-pub fn membarrierRegister() bool {
-    const register_private_expedited = 1 << 4;
-    return failed(linux.syscall3(.membarrier, register_private_expedited, 0, 0)) == null;
+const membarrier_query = 0;
+const membarrier_private_expedited = 1 << 3;
+const membarrier_register_private_expedited = 1 << 4;
+
+/// Whether `membarrier` will work here. Asking costs nothing; announcing its use costs a process
+/// with several threads up to 20 ms, so that waits for the first use.
+pub fn hasMembarrier() bool {
+    const known = linux.syscall3(.membarrier, membarrier_query, 0, 0);
+    return failed(known) == null and known & membarrier_private_expedited != 0;
 }
 
 /// After it every running thread of this process has executed a full memory barrier.
 pub fn membarrier() void {
-    const private_expedited = 1 << 3;
-    _ = linux.syscall3(.membarrier, private_expedited, 0, 0);
+    if (failed(linux.syscall3(.membarrier, membarrier_private_expedited, 0, 0)) == null) return;
+    _ = linux.syscall3(.membarrier, membarrier_register_private_expedited, 0, 0);
+    _ = linux.syscall3(.membarrier, membarrier_private_expedited, 0, 0);
 }
 
 const PthreadCreate = *const fn (*usize, ?*const anyopaque, *const fn (?*anyopaque) callconv(.c) ?*anyopaque, ?*anyopaque) callconv(.c) c_int;
