@@ -22,6 +22,8 @@ const Scratch = scratch_.Scratch;
 const page_size = format.page_size;
 
 const writeback_len = 8 << 20;
+/// Allocating waits for all writes past the page cache: seldom, then.
+const piped_allocate_len = 1 << 30;
 /// A base from this many pages on is written by a pipe.
 const piped_pages_min = 4096;
 const allocate_len = 64 << 20;
@@ -38,6 +40,8 @@ pub const Writer = struct {
     /// Where pages are copied to before they are written: the scratch's, or the pipe's buffers.
     staging: []align(page_size) u8 = &.{},
     pipe: ?*Pipe = null,
+    /// Pages that a pipe will write at most.
+    expected: u64 = 0,
     staged: usize = 0,
     written: u64 = 0,
     padded: u64 = 0,
@@ -76,6 +80,7 @@ pub const Writer = struct {
         const staging = self.staging;
         self.staging = pipe.buffer();
         self.pipe = &pipe;
+        self.expected = self.written + count + count / padding_divisor + padding_run_max;
         defer {
             self.staging = staging;
             self.pipe = null;
@@ -149,7 +154,9 @@ pub const Writer = struct {
 
     fn room(self: *Writer, offset: u64, len: u64) errors.Error!void {
         if (offset + len <= self.allocated_end) return;
-        const ahead = @max(len, if (self.written == 0) len else @min(allocate_len, self.written * page_size));
+        const ahead = @max(len, if (self.pipe != null)
+            @min(piped_allocate_len, (self.expected - self.written) * page_size)
+        else if (self.written == 0) len else @min(allocate_len, self.written * page_size));
         self.allocated_end = offset + ahead;
         const errno = self.disk.allocate(self.file, offset, ahead) orelse return;
         if (errno != disk_.code(.NOSPC) or ahead == len) return self.failed(errno);

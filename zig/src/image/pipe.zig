@@ -14,8 +14,8 @@ const File = disk_.File;
 
 pub const buffer_pages = 256;
 const buffer_len = buffer_pages * format.page_size;
-const buffer_count = 6;
-const thread_count = 3;
+const buffer_count = 8;
+const thread_count = 4;
 
 const Job = struct { state: enum { free, ready, writing } = .free, len: usize = 0, offset: u64 = 0 };
 
