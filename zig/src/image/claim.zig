@@ -124,8 +124,14 @@ fn isUnfinished(disk: Disk, held: Held) bool {
     var magic: u64 = 0;
     const begun = std.mem.asBytes(&magic)[0..@min(8, held.stat.size)];
     if (disk.readAll(held.file, begun, 0) != null) return false;
-    if (begun.len < 8) return std.mem.startsWith(u8, std.mem.asBytes(&format.unfinished_magic), begun);
-    return magic == 0 or magic == format.unfinished_magic or magic == format.base_magic;
+    // A mark that was written in part reads as its beginning, then zeros or the mark before.
+    const mark = "PERM";
+    var rest: []const u8 = begun;
+    for (mark) |byte| {
+        if (rest.len == 0 or rest[0] != byte) break;
+        rest = rest[1..];
+    } else return true;
+    return std.mem.allEqual(u8, rest, 0);
 }
 
 /// Gives up a claim: the name goes if it still is this file's.

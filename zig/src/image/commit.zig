@@ -129,9 +129,12 @@ pub const Commit = struct {
         try successor.sync();
         successor.install() catch |err| {
             if (image.generation != generation) return err;
-            // Renamed, but perhaps not for good: the state is in the files, yet nobody may rely on it.
+            // Renamed, but perhaps not for good: nobody may rely on this commit, and it takes no place
+            // among those that `keep` keeps. The next one goes on from the commit before.
             installed = true;
-            image.standing = self.head.commit;
+            const before = image.standing orelse return err;
+            if (generation.find(before) != null) return err;
+            image.standing = null;
             self.dropTable();
             return err;
         };

@@ -157,7 +157,7 @@ pub const Image = struct {
     pending: PageSet = .{},
     /// Nobody can tell what differs: compare all used pages (R11, R13).
     compare_all: bool = true,
-    /// The heap was taken from this image: going on from an older epoch of it is meant.
+    /// The heap was taken from this image, or has replaced its base: going on is meant.
     adopted: bool = false,
     /// Pages of a commit that is under way or failed.
     inflight: PageSet = .{},
@@ -462,4 +462,5 @@ test {
     _ = @import("test_commit.zig");
     _ = @import("test_faults.zig");
     _ = @import("test_images.zig");
+    _ = @import("test_power.zig");
 }

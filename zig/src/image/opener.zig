@@ -126,7 +126,13 @@ fn load(self: *Image, write: bool, recover: bool) errors.Error!*Generation {
 fn settle(self: *Image, generation: *Generation) errors.Error!void {
     const disk = self.disk;
     const path = self.path();
-    if (generation.tail and !generation.sealed) try cutTail(disk, generation, path);
+    if (!generation.sealed) {
+        // The length is changed and set again: where a sync of it failed, only a change makes the next
+        // one store it.
+        if (disk.truncate(generation.log, generation.log_end + format.page_size)) |errno| return disk_.failErrno(errno, path, "Cannot settle the log of image");
+        generation.tail = true;
+        try cutTail(disk, generation, path);
+    }
     if (generation.records.items.len > 0 and !generation.sealed) {
         const record = &generation.records.items[generation.records.items.len - 1];
         var buffer: [64 * 1024]u8 = undefined;

@@ -234,6 +234,7 @@ pub const Successor = struct {
         image.generation = self.generation;
         image.uuid = self.generation.header.image;
         image.dead = false;
+        image.adopted = true;
         image.set_aside = false;
         image.dropped = false;
     }

@@ -37,6 +37,8 @@ pub const Stat = struct {
     kind: Kind = .other,
 };
 
+pub const Seek = enum { data, hole };
+
 pub const Visit = *const fn (context: *anyopaque, name: [:0]const u8) void;
 
 pub fn open(_: ?*anyopaque, dir: File, name: [*:0]const u8, how: How) i64 {
@@ -255,7 +257,7 @@ pub fn holesCost(_: ?*anyopaque, file: File) i64 {
 }
 
 /// The next offset at or after `offset` that holds data, or that begins a hole.
-pub fn seek(_: ?*anyopaque, file: File, offset: u64, what: enum { data, hole }) i64 {
+pub fn seek(_: ?*anyopaque, file: File, offset: u64, what: Seek) i64 {
     const seek_data = 3;
     const seek_hole = 4;
     const result = linux.lseek(file, @bitCast(offset), if (what == .data) seek_data else seek_hole);
