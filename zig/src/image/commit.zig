@@ -116,6 +116,7 @@ pub const Commit = struct {
         }
         image.standing = self.head.commit;
         history.current = self.head;
+        history.stray = false;
         self.settle();
         fold_.consider(image);
         return self.report;

@@ -19,7 +19,8 @@ const PageRange = @import("page_set.zig").PageRange;
 const failAs = disk_.failAs;
 const page_size = format.page_size;
 
-const chunk_len = 64 * 1024;
+/// Of buffers on the stack: a thread of musl's has 128 KiB.
+pub const chunk_len = 16 * 1024;
 
 pub const Record = struct {
     offset: u64,

@@ -186,9 +186,9 @@ pub const Image = struct {
         if (!self.forked) {
             self.cancelFold();
             claim.dropNew(self.disk, self.place, &self.new);
-            if (self.history) |history| {
+            if (self.mode != .read) if (self.history) |history| {
                 if (!self.pending.isEmpty() or self.inflight_failed or self.compare_all) history.stray = true;
-            }
+            };
         }
         if (!self.forked) {
             self.disk.release(&self.replaced.file);

@@ -135,7 +135,7 @@ fn settle(self: *Image, generation: *Generation) errors.Error!void {
     }
     if (generation.records.items.len > 0 and !generation.sealed) {
         const record = &generation.records.items[generation.records.items.len - 1];
-        var buffer: [64 * 1024]u8 = undefined;
+        var buffer: [generation_.chunk_len]u8 = undefined;
         const end = @min(record.offset + record.len, generation.log_size);
         var offset = record.offset;
         while (offset < end) {

@@ -372,6 +372,138 @@ test "equal content gives equal files, whatever superset of the changed pages wa
     try std.testing.expectEqualSlices(u8, buffers[0][1], buffers[1][1]);
 }
 
+test "where holes cost memory they stay anonymous, and read as the zeros they are" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    var heap = Heap.init(400);
+    defer heap.deinit();
+    {
+        const image = try made(dir.path("a"), &heap, 1);
+        defer image.close();
+        for (0..300) |page| heap.touch(&.{image}, page, page + 1);
+        // Zeros within a run are stored, and a copy of the file may leave them out.
+        for ([_]u64{ 100, 101, 102, 200 }) |page| @memset(heap.page(page), 0);
+        _ = try heap.commit(image, null);
+    }
+    const base = try dir.read("a");
+    defer std.testing.allocator.free(base);
+    try dir.tmp.dir.deleteFile(std.testing.io, "a");
+    var text: [512]u8 = undefined;
+    const name = try std.fmt.bufPrintZ(&text, "{s}", .{dir.path("a")});
+    const file: disk_.File = @intCast(real_disk.open(null, disk_.cwd, name, .{ .write = true, .create = true }));
+    _ = real_disk.truncate(null, file, base.len);
+    var at: usize = 0;
+    while (at < base.len) : (at += 4096) {
+        const part = base[at..@min(base.len, at + 4096)];
+        if (!std.mem.allEqual(u8, part, 0)) _ = real_disk.write(null, file, part, at);
+    }
+    real_disk.close(null, file);
+    const image = try Image.open(.{ .disk = .{ .context = null, .vtable = comptime &holey() }, .path = dir.path("a"), .mode = .read });
+    defer image.close();
+    try Heap.expectStored(image, null, heap.memory);
+}
+
+fn holey() disk_.Disk.VTable {
+    const Costly = struct {
+        fn holesCost(_: ?*anyopaque, _: disk_.File) i64 {
+            return 1;
+        }
+    };
+    var vtable = disk_.Disk.vtableOf(real_disk);
+    vtable.holesCost = Costly.holesCost;
+    return vtable;
+}
+
+test "a forked child may not commit, and does not keep the lock" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    var heap = Heap.init(64);
+    defer heap.deinit();
+    const image = try made(dir.path("a"), &heap, 1);
+    heap.touch(&.{image}, 1, 1);
+    _ = try heap.commit(image, null);
+    try heap.restore(image, null);
+    const child = linux.fork();
+    if (child == 0) {
+        image.afterFork();
+        const refused = if (image.begin()) |_| false else |err| err == error.FORKED;
+        if (!refused) linux.exit_group(1);
+        while (true) _ = linux.pause();
+    }
+    heap.touch(&.{image}, 2, 2);
+    _ = try heap.commit(image, null);
+    image.close();
+    const again = try Image.open(.{ .path = dir.path("a"), .mode = .write });
+    again.close();
+    var status: u32 = 0;
+    try expectEqual(@as(usize, 0), linux.waitpid(@intCast(child), &status, linux.W.NOHANG));
+    _ = linux.kill(@intCast(child), .KILL);
+    _ = linux.waitpid(@intCast(child), &status, 0);
+}
+
+/// Opens again and again, and sees whole commits in order.
+const Reader = struct {
+    path: []const u8,
+    ended: std.atomic.Value(bool) = .init(false),
+    opened: usize = 0,
+    failure: ?anyerror = null,
+
+    fn run(context: ?*anyopaque) callconv(.c) ?*anyopaque {
+        const self: *Reader = @ptrCast(@alignCast(context.?));
+        var seen: u64 = 0;
+        while (!self.ended.load(.acquire)) {
+            seen = self.look(seen) catch |err| {
+                self.failure = err;
+                testing.explain();
+                return null;
+            };
+            self.opened += 1;
+        }
+        return null;
+    }
+
+    fn look(self: *Reader, seen: u64) !u64 {
+        const image = try Image.open(.{ .path = self.path, .mode = .read });
+        defer image.close();
+        if (image.dropped) return error.FalselyDropped;
+        const point = try image.point(null);
+        const len = point.identity.span;
+        const at = try os.reserve(0, len);
+        defer os.unmap(at, len);
+        _ = try image.build(point, at, len);
+        const words: [*]const u64 = @ptrFromInt(at);
+        for (0..20) |page| if (words[page * 512] != words[0]) return error.Mixed;
+        return if (words[0] < seen) error.WentBack else words[0];
+    }
+};
+
+test "readers beside commits, new bases and folds see whole commits in order" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    var calm: testing.FaultyDisk = .{};
+    var heap = Heap.init(400);
+    defer heap.deinit();
+    const image = try Image.open(.{ .disk = calm.disk(), .path = dir.path("a"), .mode = .create, .log_limit = 200 * 1024, .base_pages_min = 32 });
+    defer image.close();
+    try image.join(&heap.history, heap.identity.span, null);
+    for (0..20) |page| heap.touch(&.{image}, page, 1);
+    _ = try heap.commit(image, null);
+    var reader: Reader = .{ .path = dir.path("a") };
+    const thread = try os.Thread.spawn(Reader.run, &reader);
+    for (2..600) |round| {
+        for (0..20) |page| heap.touch(&.{image}, page, round);
+        if (round % 40 == 0) for (20..300) |page| heap.touch(&.{image}, page, round);
+        _ = try heap.commit(image, null);
+    }
+    reader.ended.store(true, .release);
+    thread.join();
+    if (reader.failure) |err| return err;
+    try expect(reader.opened > 0);
+}
+
 /// The real disk with time and chance taken out.
 const SameDisk = struct {
     counter: u64 = 0,

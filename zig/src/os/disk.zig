@@ -267,7 +267,7 @@ pub fn seek(_: ?*anyopaque, file: File, offset: u64, what: Seek) i64 {
 /// How many more mappings the process may make, about.
 pub fn mapsFree(_: ?*anyopaque) u64 {
     var max: u64 = 65_530;
-    var buffer: [32 * 1024]u8 = undefined;
+    var buffer: [8 * 1024]u8 = undefined;
     if (readProc("/proc/sys/vm/max_map_count", &buffer, parseFirst)) |value| max = value;
     const used = readProc("/proc/self/maps", &buffer, countLines) orelse max / 2;
     return max -| used;
