@@ -198,7 +198,7 @@ fn undo(start: usize, end: usize) bool {
 }
 
 test "a retired range is taken again, whole, in part, and together with its neighbourhood" {
-    const at = 0x4a00_0000_0000;
+    const at = 0x3a00_0000_0000;
     const mib = 1 << 20;
     const others = retired.items.len;
     try reserveAt(at, 8 * mib);
@@ -217,7 +217,7 @@ test "a retired range is taken again, whole, in part, and together with its neig
 }
 
 test "a range is reserved around one of ours that it overlaps, and what is left over is retired" {
-    const at = 0x4a80_0000_0000;
+    const at = 0x3a80_0000_0000;
     const mib = 1 << 20;
     const others = retired.items.len;
     for ([_]usize{ at - 2 * mib, at + 2 * mib, at - 2 * mib }, [_]usize{ 4 * mib, 4 * mib, 12 * mib }) |start, span| {

@@ -138,7 +138,7 @@ test "a restore moves a heap over its own range when the two overlap" {
     var place = Place.init();
     defer place.deinit();
     const back = place.path("app.back");
-    const address = 0x4d00_0000_0000;
+    const address = 0x3d00_0000_0000;
     for ([_]usize{ address - (1 << 30), address + (1 << 30) }) |other| {
         {
             const heap = try Heap.mopen(.{ .size = 1 << 20, .address = address });
@@ -256,7 +256,7 @@ test "sizes and addresses that cannot be are refused before anything is made" {
     try testing.expectError(error.INVALID_ARGUMENT, Heap.mopen(.{ .size = 1 << 50 }));
     try testing.expectError(error.INVALID_ARGUMENT, Heap.mopen(.{ .size = 1 << 20, .max_size = 1 << 19 }));
     try testing.expectError(error.INVALID_ARGUMENT, Heap.mopen(.{ .size = 1 << 20, .address = 4097 }));
-    const taken = 0x4b00_0001_0000;
+    const taken = 0x3b00_0001_0000;
     _ = try os.reserve(taken, os.page_size);
     defer os.unmap(taken, os.page_size);
     try testing.expectError(error.ADDRESS_IN_USE, Heap.mopen(.{ .size = 1 << 20, .address = taken }));
@@ -272,7 +272,7 @@ const Run = struct {
     blocks: u64 = 0,
     sum: u64 = 0,
 
-    const address = 0x4c00_0000_0000;
+    const address = 0x3c00_0000_0000;
     const Live = struct { at: usize, len: usize };
 
     fn make(tracker: @import("../tracker/tracker.zig").Wanted, seed: u64) !Run {
