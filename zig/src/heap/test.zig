@@ -134,6 +134,33 @@ test "a backup brings back a heap whose map file is lost, moving it when it must
     try testing.expectEqual(@as(f64, 2), (try heap.commit(.backup)).epoch);
 }
 
+test "a base large enough for the pipe comes back page by page" {
+    var place = Place.init();
+    defer place.deinit();
+    const map = place.path("app.map");
+    const page_words = os.page_size / 8;
+    const pages = 24 << 20 >> 12;
+    {
+        const heap = try Heap.mopen(.{ .path = map, .size = 1 << 20 });
+        defer heap.close() catch unreachable;
+        const root = try heap.alloc.calloc(pages, os.page_size);
+        heap.header().root = root;
+        const all = words(root, pages * page_words);
+        // Zero pages are left out, so file and heap offsets part.
+        for (0..pages) |page| if (page % 100 >= 3) {
+            for (all[page * page_words ..][0..page_words], 0..) |*word, i| word.* = page << 16 | i + 1;
+        };
+        try testing.expect((try heap.commit(.map)).pages > 4096);
+    }
+    const heap = try Heap.mopen(.{ .path = map, .mode = .rw, .verify = true });
+    defer heap.close() catch unreachable;
+    const all = words(heap.header().root, pages * page_words);
+    for (0..pages) |page| for (all[page * page_words ..][0..page_words], 0..) |word, i| {
+        try testing.expectEqual(if (page % 100 >= 3) page << 16 | i + 1 else 0, word);
+    };
+    try heap.check();
+}
+
 test "a restore moves a heap over its own range when the two overlap" {
     var place = Place.init();
     defer place.deinit();
