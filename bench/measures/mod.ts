@@ -7,6 +7,7 @@ import { malloc } from "./malloc.ts";
 import { native } from "./native.ts";
 import { open } from "./open.ts";
 import { overhead } from "./overhead.ts";
+import { recordsKept } from "./records.ts";
 import { start } from "./start.ts";
 
 export const measures: Record<string, Measure> = {
@@ -16,5 +17,6 @@ export const measures: Record<string, Measure> = {
   "commit-full": commitFull,
   "commit-small": commitSmall,
   overhead,
+  records: recordsKept,
   start,
 };
