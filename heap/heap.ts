@@ -109,6 +109,10 @@ export interface HeapInternals {
   permAt(heap: Heap, name: string, address: Pointer, bytes: number, layout: number): void;
   isOpen(heap: Heap): boolean;
   isReadOnly(heap: Heap): boolean;
+  /** Where a heap lies; `capacity` is Infinity for a heap that cannot grow. */
+  extent(heap: Heap): { handle: number; address: Pointer; span: number; capacity: number };
+  /** Has `end` called whenever what was seen of the heap so far ends: after a restore or a close. */
+  onEnd(heap: Heap, end: () => void): void;
 }
 
 /** See {@linkcode HeapInternals}. */
@@ -145,6 +149,8 @@ export class Heap implements Disposable, AsyncDisposable {
   /** Address of the heap; changes only in a restore. */
   #address: Pointer;
   readonly #info = recordBuffer("HeapInfo");
+  /** What other rooms show of the heap ends with these. */
+  readonly #ends: (() => void)[] = [];
 
   static {
     internals = {
@@ -159,6 +165,12 @@ export class Heap implements Disposable, AsyncDisposable {
       },
       isOpen: (heap) => heap.#handle !== 0,
       isReadOnly: (heap) => heap.#read().mode === 2,
+      extent: (heap) => {
+        const { address, span, capacity, max_size, mode } = heap.#read();
+        const grows = capacity < max_size && mode !== 2;
+        return { handle: heap.#handle, address, span, capacity: grows ? capacity : Infinity };
+      },
+      onEnd: (heap, end) => void heap.#ends.push(end),
     };
   }
 
@@ -667,6 +679,7 @@ export class Heap implements Disposable, AsyncDisposable {
     check(native.ph_restore(this.#handle, args, report));
     for (const heap of heaps) {
       heap.#views.dropWindows();
+      for (const end of heap.#ends) end();
       heap.#address = heap.#read().address;
     }
     blocks.load(this.#handle);
@@ -790,6 +803,7 @@ export class Heap implements Disposable, AsyncDisposable {
   #end(): void {
     this.#handle = 0;
     this.#views.close();
+    for (const end of this.#ends) end();
     this.#session.heaps.delete(this);
   }
 

@@ -1,0 +1,208 @@
+/**
+ * Arrays of a fixed length, in place: C's `T[n]`.
+ *
+ * @module
+ */
+
+import { describe, PermError } from "../ffi/mod.ts";
+import { Handle, paneOf } from "./handle.ts";
+import { objectSizeMax, type Pane } from "./pane.ts";
+import { refuseSize } from "./text.ts";
+import {
+  expectTypeOf,
+  type InputOf,
+  refuseValue,
+  type Type,
+  type ValueOf,
+  type Walker,
+} from "./type.ts";
+
+/**
+ * A live array of a fixed length in a heap.
+ *
+ * @typeParam T Its elements' type.
+ */
+export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
+  /** Elements. */
+  readonly length: number;
+  readonly #type: Type<ValueOf<T>, InputOf<T>>;
+
+  /** @internal */
+  constructor(pane: Pane, at: number, type: Type, length: number) {
+    super(pane, at);
+    this.#type = type as Type<ValueOf<T>, InputOf<T>>;
+    this.length = length;
+  }
+
+  /**
+   * The element at an index; negative ones count from the end.
+   *
+   * @returns `undefined` outside.
+   */
+  at(index: number): ValueOf<T> | undefined {
+    const i = index < 0 ? index + this.length : index;
+    if (!(i >= 0 && i < this.length && Number.isInteger(i))) return undefined;
+    return this.#type.get(paneOf(this), (this.$at + i * this.#type.size) | 0);
+  }
+
+  /**
+   * The element at an index.
+   *
+   * @throws {PermError} `INVALID_ARGUMENT` outside.
+   */
+  get(index: number): ValueOf<T> {
+    return this.#type.get(this.$pane, this.#place(index));
+  }
+
+  /**
+   * Writes an element.
+   *
+   * @throws {PermError} `INVALID_ARGUMENT` outside, or for what is no such value.
+   */
+  set(index: number, value: InputOf<T>): void {
+    this.#type.set(this.$pane, this.#place(index), value, `element ${index}`);
+  }
+
+  /** Writes the same value to all elements. */
+  fill(value: InputOf<T>): this {
+    for (let index = 0; index < this.length; index++) this.set(index, value);
+    return this;
+  }
+
+  /** A copy as a JavaScript array; objects in it are live. */
+  toArray(): ValueOf<T>[] {
+    return Array.from({ length: this.length }, (_, index) => this.get(index));
+  }
+
+  /** The elements, for `JSON.stringify`. */
+  toJSON(): unknown[] {
+    return this.toArray().map(plain);
+  }
+
+  /** All elements in order. */
+  [Symbol.iterator](): IterableIterator<ValueOf<T>> {
+    let index = 0;
+    const next = (): IteratorResult<ValueOf<T>> =>
+      index < this.length
+        ? { done: false, value: this.get(index++) }
+        : { done: true, value: undefined };
+    return {
+      next,
+      [Symbol.iterator]() {
+        return this;
+      },
+    };
+  }
+
+  /** What `console.log` shows in Deno. */
+  [Symbol.for("Deno.customInspect")](
+    inspect: (value: unknown, options?: unknown) => string,
+    options: unknown,
+  ): string {
+    return inspect(this.toArray(), options);
+  }
+
+  /** What `console.log` shows in Bun and Node. */
+  [Symbol.for("nodejs.util.inspect.custom")](): unknown {
+    return this.toArray();
+  }
+
+  #place(index: number): number {
+    paneOf(this);
+    if (!(Number.isInteger(index) && index >= 0 && index < this.length)) {
+      throw new PermError(
+        "INVALID_ARGUMENT",
+        `Cannot use element ${
+          describe(index)
+        } of an array of ${this.length}: indices go from 0 to ${this.length - 1}`,
+      );
+    }
+    return (this.$at + index * this.#type.size) | 0;
+  }
+}
+
+/** A value without handles: what JSON can show, with bigints as text. */
+export function plain(value: unknown): unknown {
+  if (typeof value === "bigint") return value.toString();
+  if (typeof value !== "object" || value === null) return value;
+  const { toJSON } = value as { toJSON?: () => unknown };
+  return typeof toJSON === "function" ? toJSON.call(value) : value;
+}
+
+/** The type of arrays of a fixed length. */
+export type ArrayType<T> = Type<FixedArray<T>, FixedArray<T> | ArrayLike<InputOf<T>>>;
+
+/**
+ * An array of `n` values in place. Reading gives a live {@linkcode FixedArray}; writing takes any
+ * array of exactly `n` values.
+ *
+ * @param element The elements' type.
+ * @param n Elements, at least 1.
+ * @throws {PermError} `INVALID_ARGUMENT` for what is no type, and for sizes beyond 1 GiB.
+ *
+ * @example
+ * ```ts
+ * import { array, f64, struct } from "@perm/heap/data";
+ *
+ * const Matrix = struct("Matrix", { cells: array(f64, 16) });
+ * ```
+ */
+export function array<T>(element: T, n: number): ArrayType<T> {
+  const type = expectTypeOf("an array's elements", element) as Type<unknown, unknown>;
+  if (!(Number.isInteger(n) && n >= 1)) {
+    refuseSize(`array of ${type.name}, `, n, "a whole number of elements from 1 on");
+  }
+  const each = (at: number, action: (at: number, index: number) => void) => {
+    const { size } = type;
+    for (let index = 0; index < n; index++) action((at + index * size) | 0, index);
+  };
+  // What follows from the elements waits, for a struct may refer to what is declared later.
+  return Object.freeze({
+    kind: "array",
+    get name() {
+      return `array(${type.name}, ${n})`;
+    },
+    get size() {
+      const size = n * type.size;
+      if (size <= objectSizeMax) return size;
+      return refuseSize(`array of ${type.name}, `, n, `at most ${objectSizeMax} bytes of elements`);
+    },
+    get align() {
+      return type.align;
+    },
+    get layout() {
+      return `array(${type.layout}, ${n})`;
+    },
+    key: null,
+    get owns() {
+      return type.owns;
+    },
+    get(pane: Pane, at: number): FixedArray<T> {
+      return new FixedArray<T>(pane, at, type, n);
+    },
+    set(
+      pane: Pane,
+      at: number,
+      value: FixedArray<T> | ArrayLike<InputOf<T>>,
+      what = `array(${type.name}, ${n})`,
+    ): void {
+      const values: ArrayLike<unknown> = value instanceof FixedArray ? value.toArray() : value;
+      if (typeof values !== "object" || values === null || values.length !== n) {
+        refuseValue(what, value, `an array of ${n} values`);
+      }
+      each(at, (place, index) => type.set(pane, place, values[index], `${what}[${index}]`));
+    },
+    destroy(pane: Pane, at: number): void {
+      each(at, (place) => type.destroy(pane, place));
+    },
+    walk(pane: Pane, at: number, walker: Walker): void {
+      each(at, (place) => type.walk?.(pane, place, walker));
+    },
+    parts: () => [type],
+    texts(): readonly number[] {
+      const places = type.texts?.() ?? [];
+      return Array.from({ length: places.length === 0 ? 0 : n }, (_, index) => index * type.size)
+        .flatMap((place) => places.map((at) => place + at));
+    },
+  });
+}

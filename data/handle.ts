@@ -1,0 +1,117 @@
+/**
+ * What structs, fixed arrays and containers are in JavaScript: a place in a heap.
+ *
+ * Invariant: a handle shows the bytes at its place for as long as its pane is attached; closing and
+ * restoring the heap end it, and so does `destroy` for the handle that it was given.
+ *
+ * @module
+ */
+
+import { describe, PermError } from "../ffi/mod.ts";
+import type { Heap } from "../heap/heap.ts";
+import type { Pointer } from "../heap/views.ts";
+import { Access, accessTo, Pane } from "./pane.ts";
+import type { Type } from "./type.ts";
+
+/** A live object in a heap. */
+export class Handle {
+  /** The pane's view, for accessors. @internal */
+  $view: DataView<ArrayBuffer>;
+  /** Offset of the first byte in it. @internal */
+  readonly $at: number;
+  /** Where it lies. @internal */
+  readonly $pane: Pane;
+
+  /** @internal */
+  constructor(pane: Pane, at: number) {
+    this.$view = pane.view;
+    this.$at = at;
+    this.$pane = pane;
+  }
+
+  /**
+   * Its address in the heap.
+   *
+   * @throws {PermError} `STALE` when it was destroyed, or the heap closed or restored.
+   */
+  get ptr(): Pointer {
+    if (this.$view.buffer.detached) throw stale();
+    return this.$pane.base + this.$at;
+  }
+}
+
+/** A type whose values are objects in the heap: what `ref` may refer to, and a root may be. */
+export interface ObjectType<out T extends object = object, in I = never> extends Type<T, I> {
+  /**
+   * The object at an address.
+   *
+   * @throws {PermError} `BAD_POINTER` outside the heap or misaligned.
+   */
+  at(heap: Heap, p: Pointer): T;
+}
+
+const ended = new DataView(new ArrayBuffer(0));
+ended.buffer.transfer(0);
+
+/** Makes every further use of a handle throw. */
+export function endHandle(handle: Handle): void {
+  handle.$view = ended;
+}
+
+function stale(): PermError {
+  return new PermError(
+    "STALE",
+    "Cannot use this object any more: it was destroyed, or the heap was closed or restored; take it " +
+      "from its root again",
+  );
+}
+
+/** The pane of a handle that still shows its object. */
+export function paneOf(handle: Handle): Pane {
+  if (handle.$view.buffer.detached) throw stale();
+  return handle.$pane;
+}
+
+/** The pane of an object's address, which must lie in the heap whole and be aligned. */
+export function place(access: Access, p: Pointer, type: Type): Pane {
+  const pane = access.pane(p, type.size);
+  if (p % type.align !== 0) {
+    throw new PermError(
+      "BAD_POINTER",
+      `Cannot take 0x${p.toString(16)} as ${type.name}: its address is a multiple of ${type.align}`,
+      { address: p },
+    );
+  }
+  return pane;
+}
+
+/** The access to a heap, or to the heap of a handle. */
+export function accessOf(where: Heap | Handle): Access {
+  return where instanceof Handle ? paneOf(where).access : accessTo(where);
+}
+
+/**
+ * The address of an object that shall be referred to from that heap.
+ *
+ * @throws {PermError} `INVALID_ARGUMENT` for what is no such object, or lies in another heap; `STALE`.
+ */
+export function addressOf(value: unknown, target: Type, from: Access, what: string): Pointer {
+  if (!(value instanceof Handle) || value.constructor === undefined) {
+    throw refusedRef(what, describe(value), `${target.name} or null`);
+  }
+  const type = value.constructor as unknown as Type;
+  if (type !== target && type.layout !== target.layout) {
+    throw refusedRef(what, `an object of type ${type.name}`, `${target.name} or null`);
+  }
+  const { access } = paneOf(value);
+  if (access !== from && !from.owns(value.ptr)) {
+    throw refusedRef(what, `a ${target.name} of another heap`, "one of the same heap");
+  }
+  return value.ptr;
+}
+
+function refusedRef(what: string, value: string, wanted: string): PermError {
+  return new PermError("INVALID_ARGUMENT", `Cannot store ${value} in ${what}: give ${wanted}`);
+}
+
+export { Access, accessTo, Pane };

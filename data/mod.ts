@@ -1,0 +1,30 @@
+/**
+ * Typed data in a heap: structs, text and containers that live in heap memory, read and written like
+ * ordinary objects, with nothing to serialise and nothing to load.
+ *
+ * @module
+ */
+
+export { array, type ArrayType, FixedArray } from "./array.ts";
+export { Handle, type ObjectType } from "./handle.ts";
+export { type InstanceOf, ref, type RefType } from "./ref.ts";
+export { fixedText, text } from "./text.ts";
+export {
+  bool,
+  f32,
+  f64,
+  i16,
+  i32,
+  i64,
+  i8,
+  type InputOf,
+  type KeyKind,
+  type Type,
+  u16,
+  u32,
+  u53,
+  u64,
+  u8,
+  type ValueOf,
+  type Walker,
+} from "./type.ts";

@@ -1,0 +1,124 @@
+/**
+ * How typed data finds its bytes: a heap is seen through panes, DataViews of up to 2 GiB that begin
+ * at multiples of 1 GiB, so that an object of up to 1 GiB lies whole in the pane of its first byte
+ * and every offset in it is an int32.
+ *
+ * Invariant: a pane that is not detached shows heap memory, and always the same. Growth makes further
+ * panes and leaves those that are out alone; closing and restoring detach all of them, so that every
+ * handle of the time before throws and none of them needs a check of its own.
+ *
+ * @module
+ */
+
+import { check, describe, native, PermError } from "../ffi/mod.ts";
+import { Heap, internals } from "../heap/heap.ts";
+import { expectNumber, type Opening, type Pointer, Views, windowStride } from "../heap/views.ts";
+
+/** The largest object that typed data may make in one piece. */
+export const objectSizeMax = windowStride;
+
+/** A stretch of a heap, and what belongs to it. */
+export class Pane {
+  /** The bytes as numbers; detached when the heap was closed or restored. */
+  readonly view: DataView<ArrayBuffer>;
+  /** Address of the first byte. */
+  readonly base: Pointer;
+  /** How many bytes it shows. */
+  readonly length: number;
+  /** The heap that it belongs to. */
+  readonly access: Access;
+  #bytes: Uint8Array<ArrayBuffer> | undefined;
+
+  /** Made by {@linkcode Access} only. */
+  constructor(opening: Opening, access: Access) {
+    this.view = opening.view;
+    this.base = opening.base;
+    this.length = opening.view.byteLength;
+    this.access = access;
+  }
+
+  /** The same bytes for bulk copies; `at` is an offset in it as in the view. */
+  get bytes(): Uint8Array<ArrayBuffer> {
+    return this.#bytes ??= new Uint8Array(this.view.buffer);
+  }
+}
+
+/** A heap as typed data sees it; one for each `Heap` object. */
+export class Access {
+  /** Its heap. */
+  readonly heap: Heap;
+  #pane: Pane | undefined;
+  /** Addresses for which the current pane serves objects up to {@linkcode #reach}. */
+  #from = 0;
+  #until = 0;
+  readonly #views = new Views();
+  readonly #panes = new Map<Opening, Pane>();
+
+  /** Made by {@linkcode accessTo} only. */
+  constructor(heap: Heap) {
+    this.heap = heap;
+    internals.onEnd(heap, () => this.#end());
+  }
+
+  /**
+   * The pane that holds the `size` bytes at `p` whole; their offset in it is `(p - pane.base) | 0`.
+   * A pane stays good until the heap is closed or restored; keep it together with the offset.
+   *
+   * @throws {PermError} `BAD_POINTER` outside the heap, `CLOSED`.
+   */
+  pane(p: Pointer, size: number): Pane {
+    if (p >= this.#from && p + size <= this.#until) return this.#pane!;
+    return this.#select(p, size);
+  }
+
+  /** Allocates zeroed memory: where it lies. */
+  allocate(bytes: number): Pointer {
+    return this.heap.calloc(1, bytes);
+  }
+
+  /** Whether an address lies in this heap. */
+  owns(p: Pointer): boolean {
+    const { address, span } = internals.extent(this.heap);
+    return p >= address && p < address + span;
+  }
+
+  #select(p: Pointer, size: number): Pane {
+    expectNumber("pointer", p);
+    if (!(Number.isSafeInteger(p) && p > 0)) {
+      throw new PermError("BAD_POINTER", `Cannot use ${describe(p)} as a pointer: it is none`);
+    }
+    const { handle, address, capacity } = internals.extent(this.heap);
+    check(native.ph_range(handle, p, size));
+    const opening = this.#views.select(handle, address, p, capacity);
+    let pane = this.#panes.get(opening);
+    if (pane === undefined) {
+      this.#views.show(opening);
+      this.#panes.set(opening, pane = new Pane(opening, this));
+    }
+    this.#pane = pane;
+    this.#from = pane.base;
+    this.#until = pane.base + Math.min(pane.length, 2 * windowStride);
+    return pane;
+  }
+
+  #end(): void {
+    this.#views.close();
+    this.#panes.clear();
+    this.#pane = undefined;
+    this.#from = this.#until = 0;
+  }
+}
+
+const accesses = new WeakMap<Heap, Access>();
+
+/** The access to a heap. */
+export function accessTo(heap: Heap): Access {
+  const present = accesses.get(heap);
+  if (present !== undefined) return present;
+  if (!(heap instanceof Heap)) {
+    throw new PermError("INVALID_ARGUMENT", `Cannot keep data in ${describe(heap)}: give a Heap`);
+  }
+  const access = new Access(heap);
+  accesses.set(heap, access);
+  return access;
+}

@@ -1,0 +1,102 @@
+/**
+ * References: eight bytes, the address of an object of the same heap, 0 for null. They own nothing.
+ *
+ * @module
+ */
+
+import { PermError } from "../ffi/mod.ts";
+import { addressOf, type ObjectType, place } from "./handle.ts";
+import type { Pane } from "./pane.ts";
+import { expectTypeOf, readU53, type Type, type Walker, writeU53 } from "./type.ts";
+
+/** What a class makes. */
+// deno-lint-ignore no-explicit-any
+export type InstanceOf<T> = T extends new (...args: any[]) => infer Instance ? Instance : never;
+
+/**
+ * The type of references to a struct or container.
+ *
+ * @typeParam T The struct or container referred to.
+ */
+export interface RefType<T> {
+  /** Always `"ref"`. */
+  readonly kind: "ref";
+  /** `ref(Point)`. */
+  readonly name: string;
+  /** 8. */
+  readonly size: 8;
+  /** 8. */
+  readonly align: 8;
+  /** `ref(Point)`. */
+  readonly layout: string;
+  /** References are no keys. */
+  readonly key: null;
+  /** They own nothing. */
+  readonly owns: false;
+  /** The object, or null. */
+  get(pane: Pane, at: number): InstanceOf<T> | null;
+  /** Refers to another object, or to none. */
+  set(pane: Pane, at: number, value: InstanceOf<T> | null, what?: string): void;
+  /** Forgets the object. */
+  destroy(pane: Pane, at: number): void;
+  /** Tells the walker of the object. */
+  walk(pane: Pane, at: number, walker: Walker): void;
+  /** What it refers to. */
+  parts(): readonly Type[];
+}
+
+/**
+ * A reference to an object of the same heap: reading gives it, or null. In a struct that refers to
+ * itself, or to one that is declared later, write it as a getter.
+ *
+ * @param target A struct or container.
+ *
+ * @example
+ * ```ts
+ * import { f64, ref, struct } from "@perm/heap/data";
+ *
+ * const Node = struct("Node", { value: f64, get next() { return ref(Node); } });
+ * ```
+ */
+export function ref<T>(target: T): RefType<T> {
+  const type = expectObject(target);
+  const name = `ref(${type.name})`;
+  return Object.freeze(
+    {
+      kind: "ref",
+      name,
+      size: 8,
+      align: 8,
+      layout: name,
+      key: null,
+      owns: false,
+      get(pane: Pane, at: number): InstanceOf<T> | null {
+        const p = readU53(pane.view, at);
+        if (p === 0) return null;
+        const there = place(pane.access, p, type);
+        return type.get(there, (p - there.base) | 0) as InstanceOf<T>;
+      },
+      set(pane: Pane, at: number, value: InstanceOf<T> | null, what = name): void {
+        writeU53(pane.view, at, value === null ? 0 : addressOf(value, type, pane.access, what));
+      },
+      destroy(pane: Pane, at: number): void {
+        writeU53(pane.view, at, 0);
+      },
+      walk(pane: Pane, at: number, walker: Walker): void {
+        const p = readU53(pane.view, at);
+        if (p !== 0) walker.object(p, type);
+      },
+      parts: () => [type],
+    } as const,
+  );
+}
+
+/** Refuses what no reference can refer to. */
+export function expectObject(target: unknown): ObjectType {
+  const type = expectTypeOf("a reference", target);
+  if (typeof type === "function") return type as ObjectType;
+  throw new PermError(
+    "INVALID_ARGUMENT",
+    `Cannot refer to ${type.name}: only structs and containers have an address`,
+  );
+}

@@ -1,0 +1,200 @@
+/**
+ * Text in a heap: UTF-8, in a slot of 16 bytes.
+ *
+ *     tag (byte 15)   bytes 0…14
+ *     0…15            that many bytes of UTF-8, then zeros
+ *     255             u64 address of a block · u32 length in bytes · zeros
+ *
+ * Invariant: the form follows from the length (text of up to 15 bytes always stands in its slot), so
+ * that short texts are equal exactly if their slots are; the block belongs to the slot alone. All
+ * zeros are the empty text.
+ *
+ * @module
+ */
+
+import { describe, PermError } from "../ffi/mod.ts";
+import type { Access, Pane } from "./pane.ts";
+import { readU53, refuseValue, type Type, type Walker, writeU53 } from "./type.ts";
+
+/** Bytes of a slot. */
+export const textSlotSize = 16;
+/** Bytes of the longest text that stands in its slot. */
+export const inlineTextMax = 15;
+const tagAt = 15;
+const lengthAt = 8;
+/** The tag of a slot whose text stands elsewhere. */
+export const outsideTag = 255;
+const wantedText = "a string";
+const wantedWellFormed = "a string without half surrogate pairs";
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** Where {@linkcode encodeText} leaves its bytes; replaced by a larger one when needed. */
+export let scratch: Uint8Array<ArrayBuffer> = new Uint8Array(4096);
+let scratchWords = new DataView(scratch.buffer);
+
+/**
+ * Encodes a string into {@linkcode scratch}.
+ *
+ * @returns Its length in bytes.
+ * @throws {PermError} `INVALID_ARGUMENT` for what is no string, or not well-formed UTF-16.
+ */
+export function encodeText(value: string, what: string): number {
+  if (typeof value !== "string") refuseValue(what, value, wantedText);
+  const { length } = value;
+  if (length <= 24) {
+    for (let i = 0;; i++) {
+      if (i === length) return length;
+      const unit = value.charCodeAt(i);
+      if (unit >= 0x80) break;
+      scratch[i] = unit;
+    }
+  }
+  if (!value.isWellFormed()) refuseValue(what, value, wantedWellFormed);
+  if (length * 3 > scratch.length) {
+    scratch = new Uint8Array(2 ** Math.ceil(Math.log2(length * 3)));
+    scratchWords = new DataView(scratch.buffer);
+  }
+  return encoder.encodeInto(value, scratch).written;
+}
+
+/** Reads UTF-8; bytes that are none read as U+FFFD. */
+export function decodeText(pane: Pane, at: number, length: number): string {
+  if (length > 24) return decoder.decode(pane.bytes.subarray(at, at + length));
+  const { view } = pane;
+  let out = "";
+  for (let i = 0; i < length; i++) {
+    const byte = view.getUint8((at + i) | 0);
+    if (byte >= 0x80) return decoder.decode(pane.bytes.subarray(at, at + length));
+    out += String.fromCharCode(byte);
+  }
+  return out;
+}
+
+/** Reads the text of a slot. */
+export function readText(pane: Pane, at: number): string {
+  const tag = pane.view.getUint8((at + tagAt) | 0);
+  if (tag <= inlineTextMax) return decodeText(pane, at, tag);
+  if (tag !== outsideTag) throw damaged(pane, at);
+  const p = readU53(pane.view, at);
+  const length = pane.view.getUint32((at + lengthAt) | 0, true);
+  const there = pane.access.pane(p, length);
+  return decodeText(there, (p - there.base) | 0, length);
+}
+
+/** Writes text over the valid slot at `at`; what was there is freed. */
+export function writeText(pane: Pane, at: number, value: string, what: string): void {
+  const length = encodeText(value, what);
+  const { view } = pane;
+  if (length <= inlineTextMax) {
+    freeText(pane, at);
+    scratch.fill(0, length, textSlotSize);
+    view.setUint32(at, scratchWords.getUint32(0, true), true);
+    view.setUint32((at + 4) | 0, scratchWords.getUint32(4, true), true);
+    view.setUint32((at + 8) | 0, scratchWords.getUint32(8, true), true);
+    view.setUint32((at + 12) | 0, scratchWords.getUint32(12, true) | (length << 24), true);
+    return;
+  }
+  const p = storeBytes(pane.access, length);
+  freeText(pane, at);
+  writeU53(view, at, p);
+  view.setUint32((at + lengthAt) | 0, length, true);
+  view.setUint32((at + 12) | 0, outsideTag << 24, true);
+}
+
+/** A new block with the first bytes of {@linkcode scratch}. */
+function storeBytes(access: Access, length: number): number {
+  const p = access.heap.malloc(length);
+  const there = access.pane(p, length);
+  there.bytes.set(scratch.subarray(0, length), (p - there.base) | 0);
+  return p;
+}
+
+/** Frees what a slot owns; its bytes stay. */
+function freeText(pane: Pane, at: number): void {
+  if (pane.view.getUint8((at + tagAt) | 0) !== outsideTag) return;
+  pane.access.heap.free(readU53(pane.view, at));
+}
+
+function damaged(pane: Pane, at: number): PermError {
+  const address = pane.base + at;
+  return new PermError(
+    "CORRUPT",
+    `Cannot read the text at 0x${
+      address.toString(16)
+    }: its bytes are no text slot; the object was ` +
+      "freed, or overwritten",
+    { address },
+  );
+}
+
+/** Text of any length: a string; 16 bytes, and a block of its own beyond 15 bytes of UTF-8. */
+export const text: Type<string, string> = Object.freeze({
+  kind: "text",
+  name: "text",
+  size: textSlotSize,
+  align: 8,
+  layout: "text",
+  key: "text" as const,
+  owns: true,
+  get: readText,
+  set(pane: Pane, at: number, value: string, what = "text"): void {
+    writeText(pane, at, value, what);
+  },
+  destroy(pane: Pane, at: number): void {
+    freeText(pane, at);
+    pane.bytes.fill(0, at, at + textSlotSize);
+  },
+  walk(pane: Pane, at: number, walker: Walker): void {
+    if (pane.view.getUint8((at + tagAt) | 0) === outsideTag) walker.block(readU53(pane.view, at));
+  },
+  texts: () => [0],
+});
+
+/**
+ * Text of at most `n` bytes of UTF-8, in place: C's `char[n]`, filled up with zero bytes.
+ *
+ * @param n Bytes, from 1 to 65536.
+ * @throws {PermError} `INVALID_ARGUMENT` for another `n`; when writing, for longer text and for
+ * text with a zero character.
+ */
+export function fixedText(n: number): Type<string, string> {
+  if (!(Number.isInteger(n) && n >= 1 && n <= 65536)) {
+    refuseSize("fixedText", n, "a whole number of bytes from 1 to 65536");
+  }
+  const name = `fixedText(${n})`;
+  return Object.freeze({
+    kind: "fixedText",
+    name,
+    size: n,
+    align: 1,
+    layout: name,
+    key: null,
+    owns: false,
+    get(pane: Pane, at: number): string {
+      let length = 0;
+      while (length < n && pane.view.getUint8((at + length) | 0) !== 0) length++;
+      return decodeText(pane, at, length);
+    },
+    set(pane: Pane, at: number, value: string, what = name): void {
+      const length = encodeText(value, what);
+      if (length > n) refuseValue(what, value, `a string of at most ${n} bytes of UTF-8`);
+      if (value.includes("\0")) refuseValue(what, value, "a string without zero characters");
+      const { bytes } = pane;
+      bytes.set(scratch.subarray(0, length), at);
+      bytes.fill(0, at + length, at + n);
+    },
+    destroy(pane: Pane, at: number): void {
+      pane.bytes.fill(0, at, at + n);
+    },
+  });
+}
+
+/** Refuses the size that a type was asked to have. */
+export function refuseSize(what: string, n: unknown, wanted: string): never {
+  throw new PermError(
+    "INVALID_ARGUMENT",
+    `Cannot make ${what}(${describe(n)}): give ${wanted}`,
+  );
+}

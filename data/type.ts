@@ -1,0 +1,316 @@
+/**
+ * The types of values that live in a heap: what a struct's fields, a container's elements and keys
+ * and a root may be. A type knows how many bytes its values take, how they are read and written,
+ * and what they own beyond these bytes.
+ *
+ * Invariants, on which containers in Zig rely:
+ * - All-zero bytes are a value of every type: 0, false, empty text, null, an empty container.
+ * - A value may be moved by copying its bytes, if the place it came from is forgotten.
+ * - Bytes are little-endian, sizes and alignments are C's.
+ *
+ * @module
+ */
+
+import { describe, PermError } from "../ffi/mod.ts";
+import type { Pointer } from "../heap/views.ts";
+import type { Pane } from "./pane.ts";
+
+/** How a type's values serve as keys: by their number, 64 bits, text; `null` if not at all. */
+export type KeyKind = "number" | "u64" | "i64" | "text" | null;
+
+/**
+ * A type of values that live in a heap.
+ *
+ * @typeParam T What reading gives.
+ * @typeParam I What writing takes.
+ */
+export interface Type<out T = unknown, in I = never> {
+  /** Which family it belongs to: `"f64"`, `"text"`, `"array"`, `"ref"`, `"struct"`, `"Vec"` … */
+  readonly kind: string;
+  /** As a program writes it: `u8`, `fixedText(12)`, `array(u8, 4)`, `ref(Point)`, `Point`. */
+  readonly name: string;
+  /** Bytes a value takes where it stands. */
+  readonly size: number;
+  /** Its place is a multiple of this, at most 16. */
+  readonly align: number;
+  /**
+   * Its layout as text: the same text, the same bytes with the same meaning. A struct's shows its
+   * fields; what is only referred to stands by name (see `schemaOf`, which shows that as well).
+   */
+  readonly layout: string;
+  /** Whether values may be keys of a map, and how they are compared. */
+  readonly key: KeyKind;
+  /** Whether values own memory beyond their bytes, which `destroy` frees. */
+  readonly owns: boolean;
+  /** Reads the value at offset `at` of a pane; objects (structs, arrays, containers) as live handles. */
+  get(pane: Pane, at: number): T;
+  /**
+   * Writes a value over a valid one, whose memory is freed or used again. All or nothing, except
+   * that an object taken field by field keeps what was written before the field that was refused.
+   *
+   * @param what What an error calls the place: `"Point.x"`; the type's name by default.
+   * @throws {PermError} `INVALID_ARGUMENT` for what is no such value, naming it and the place.
+   */
+  set(pane: Pane, at: number, value: I, what?: string): void;
+  /** Frees what the value owns, and leaves zeros. Does nothing to what it refers to. */
+  destroy(pane: Pane, at: number): void;
+  /** Tells the walker what the value owns and refers to. Absent: never anything. */
+  walk?(pane: Pane, at: number, walker: Walker): void;
+  /** Types that its layout names: elements, keys, fields, and what it refers to. */
+  parts?(): readonly Type[];
+  /** The C texts at fixed offsets in a value: its own, its fields', its array elements'. */
+  texts?(): readonly number[];
+}
+
+/** Who follows what values own and refer to: a search for leaks, a copy. */
+export interface Walker {
+  /** Memory that the value owns, as `malloc` gave it. */
+  block(p: Pointer): void;
+  /** An object that the value refers to or owns elsewhere, to be walked in its turn. */
+  object(p: Pointer, type: Type): void;
+}
+
+/** What reading a value of that type gives. */
+export type ValueOf<T> = T extends { get(pane: never, at: number): infer Value } ? Value : never;
+
+/** What may be written where a value of that type stands. */
+export type InputOf<T> = T extends
+  { set(pane: never, at: number, value: infer Input, what?: string): void } ? Input : never;
+
+/** Throws `INVALID_ARGUMENT` for a value that cannot stand in that place. */
+export function refuseValue(what: string, value: unknown, wanted: string): never {
+  throw new PermError(
+    "INVALID_ARGUMENT",
+    `Cannot store ${describe(value)} in ${what}: give ${wanted}`,
+  );
+}
+
+/** Whether something is a type, as far as its members tell. */
+export function isType(value: unknown): value is Type {
+  if ((typeof value !== "object" && typeof value !== "function") || value === null) return false;
+  const type = value as Partial<Type>;
+  return typeof type.kind === "string" && typeof type.get === "function" &&
+    typeof type.set === "function" && typeof type.destroy === "function";
+}
+
+/** Refuses what is no type. */
+export function expectTypeOf(what: string, value: unknown): Type {
+  if (isType(value)) return value;
+  throw new PermError(
+    "INVALID_ARGUMENT",
+    `Cannot use ${describe(value)} as the type of ${what}: give f64, text, ref(…), a struct or a ` +
+      "container",
+  );
+}
+
+function scalar<T>(
+  kind: string,
+  size: number,
+  key: KeyKind,
+  get: (pane: Pane, at: number) => T,
+  set: (pane: Pane, at: number, value: T, what?: string) => void,
+): Type<T, T> {
+  return Object.freeze({
+    kind,
+    name: kind,
+    size,
+    align: size,
+    layout: kind,
+    key,
+    owns: false,
+    get,
+    set,
+    destroy(pane: Pane, at: number): void {
+      pane.bytes.fill(0, at, at + size);
+    },
+  });
+}
+
+/** What each scalar's values must be, for messages. */
+export const wanted = {
+  u8: "a whole number from 0 to 255",
+  u16: "a whole number from 0 to 65535",
+  u32: "a whole number from 0 to 4294967295",
+  i8: "a whole number from -128 to 127",
+  i16: "a whole number from -32768 to 32767",
+  i32: "a whole number from -2147483648 to 2147483647",
+  u53: "a whole number from 0 to 2^53 - 1",
+  u64: "a bigint from 0n to 2n ** 64n - 1n",
+  i64: "a bigint from -(2n ** 63n) to 2n ** 63n - 1n",
+  f32: "a number that a 32-bit float can hold",
+  f64: "a number",
+  bool: "true or false",
+} as const;
+
+/** An unsigned 8-bit integer: a number. */
+export const u8: Type<number, number> = scalar(
+  "u8",
+  1,
+  "number",
+  (pane, at) => pane.view.getUint8(at),
+  (pane, at, value, what = "u8") => {
+    if ((value & 0xff) !== value) refuseValue(what, value, wanted.u8);
+    pane.view.setUint8(at, value);
+  },
+);
+
+/** An unsigned 16-bit integer: a number. */
+export const u16: Type<number, number> = scalar(
+  "u16",
+  2,
+  "number",
+  (pane, at) => pane.view.getUint16(at, true),
+  (pane, at, value, what = "u16") => {
+    if ((value & 0xffff) !== value) refuseValue(what, value, wanted.u16);
+    pane.view.setUint16(at, value, true);
+  },
+);
+
+/** An unsigned 32-bit integer: a number. */
+export const u32: Type<number, number> = scalar(
+  "u32",
+  4,
+  "number",
+  (pane, at) => pane.view.getUint32(at, true),
+  (pane, at, value, what = "u32") => {
+    if ((value >>> 0) !== value) refuseValue(what, value, wanted.u32);
+    pane.view.setUint32(at, value, true);
+  },
+);
+
+/** A signed 8-bit integer: a number. */
+export const i8: Type<number, number> = scalar(
+  "i8",
+  1,
+  "number",
+  (pane, at) => pane.view.getInt8(at),
+  (pane, at, value, what = "i8") => {
+    if ((value << 24 >> 24) !== value) refuseValue(what, value, wanted.i8);
+    pane.view.setInt8(at, value);
+  },
+);
+
+/** A signed 16-bit integer: a number. */
+export const i16: Type<number, number> = scalar(
+  "i16",
+  2,
+  "number",
+  (pane, at) => pane.view.getInt16(at, true),
+  (pane, at, value, what = "i16") => {
+    if ((value << 16 >> 16) !== value) refuseValue(what, value, wanted.i16);
+    pane.view.setInt16(at, value, true);
+  },
+);
+
+/** A signed 32-bit integer: a number. */
+export const i32: Type<number, number> = scalar(
+  "i32",
+  4,
+  "number",
+  (pane, at) => pane.view.getInt32(at, true),
+  (pane, at, value, what = "i32") => {
+    if ((value | 0) !== value) refuseValue(what, value, wanted.i32);
+    pane.view.setInt32(at, value, true);
+  },
+);
+
+/** Reads a u64 that must be exact as a number. */
+export function readU53(view: DataView, at: number): number {
+  const high = view.getUint32((at + 4) | 0, true);
+  if (high > 0x1fffff) {
+    throw new PermError(
+      "INVALID_ARGUMENT",
+      `Cannot read ${view.getBigUint64(at, true)} as a u53: it is larger than 2^53 - 1; use u64`,
+    );
+  }
+  return view.getUint32(at, true) + high * 0x100000000;
+}
+
+/** Writes a number that has been checked as a u64. */
+export function writeU53(view: DataView, at: number, value: number): void {
+  const high = Math.floor(value / 0x100000000);
+  view.setUint32(at, value - high * 0x100000000, true);
+  view.setUint32((at + 4) | 0, high, true);
+}
+
+/** An unsigned 64-bit integer in memory, for those below 2^53: a number. */
+export const u53: Type<number, number> = scalar(
+  "u53",
+  8,
+  "number",
+  (pane, at) => readU53(pane.view, at),
+  (pane, at, value, what = "u53") => {
+    if (!(Number.isSafeInteger(value) && value >= 0)) refuseValue(what, value, wanted.u53);
+    writeU53(pane.view, at, value);
+  },
+);
+
+/** An unsigned 64-bit integer: a bigint. */
+export const u64: Type<bigint, bigint> = scalar(
+  "u64",
+  8,
+  "u64",
+  (pane, at) => pane.view.getBigUint64(at, true),
+  (pane, at, value, what = "u64") => {
+    if (typeof value !== "bigint" || value < 0n || value > 0xffffffffffffffffn) {
+      refuseValue(what, value, wanted.u64);
+    }
+    pane.view.setBigUint64(at, value, true);
+  },
+);
+
+/** A signed 64-bit integer: a bigint. */
+export const i64: Type<bigint, bigint> = scalar(
+  "i64",
+  8,
+  "i64",
+  (pane, at) => pane.view.getBigInt64(at, true),
+  (pane, at, value, what = "i64") => {
+    if (
+      typeof value !== "bigint" || value < -0x8000000000000000n || value > 0x7fffffffffffffffn
+    ) refuseValue(what, value, wanted.i64);
+    pane.view.setBigInt64(at, value, true);
+  },
+);
+
+/** Whether a number is one that a 32-bit float cannot hold: finite, but too large. */
+export function overflowsF32(value: number): boolean {
+  const rounded = Math.fround(value);
+  return rounded - rounded !== 0 && value - value === 0;
+}
+
+/** A 32-bit float: a number, rounded when it is written. */
+export const f32: Type<number, number> = scalar(
+  "f32",
+  4,
+  "number",
+  (pane, at) => pane.view.getFloat32(at, true),
+  (pane, at, value, what = "f32") => {
+    if (typeof value !== "number" || overflowsF32(value)) refuseValue(what, value, wanted.f32);
+    pane.view.setFloat32(at, value, true);
+  },
+);
+
+/** A 64-bit float: a number. */
+export const f64: Type<number, number> = scalar(
+  "f64",
+  8,
+  "number",
+  (pane, at) => pane.view.getFloat64(at, true),
+  (pane, at, value, what = "f64") => {
+    if (typeof value !== "number") refuseValue(what, value, wanted.f64);
+    pane.view.setFloat64(at, value, true);
+  },
+);
+
+/** A truth value: one byte, 0 or 1. */
+export const bool: Type<boolean, boolean> = scalar(
+  "bool",
+  1,
+  "number",
+  (pane, at) => pane.view.getUint8(at) !== 0,
+  (pane, at, value, what = "bool") => {
+    if (typeof value !== "boolean") refuseValue(what, value, wanted.bool);
+    pane.view.setUint8(at, value ? 1 : 0);
+  },
+);
