@@ -591,6 +591,16 @@ pub const Allocator = struct {
         threads.release(self);
     }
 
+    /// Begins a change of something that a commit must find whole: whoever wants to hold the
+    /// allocator waits for `endChange`. In between this thread may allocate. Does not nest.
+    pub inline fn beginChange(self: *Allocator) Error!*Cache {
+        return threads.beginChange(self);
+    }
+
+    pub inline fn endChange(_: *Allocator, change: *Cache) void {
+        threads.endChange(change);
+    }
+
     /// Data bytes usable before the heap grows.
     pub fn capacityBytes(self: *const Allocator) u64 {
         return @as(u64, @atomicLoad(u32, &self.tables.capacity, .monotonic)) << layout.slice_shift;

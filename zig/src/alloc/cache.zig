@@ -87,6 +87,8 @@ pub const Pending = struct {
 pub const Cache = struct {
     /// 1 while its thread is in the allocator; see threads.zig.
     inside: std.atomic.Value(u32) align(64),
+    /// Changes of containers that its thread (threads, when shared) is in the middle of.
+    changing: std.atomic.Value(u32),
     /// Used by several threads in turn, under a lock: they were too many for caches of their own.
     shared: bool,
     slot: u16,

@@ -366,6 +366,86 @@ test "what is copied while the allocator is held is whole, whatever other thread
     }
 }
 
+/// Keeps pairs of blocks that are only whole between changes.
+const Changer = struct {
+    heap: *TestHeap,
+    stop: *std.atomic.Value(bool),
+    pair: [2]std.atomic.Value(usize) = @splat(.init(0)),
+    changes: usize = 0,
+    failed: ?anyerror = null,
+
+    fn work(self: *Changer) !void {
+        const a = &self.heap.allocator;
+        while (!self.stop.load(.monotonic) or self.changes < 100) : (self.changes += 1) {
+            const change = try a.beginChange();
+            defer a.endChange(change);
+            for (&self.pair) |*slot| {
+                const old = slot.load(.monotonic);
+                slot.store(try a.malloc(16 + self.changes % 40_000), .monotonic);
+                try a.free(old);
+                if (self.changes % 64 == 0) os.yieldThread();
+                @as(*usize, @ptrFromInt(slot.load(.monotonic))).* = self.changes;
+            }
+        }
+    }
+};
+
+test "a change that allocates is never seen half done by who holds the allocator" {
+    const heap = try TestHeap.create(256 << 20, 1 << 20);
+    defer heap.destroy();
+    var stop: std.atomic.Value(bool) = .init(false);
+    var changers: [3]Changer = @splat(.{ .heap = heap, .stop = &stop });
+    const Holder = struct {
+        heap: *TestHeap,
+        changers: []Changer,
+        stop: *std.atomic.Value(bool),
+        failed: ?anyerror = null,
+
+        fn work(self: *@This()) !void {
+            defer self.stop.store(true, .monotonic);
+            for (0..300) |_| {
+                self.heap.allocator.hold();
+                defer self.heap.allocator.release();
+                for (self.changers) |*changer| {
+                    const first = changer.pair[0].load(.monotonic);
+                    const second = changer.pair[1].load(.monotonic);
+                    if ((first == 0) != (second == 0)) return error.HalfDone;
+                    if (first == 0) continue;
+                    const a: *usize = @ptrFromInt(first);
+                    const b: *usize = @ptrFromInt(second);
+                    if (a.* != b.*) return error.HalfDone;
+                }
+            }
+        }
+    };
+    var holder: Holder = .{ .heap = heap, .changers = &changers, .stop = &stop };
+    const Any = union(enum) {
+        changer: *Changer,
+        holder: *Holder,
+    };
+    const Runner = struct {
+        what: Any,
+        failed: ?anyerror = null,
+        fn work(self: *@This()) !void {
+            switch (self.what) {
+                inline else => |it| try it.work(),
+            }
+        }
+    };
+    var runners = [_]Runner{
+        .{ .what = .{ .changer = &changers[0] } },
+        .{ .what = .{ .changer = &changers[1] } },
+        .{ .what = .{ .changer = &changers[2] } },
+        .{ .what = .{ .holder = &holder } },
+    };
+    try runThreads(Runner, &runners);
+    for (&changers) |changer| try testing.expect(changer.changes >= 100);
+    for (&changers) |*changer| {
+        for (&changer.pair) |*slot| try heap.allocator.free(slot.load(.monotonic));
+    }
+    try heap.allocator.check();
+}
+
 test "two heaps at once keep apart, and a thread's end gives up its spans in both" {
     const one = try TestHeap.create(64 << 20, 1 << 20);
     defer one.destroy();

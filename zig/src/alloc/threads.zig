@@ -5,6 +5,10 @@
 //! flag costs the others no fence), and waits until nobody is inside. Where membarrier is missing
 //! `stop` is never zero and everything takes the slow path, which has the fence.
 //!
+//! What lies above the allocator and must be whole in a commit too (containers) changes between
+//! `beginChange` and `endChange`, and allocates in there: such a thread gets inside even while
+//! another waits to hold the allocator, which then waits for the end of the change.
+//!
 //! Invariant: heap metadata changes only between `enter` and `leave`. A cache belongs to the living
 //! thread whose id its entry holds; a thread that got a dead one's id got its cache with it. Caches
 //! are emptied, never freed, while the allocator lives, so a late look at one is harmless.
@@ -74,8 +78,44 @@ noinline fn enterWaiting(a: *Allocator) Error!*Cache {
         _ = cache.inside.swap(1, .seq_cst);
         const stop = a.stop.load(.seq_cst);
         if (stop & Stop.held == 0 or a.holder.load(.monotonic) == thread) return cache;
+        // The holder looks for changes first: it has not passed this cache while there is one.
+        if (cache.changing.load(.seq_cst) != 0) return cache;
         leaveSlow(a, cache);
         os.futexWait(&a.stop, stop);
+    }
+}
+
+/// Keeps whoever wants to hold the allocator waiting until `endChange`; does not nest.
+pub inline fn beginChange(a: *Allocator) Error!*Cache {
+    const thread = os.threadId();
+    const entry = &a.entries[entryIndex(thread)];
+    if (entry.thread.load(.monotonic) == thread) {
+        const cache = entry.cache;
+        cache.changing.store(1, .monotonic);
+        compilerBarrier();
+        if (a.stop.load(.monotonic) == 0) return cache;
+        cache.changing.store(0, .release);
+    }
+    return beginChangeSlow(a);
+}
+
+noinline fn beginChangeSlow(a: *Allocator) Error!*Cache {
+    const thread = os.threadId();
+    while (true) {
+        const cache = find(a, thread) orelse try register(a, thread);
+        _ = cache.changing.fetchAdd(1, .seq_cst);
+        const stop = a.stop.load(.seq_cst);
+        if (stop & Stop.held == 0 or a.holder.load(.monotonic) == thread) return cache;
+        endChange(cache);
+        os.futexWait(&a.stop, stop);
+    }
+}
+
+pub inline fn endChange(cache: *Cache) void {
+    if (cache.shared) {
+        _ = cache.changing.fetchSub(1, .seq_cst);
+    } else {
+        cache.changing.store(0, .release);
     }
 }
 
@@ -186,14 +226,16 @@ pub fn hold(a: *Allocator) void {
     a.holder.store(thread, .monotonic);
     a.hold_depth = 1;
     const stop = a.stop.fetchOr(Stop.held, .seq_cst);
+    // Who registers after this sees `stop`. The lock is not kept: a thread that is changing
+    // something may need it to get inside the shared cache.
     a.registry_lock.lock();
-    defer a.registry_lock.unlock();
     const count = a.cache_count.load(.acquire);
+    a.registry_lock.unlock();
     const alone = count == 2 and a.caches[1].?.thread == thread;
     if (!alone and stop & Stop.fence == 0) os.membarrier();
     for (a.caches[0..count]) |cache| {
         var spins: u32 = 0;
-        while (cache.?.inside.load(.acquire) != 0) : (spins += 1) {
+        while (cache.?.changing.load(.seq_cst) != 0 or cache.?.inside.load(.seq_cst) != 0) : (spins += 1) {
             if (spins < 100) std.atomic.spinLoopHint() else os.yieldThread();
         }
     }
@@ -296,6 +338,7 @@ pub fn afterFork(a: *Allocator) void {
     _ = a.stop.fetchAnd(~Stop.held, .seq_cst);
     for (a.caches[0..a.cache_count.load(.monotonic)], 0..) |cache, slot| {
         cache.?.inside.store(0, .monotonic);
+        cache.?.changing.store(0, .monotonic);
         if (slot == 0 or cache.?.thread == thread) continue;
         cache.?.reset(cache.?.owner);
         a.alive[slot].store(false, .monotonic);
