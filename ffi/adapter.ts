@@ -27,9 +27,6 @@ export interface Adapter {
   /** System and processor, as Node names them: `"linux-x64"`. */
   readonly platform: string;
 
-  /** Whether binding a function takes so long that it should wait for the first call. */
-  readonly bindsSlowly: boolean;
-
   /** An environment variable; `undefined` where unset, or where reading it would need a permission. */
   env(name: string): string | undefined;
 
@@ -41,6 +38,12 @@ export interface Adapter {
     path: string,
     table: Readonly<Record<Name, Signature>>,
   ): Record<Name, NativeFunction>;
+
+  /**
+   * Where binding takes long: the same without binding, for functions that are called a few times.
+   * A call takes longer.
+   */
+  readonly openUnbound?: Adapter["open"];
 
   /** Whether an error of `open` or `arrayBuffer` means that the user has not allowed FFI. */
   isPermissionError(error: unknown): boolean;

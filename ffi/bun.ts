@@ -36,7 +36,6 @@ function bunFfi(): BunFfi {
 /** Bun's foreign function interface. */
 export const bun: Adapter = {
   runtime: "bun",
-  bindsSlowly: false,
 
   get platform(): string {
     return `${globals.process.platform}-${globals.process.arch}`;

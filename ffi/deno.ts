@@ -12,7 +12,6 @@ let origin: Deno.PointerObject | undefined;
 /** Deno's foreign function interface. */
 export const deno: Adapter = {
   runtime: "deno",
-  bindsSlowly: true,
 
   // Not through `process`, which takes Deno ten milliseconds to set up.
   get platform(): string {
@@ -30,10 +29,30 @@ export const deno: Adapter = {
     table: Readonly<Record<Name, Signature>>,
   ): Record<Name, NativeFunction> {
     const definitions: Record<string, Deno.ForeignFunction> = {};
-    for (const [name, { parameters, result }] of Object.entries<Signature>(table)) {
-      definitions[name] = { parameters: [...parameters], result };
+    for (const [name, signature] of Object.entries<Signature>(table)) {
+      definitions[name] = definitionOf(signature);
     }
     return Deno.dlopen(path, definitions).symbols as unknown as Record<Name, NativeFunction>;
+  },
+
+  // A function that is bound is compiled for that: 0.2 ms. An address is only looked up, and a call
+  // by address takes 0.6 µs more.
+  openUnbound<Name extends string>(
+    path: string,
+    table: Readonly<Record<Name, Signature>>,
+  ): Record<Name, NativeFunction> {
+    const places: Record<string, { type: "pointer" }> = {};
+    for (const name of Object.keys(table)) places[name] = { type: "pointer" };
+    const addresses = Deno.dlopen(path, places).symbols as Record<
+      string,
+      Deno.PointerObject<Deno.ForeignFunction>
+    >;
+    const functions: Record<string, NativeFunction> = {};
+    for (const [name, signature] of Object.entries<Signature>(table)) {
+      const pointer = new Deno.UnsafeFnPointer(addresses[name], definitionOf(signature));
+      functions[name] = pointer.call.bind(pointer) as unknown as NativeFunction;
+    }
+    return functions as Record<Name, NativeFunction>;
   },
 
   isPermissionError(error: unknown): boolean {
@@ -46,3 +65,7 @@ export const deno: Adapter = {
     return Deno.UnsafePointerView.getArrayBuffer(origin, bytes, address - 1);
   },
 };
+
+function definitionOf({ parameters, result }: Signature): Deno.ForeignFunction {
+  return { parameters: [...parameters], result };
+}

@@ -79,10 +79,6 @@ class Attempts {
   }
 }
 
-/**
- * Paths that name the same library for the life of the process are bound function by function, at
- * first use: a function takes Deno 0.2 ms to bind, and few programs use all.
- */
 function openPacked({ soname, base64 }: Packed, attempts: Attempts): Native | undefined {
   const libc = attempts.run("the C library, to make a memory file", () => new Libc());
   if (!libc) return;
@@ -142,9 +138,13 @@ function refusal(error: unknown): PermError {
   );
 }
 
+/** Calls of a function after which it is worth binding: the time that it takes Deno is spent then. */
+const OFTEN = 200;
+
+/** `isLasting` says that the path will name the same library for the life of the process. */
 function open(path: string, isLasting = false): Native {
   // The hash first: a library of another build may lack a symbol that binding all would want.
-  const { ph_abi } = adapter.open(path, { ph_abi: { parameters: [], result: "f64" } });
+  const { ph_abi } = unbound(path, { ph_abi: { parameters: [], result: "f64" } });
   const hash = ph_abi();
   if (hash !== abiHash) {
     throw new PermError(
@@ -160,19 +160,29 @@ function open(path: string, isLasting = false): Native {
   for (const [name, parameters] of Object.entries(symbols)) {
     table[name] = { parameters, result: "f64" };
   }
-  if (!isLasting || !adapter.bindsSlowly) return adapter.open(path, table) as unknown as Native;
+  if (!isLasting || !adapter.openUnbound) return adapter.open(path, table) as unknown as Native;
 
   const functions = native as Record<string, NativeFunction>;
   const stubs: Record<string, NativeFunction> = {};
-  for (const [name, signature] of Object.entries(table)) {
+  for (const [name, unboundOne] of Object.entries(adapter.openUnbound(path, table))) {
+    let calls = 0;
     stubs[name] = (...args) => {
+      if (++calls < OFTEN) return unboundOne(...args);
       if (functions[name] === stubs[name]) {
-        functions[name] = adapter.open(path, { [name]: signature })[name];
+        functions[name] = adapter.open(path, { [name]: table[name] })[name];
       }
       return functions[name](...args);
     };
   }
   return stubs as unknown as Native;
+}
+
+/** Functions that are called a few times. */
+function unbound<Name extends string>(
+  path: string,
+  table: Readonly<Record<Name, Signature>>,
+): Record<Name, NativeFunction> {
+  return (adapter.openUnbound ?? adapter.open)(path, table);
 }
 
 /** A platform's library as the package carries it. */
@@ -234,7 +244,7 @@ function bindFirst<Name extends string>(
 ): Record<Name, NativeFunction> | undefined {
   for (const library of libraries) {
     try {
-      return adapter.open(library, table);
+      return unbound(library, table);
     } catch (error) {
       if (adapter.isPermissionError(error)) throw refusal(error);
     }
@@ -246,14 +256,11 @@ function bindFirst<Name extends string>(
  * API would want more permissions.
  */
 class Libc {
-  readonly calls: Record<keyof typeof libcTable, NativeFunction> = adapter.open(
-    libcName,
-    libcTable,
-  );
+  readonly calls: Record<keyof typeof libcTable, NativeFunction> = unbound(libcName, libcTable);
 
   /**
    * The path or name under which this process has the library of that soname. Nothing is loaded by
-   * asking: a search for the name would look into folders where anybody may have put a file.
+   * asking.
    */
   findLoaded(soname: string): string | undefined {
     const lazyNoLoad = 5;
@@ -264,7 +271,7 @@ class Libc {
   }
 
   #findMemoryFile(name: string): string | undefined {
-    const { readlink } = adapter.open(libcName, linkTable);
+    const { readlink } = unbound(libcName, linkTable);
     const target = new Uint8Array(256);
     for (let fd = 3; fd < 256; fd++) {
       const path = `/proc/self/fd/${fd}`;
@@ -309,9 +316,9 @@ class PrivateFile {
 
   constructor(libc: Libc, parent: string, name: string) {
     this.#libc = libc;
-    this.#calls = adapter.open(libcName, fileTable);
+    this.#calls = unbound(libcName, fileTable);
     this.#template = zeroTerminated(`${parent}/perm-heap-XXXXXX`);
-    this.#name = name;
+    this.#name = name.slice(name.lastIndexOf("/") + 1);
   }
 
   write(image: Uint8Array): string {

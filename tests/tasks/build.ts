@@ -18,8 +18,13 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const isCheck = process.argv.includes("--check");
 
-/** What build.zig calls the library; the zeros give way to the hash. */
+/** What build.zig calls the library. */
 const placeholder = "libperm_heap-0000000000000000.so";
+/**
+ * The zeros give way to the hash. A name with a slash is compared with the libraries that a process
+ * has and not looked for in folders, and this one no file can have.
+ */
+const sonameForm = "/dev/null/ph-0000000000000000.so";
 
 const symbols = zigBuild("install", "symbols");
 const library = named(readFileSync(`${root}zig/zig-out/lib/libperm_heap.so`));
@@ -55,7 +60,7 @@ function named(bytes: Uint8Array): { soname: string; bytes: Uint8Array } {
     process.exit(2);
   }
   const hash = createHash("sha256").update(bytes).digest("hex").slice(0, 16);
-  const soname = placeholder.replace("0000000000000000", hash);
+  const soname = sonameForm.replace("0000000000000000", hash);
   text.write(soname, at, "latin1");
   return { soname, bytes: text };
 }

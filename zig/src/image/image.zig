@@ -63,7 +63,7 @@ pub const OpenOptions = struct {
     base_pages_min: u64 = 1024,
     /// Records at least so long are sealed (docs/format.md): shorter ones are as quickly checked and
     /// written again by the next opening.
-    sealed_len_min: u64 = 512 * 1024,
+    sealed_len_min: u64 = 128 * 1024,
     /// Fold on a thread; otherwise only when `fold` is called.
     background: bool = true,
 };

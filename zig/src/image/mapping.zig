@@ -31,7 +31,10 @@ pub const Report = struct {
 /// Log runs shorter than this are copied: a mapping costs as much as a few pages.
 const mapped_run_pages_min = 16;
 const log_maps_max = 4096;
-const window_len_max = 32 * page_size;
+const window_pages = 64;
+/// So many pieces in a row that were resident make the next ones likely to be: then one in so many
+/// is asked for.
+const resident_streak = 8;
 /// Below so many runs nobody counts the maps that are left: the limit is 65,530 by default.
 const uncounted_runs_max = 1024;
 
@@ -63,6 +66,7 @@ pub fn build(image: *Image, at: generation_.Point, address: usize, usable_len: u
         left -= 1;
         try builder.layRecord(&generation.records.items[chain.records.items[left]]);
     }
+    builder.waiting.flush();
     try advise(address, usable_len);
     builder.report.pages += builder.uncoveredBasePages();
     builder.report.bytes = builder.report.pages * page_size;
@@ -82,9 +86,13 @@ const Builder = struct {
     base_maps_left: usize = 0,
     base_run_min: u64 = 0,
     log_maps_left: usize = 0,
-    /// What of the log is in the staging buffer.
+    /// What of the log is in the staging buffer, and its pages that wait to be laid.
     window_offset: u64 = 0,
     window_len: usize = 0,
+    waiting: os.Scatter(window_pages) = .{},
+    /// Pieces over the base that were found resident one after another, and those since the last look.
+    streak: usize = 0,
+    unasked: usize = 0,
     base_sparse: bool = false,
     log_sparse: bool = false,
     report: Report = .{},
@@ -190,20 +198,20 @@ const Builder = struct {
             return self.map(self.log, offset, to, len, self.log_sparse);
         }
         const record_end = record.pagesOffset() + record.sums.len * page_size;
-        const bytes = @as([*]align(page_size) u8, @ptrFromInt(to))[0..len];
         for (0..piece.count) |index| {
             const page = try self.logPage(offset + index * page_size, record_end);
             if (format.pageSum(page) != record.sums[stored + index]) return badPage(self.image, piece.first + index);
-            @memcpy(bytes[index * page_size ..][0..page_size], page);
+            self.waiting.add(page, to + index * page_size);
         }
     }
 
     /// The page at `offset` of the log: pages that follow each other there are read together.
-    fn logPage(self: *Builder, offset: u64, record_end: u64) errors.Error!*align(8) const [page_size]u8 {
+    fn logPage(self: *Builder, offset: u64, record_end: u64) errors.Error!*align(page_size) const [page_size]u8 {
         const window = self.image.scratch.staging;
         if (offset < self.window_offset or offset + page_size > self.window_offset + self.window_len) {
+            self.waiting.flush();
             self.window_offset = offset;
-            self.window_len = @min(window_len_max, record_end - offset);
+            self.window_len = @min(window_pages * page_size, record_end - offset);
             if (self.image.disk.readAll(self.generation.log, window[0..self.window_len], offset)) |errno| return disk_.failErrno(errno, self.image.path(), "Cannot read the log of image");
         }
         return @alignCast(window[offset - self.window_offset ..][0..page_size]);
@@ -211,9 +219,14 @@ const Builder = struct {
 
     /// Copying over a page of the base reads it from the medium first, unless it is cached: a
     /// mapping is cheaper than that.
-    fn wouldRead(self: *const Builder, piece: PageRange) bool {
+    fn wouldRead(self: *Builder, piece: PageRange) bool {
         if (!self.overBase(piece)) return false;
-        return !os.isResident(self.address + piece.first * page_size, piece.count);
+        self.unasked += 1;
+        if (self.streak >= resident_streak and self.unasked < resident_streak) return false;
+        self.unasked = 0;
+        const resident = os.isResident(self.address + piece.first * page_size, piece.count);
+        self.streak = if (resident) self.streak + 1 else 0;
+        return !resident;
     }
 
     fn layHole(self: *Builder, piece: PageRange) errors.Error!void {

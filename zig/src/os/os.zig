@@ -223,6 +223,40 @@ pub fn isResident(address: usize, pages: usize) bool {
     return true;
 }
 
+/// Pages to be copied to many places in one call: the kernel fills pages that were never touched
+/// without an exception for each, which is more than half of what copying there costs.
+pub fn Scatter(comptime pages_max: usize) type {
+    return struct {
+        from: [pages_max]std.posix.iovec_const = undefined,
+        to: [pages_max]std.posix.iovec_const = undefined,
+        count: usize = 0,
+
+        const Self = @This();
+
+        /// Room for `pages_max` between two flushes. The page must stay as it is until then.
+        pub fn add(self: *Self, page: *align(page_size) const [page_size]u8, to: usize) void {
+            self.from[self.count] = .{ .base = page, .len = page_size };
+            self.to[self.count] = .{ .base = @ptrFromInt(to), .len = page_size };
+            self.count += 1;
+        }
+
+        pub fn flush(self: *Self) void {
+            defer self.count = 0;
+            if (self.count == 0) return;
+            const written = linux.process_vm_writev(linux.getpid(), self.from[0..self.count], self.to[0..self.count], 0);
+            self.copyFrom(if (failed(written) == null) written / page_size else 0);
+        }
+
+        /// What a sandbox forbids the kernel, or what it left.
+        fn copyFrom(self: *const Self, first: usize) void {
+            for (self.from[first..self.count], self.to[first..self.count]) |from, to| {
+                const page: *align(page_size) [page_size]u8 = @ptrCast(@alignCast(@constCast(to.base)));
+                @memcpy(page, from.base[0..page_size]);
+            }
+        }
+    };
+}
+
 /// What every map of a heap needs: no huge pages (one write would look like 2 MiB of them), and no
 /// merging (a merged page of zeros would look untouched).
 pub fn adviseHeap(address: usize, len: usize) void {
@@ -336,6 +370,22 @@ test "reserve takes exactly the address asked for, and refuses a taken one" {
     const page: *[page_size]u8 = @ptrFromInt(at);
     page[0] = 1;
     try std.testing.expectEqual(@as(u8, 0), page[1]);
+}
+
+test "scattered pages arrive, with the kernel's help and without" {
+    const pages = try allocatePages(8 * page_size);
+    defer freePages(pages);
+    const source: *align(page_size) [page_size]u8 = @ptrCast(pages[0..page_size]);
+    @memset(source, 7);
+    var scatter: Scatter(4) = .{};
+    const at = @intFromPtr(pages.ptr);
+    for ([_]usize{ 2, 4, 7 }) |page| scatter.add(source, at + page * page_size);
+    scatter.copyFrom(1);
+    for ([_]u8{ 7, 0, 0, 0, 7, 0, 0, 7 }, 0..) |byte, page| try std.testing.expectEqual(byte, pages[page * page_size + 4095]);
+    @memset(source, 9);
+    scatter.flush();
+    for ([_]u8{ 9, 0, 9, 0, 9, 0, 0, 9 }, 0..) |byte, page| try std.testing.expectEqual(byte, pages[page * page_size]);
+    try std.testing.expectEqual(@as(usize, 0), scatter.count);
 }
 
 test "threads of the host run and are joined" {
