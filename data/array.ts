@@ -29,7 +29,7 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
 
   /** @internal */
   constructor(pane: Pane, at: number, type: Type, length: number) {
-    super(pane, at);
+    super(pane, at, true);
     this.#type = type as Type<ValueOf<T>, InputOf<T>>;
     this.length = length;
   }
@@ -199,9 +199,10 @@ export function array<T>(element: T, n: number): ArrayType<T> {
       each(at, (place) => type.walk?.(pane, place, walker));
     },
     parts: () => [type],
-    texts(): readonly number[] {
-      const places = type.texts?.() ?? [];
-      return Array.from({ length: places.length === 0 ? 0 : n }, (_, index) => index * type.size)
+    texts(): readonly number[] | null {
+      const places = type.texts === undefined ? [] : type.texts();
+      if (places === null || places.length === 0) return places;
+      return Array.from({ length: n }, (_, index) => index * type.size)
         .flatMap((place) => places.map((at) => place + at));
     },
   });

@@ -15,16 +15,16 @@ import type { Type } from "./type.ts";
 
 /** A live object in a heap. */
 export class Handle {
-  /** The pane's view, for accessors. @internal */
+  /** The pane's view, or `inner` for what stands in another object. @internal */
   $view: DataView<ArrayBuffer>;
   /** Offset of the first byte in it. @internal */
-  readonly $at: number;
+  $at: number;
   /** Where it lies. @internal */
-  readonly $pane: Pane;
+  $pane: Pane;
 
   /** @internal */
-  constructor(pane: Pane, at: number) {
-    this.$view = pane.view;
+  constructor(pane: Pane, at: number, inner: boolean = false) {
+    this.$view = inner ? pane.inner : pane.view;
     this.$at = at;
     this.$pane = pane;
   }
@@ -40,7 +40,10 @@ export class Handle {
   }
 }
 
-/** A type whose values are objects in the heap: what `ref` may refer to, and a root may be. */
+/**
+ * A type whose values are objects: what `ref` may refer to, and a root may be. It is a class, whose
+ * `get` gives handles of what stands in another object, and whose `open` of what stands alone.
+ */
 export interface ObjectType<out T extends object = object, in I = never> extends Type<T, I> {
   /**
    * The object at an address.
@@ -48,14 +51,19 @@ export interface ObjectType<out T extends object = object, in I = never> extends
    * @throws {PermError} `BAD_POINTER` outside the heap or misaligned.
    */
   at(heap: Heap, p: Pointer): T;
+  /** The object that stands alone at an offset of a pane. */
+  open(pane: Pane, at: number): T;
 }
-
-const ended = new DataView(new ArrayBuffer(0));
-ended.buffer.transfer(0);
 
 /** Makes every further use of a handle throw. */
 export function endHandle(handle: Handle): void {
-  handle.$view = ended;
+  handle.$view = Pane.ended.view;
+  handle.$pane = Pane.ended;
+}
+
+/** The type of an object: its class. */
+export function typeOf(handle: Handle): ObjectType {
+  return handle.constructor as unknown as ObjectType;
 }
 
 function stale(): PermError {
@@ -96,11 +104,11 @@ export function accessOf(where: Heap | Handle): Access {
  * @throws {PermError} `INVALID_ARGUMENT` for what is no such object, or lies in another heap; `STALE`.
  */
 export function addressOf(value: unknown, target: Type, from: Access, what: string): Pointer {
-  if (!(value instanceof Handle) || value.constructor === undefined) {
+  if (!(value instanceof Handle)) {
     throw refusedRef(what, describe(value), `${target.name} or null`);
   }
-  const type = value.constructor as unknown as Type;
-  if (type !== target && type.layout !== target.layout) {
+  const type = typeOf(value);
+  if (!isKindOf(type, target)) {
     throw refusedRef(what, `an object of type ${type.name}`, `${target.name} or null`);
   }
   const { access } = paneOf(value);
@@ -108,6 +116,15 @@ export function addressOf(value: unknown, target: Type, from: Access, what: stri
     throw refusedRef(what, `a ${target.name} of another heap`, "one of the same heap");
   }
   return value.ptr;
+}
+
+/** Whether a type is the other, a subclass of it, or a container made of the same types. */
+export function isKindOf(type: Type, other: Type): boolean {
+  if (type === other || Object.prototype.isPrototypeOf.call(other, type)) return true;
+  const parts = type.parts?.() ?? [];
+  const others = other.parts?.() ?? [];
+  return type.kind === other.kind && type.kind !== "struct" && type.layout === other.layout &&
+    parts.length === others.length && parts.every((part, index) => isKindOf(part, others[index]));
 }
 
 function refusedRef(what: string, value: string, wanted: string): PermError {

@@ -7,7 +7,16 @@
 
 export { array, type ArrayType, FixedArray } from "./array.ts";
 export { Handle, type ObjectType } from "./handle.ts";
-export { type InstanceOf, ref, type RefType } from "./ref.ts";
+export { ref, type RefType } from "./ref.ts";
+export {
+  type Field,
+  type Fields,
+  type Init,
+  type Struct,
+  struct,
+  type StructMembers,
+  type StructType,
+} from "./struct.ts";
 export { fixedText, text } from "./text.ts";
 export {
   bool,

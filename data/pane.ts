@@ -19,8 +19,12 @@ export const objectSizeMax = windowStride;
 
 /** A stretch of a heap, and what belongs to it. */
 export class Pane {
+  /** A pane of nothing, detached from the beginning. */
+  static readonly ended: Pane = new Pane(new DataView(new ArrayBuffer(0)), NaN, null!);
   /** The bytes as numbers; detached when the heap was closed or restored. */
   readonly view: DataView<ArrayBuffer>;
+  /** The same, for handles of objects that stand in another object: these are never freed. */
+  readonly inner: DataView<ArrayBuffer>;
   /** Address of the first byte. */
   readonly base: Pointer;
   /** How many bytes it shows. */
@@ -30,11 +34,16 @@ export class Pane {
   #bytes: Uint8Array<ArrayBuffer> | undefined;
 
   /** Made by {@linkcode Access} only. */
-  constructor(opening: Opening, access: Access) {
-    this.view = opening.view;
-    this.base = opening.base;
-    this.length = opening.view.byteLength;
+  constructor(view: DataView<ArrayBuffer>, base: Pointer, access: Access) {
+    this.view = view;
+    this.inner = new DataView(view.buffer);
+    this.base = base;
+    this.length = view.byteLength;
     this.access = access;
+  }
+
+  static {
+    Pane.ended.view.buffer.transfer(0);
   }
 
   /** The same bytes for bulk copies; `at` is an offset in it as in the view. */
@@ -93,7 +102,7 @@ export class Access {
     let pane = this.#panes.get(opening);
     if (pane === undefined) {
       this.#views.show(opening);
-      this.#panes.set(opening, pane = new Pane(opening, this));
+      this.#panes.set(opening, pane = new Pane(opening.view, opening.base, this));
     }
     this.#pane = pane;
     this.#from = pane.base;

@@ -7,11 +7,7 @@
 import { PermError } from "../ffi/mod.ts";
 import { addressOf, type ObjectType, place } from "./handle.ts";
 import type { Pane } from "./pane.ts";
-import { expectTypeOf, readU53, type Type, type Walker, writeU53 } from "./type.ts";
-
-/** What a class makes. */
-// deno-lint-ignore no-explicit-any
-export type InstanceOf<T> = T extends new (...args: any[]) => infer Instance ? Instance : never;
+import { expectTypeOf, readU53, type Type, type ValueOf, type Walker, writeU53 } from "./type.ts";
 
 /**
  * The type of references to a struct or container.
@@ -34,9 +30,9 @@ export interface RefType<T> {
   /** They own nothing. */
   readonly owns: false;
   /** The object, or null. */
-  get(pane: Pane, at: number): InstanceOf<T> | null;
+  get(pane: Pane, at: number): ValueOf<T> | null;
   /** Refers to another object, or to none. */
-  set(pane: Pane, at: number, value: InstanceOf<T> | null, what?: string): void;
+  set(pane: Pane, at: number, value: ValueOf<T> | null, what?: string): void;
   /** Forgets the object. */
   destroy(pane: Pane, at: number): void;
   /** Tells the walker of the object. */
@@ -70,13 +66,13 @@ export function ref<T>(target: T): RefType<T> {
       layout: name,
       key: null,
       owns: false,
-      get(pane: Pane, at: number): InstanceOf<T> | null {
+      get(pane: Pane, at: number): ValueOf<T> | null {
         const p = readU53(pane.view, at);
         if (p === 0) return null;
         const there = place(pane.access, p, type);
-        return type.get(there, (p - there.base) | 0) as InstanceOf<T>;
+        return type.open(there, (p - there.base) | 0) as ValueOf<T>;
       },
-      set(pane: Pane, at: number, value: InstanceOf<T> | null, what = name): void {
+      set(pane: Pane, at: number, value: ValueOf<T> | null, what = name): void {
         writeU53(pane.view, at, value === null ? 0 : addressOf(value, type, pane.access, what));
       },
       destroy(pane: Pane, at: number): void {
@@ -94,7 +90,7 @@ export function ref<T>(target: T): RefType<T> {
 /** Refuses what no reference can refer to. */
 export function expectObject(target: unknown): ObjectType {
   const type = expectTypeOf("a reference", target);
-  if (typeof type === "function") return type as ObjectType;
+  if (typeof (type as ObjectType).open === "function") return type as ObjectType;
   throw new PermError(
     "INVALID_ARGUMENT",
     `Cannot refer to ${type.name}: only structs and containers have an address`,

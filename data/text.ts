@@ -87,8 +87,10 @@ export function readText(pane: Pane, at: number): string {
 export function writeText(pane: Pane, at: number, value: string, what: string): void {
   const length = encodeText(value, what);
   const { view } = pane;
+  // First of all, for it throws when the heap was closed or restored.
+  const tag = view.getUint8((at + tagAt) | 0);
   if (length <= inlineTextMax) {
-    freeText(pane, at);
+    if (tag === outsideTag) freeText(pane, at);
     scratch.fill(0, length, textSlotSize);
     view.setUint32(at, scratchWords.getUint32(0, true), true);
     view.setUint32((at + 4) | 0, scratchWords.getUint32(4, true), true);
@@ -97,7 +99,7 @@ export function writeText(pane: Pane, at: number, value: string, what: string): 
     return;
   }
   const p = storeBytes(pane.access, length);
-  freeText(pane, at);
+  if (tag === outsideTag) freeText(pane, at);
   writeU53(view, at, p);
   view.setUint32((at + lengthAt) | 0, length, true);
   view.setUint32((at + 12) | 0, outsideTag << 24, true);

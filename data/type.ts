@@ -34,8 +34,8 @@ export interface Type<out T = unknown, in I = never> {
   /** Its place is a multiple of this, at most 16. */
   readonly align: number;
   /**
-   * Its layout as text: the same text, the same bytes with the same meaning. A struct's shows its
-   * fields; what is only referred to stands by name (see `schemaOf`, which shows that as well).
+   * Its own layout as text: a struct's shows its fields. Other types stand in it by name; `schemaOf`
+   * shows them all.
    */
   readonly layout: string;
   /** Whether values may be keys of a map, and how they are compared. */
@@ -58,8 +58,11 @@ export interface Type<out T = unknown, in I = never> {
   walk?(pane: Pane, at: number, walker: Walker): void;
   /** Types that its layout names: elements, keys, fields, and what it refers to. */
   parts?(): readonly Type[];
-  /** The C texts at fixed offsets in a value: its own, its fields', its array elements'. */
-  texts?(): readonly number[];
+  /**
+   * Offsets of the text slots in a value: its own, its fields', its array elements'. `null` when it
+   * owns more than texts. Absent: none.
+   */
+  texts?(): readonly number[] | null;
 }
 
 /** Who follows what values own and refer to: a search for leaks, a copy. */
@@ -70,8 +73,10 @@ export interface Walker {
   object(p: Pointer, type: Type): void;
 }
 
-/** What reading a value of that type gives. */
-export type ValueOf<T> = T extends { get(pane: never, at: number): infer Value } ? Value : never;
+/** What reading a value of that type gives: an instance of a class, or what it says. */
+export type ValueOf<T> = T extends new (...args: never[]) => infer Value ? Value
+  : T extends { get(pane: never, at: number): infer Value } ? Value
+  : never;
 
 /** What may be written where a value of that type stands. */
 export type InputOf<T> = T extends

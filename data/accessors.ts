@@ -1,0 +1,144 @@
+/**
+ * How a struct's fields are read and written: one closure factory for each scalar, so that what
+ * engines compile for it knows the DataView call. Nothing but the value is checked: a handle that
+ * ended has a detached view, which throws.
+ *
+ * @module
+ */
+
+import { type Handle, paneOf } from "./handle.ts";
+import { overflowsF32, readU53, refuseValue, type Type, wanted, writeU53 } from "./type.ts";
+
+/** A field's getter and setter; `offset` is from the struct's first byte, `label` is for errors. */
+export type Accessor = PropertyDescriptor & ThisType<Handle>;
+type Factory = (offset: number, label: string) => Accessor;
+
+const scalars: Readonly<Record<string, Factory>> = {
+  u8: (offset, label) => ({
+    get() {
+      return this.$view.getUint8((this.$at + offset) | 0);
+    },
+    set(value: number) {
+      if ((value & 0xff) !== value) refuseValue(label, value, wanted.u8);
+      this.$view.setUint8((this.$at + offset) | 0, value);
+    },
+  }),
+  u16: (offset, label) => ({
+    get() {
+      return this.$view.getUint16((this.$at + offset) | 0, true);
+    },
+    set(value: number) {
+      if ((value & 0xffff) !== value) refuseValue(label, value, wanted.u16);
+      this.$view.setUint16((this.$at + offset) | 0, value, true);
+    },
+  }),
+  u32: (offset, label) => ({
+    get() {
+      return this.$view.getUint32((this.$at + offset) | 0, true);
+    },
+    set(value: number) {
+      if ((value >>> 0) !== value) refuseValue(label, value, wanted.u32);
+      this.$view.setUint32((this.$at + offset) | 0, value, true);
+    },
+  }),
+  i8: (offset, label) => ({
+    get() {
+      return this.$view.getInt8((this.$at + offset) | 0);
+    },
+    set(value: number) {
+      if ((value << 24 >> 24) !== value) refuseValue(label, value, wanted.i8);
+      this.$view.setInt8((this.$at + offset) | 0, value);
+    },
+  }),
+  i16: (offset, label) => ({
+    get() {
+      return this.$view.getInt16((this.$at + offset) | 0, true);
+    },
+    set(value: number) {
+      if ((value << 16 >> 16) !== value) refuseValue(label, value, wanted.i16);
+      this.$view.setInt16((this.$at + offset) | 0, value, true);
+    },
+  }),
+  i32: (offset, label) => ({
+    get() {
+      return this.$view.getInt32((this.$at + offset) | 0, true);
+    },
+    set(value: number) {
+      if ((value | 0) !== value) refuseValue(label, value, wanted.i32);
+      this.$view.setInt32((this.$at + offset) | 0, value, true);
+    },
+  }),
+  u53: (offset, label) => ({
+    get() {
+      return readU53(this.$view, (this.$at + offset) | 0);
+    },
+    set(value: number) {
+      if (!(Number.isSafeInteger(value) && value >= 0)) refuseValue(label, value, wanted.u53);
+      writeU53(this.$view, (this.$at + offset) | 0, value);
+    },
+  }),
+  u64: (offset, label) => ({
+    get() {
+      return this.$view.getBigUint64((this.$at + offset) | 0, true);
+    },
+    set(value: bigint) {
+      if (typeof value !== "bigint" || value < 0n || value > 0xffffffffffffffffn) {
+        refuseValue(label, value, wanted.u64);
+      }
+      this.$view.setBigUint64((this.$at + offset) | 0, value, true);
+    },
+  }),
+  i64: (offset, label) => ({
+    get() {
+      return this.$view.getBigInt64((this.$at + offset) | 0, true);
+    },
+    set(value: bigint) {
+      if (
+        typeof value !== "bigint" || value < -0x8000000000000000n || value > 0x7fffffffffffffffn
+      ) refuseValue(label, value, wanted.i64);
+      this.$view.setBigInt64((this.$at + offset) | 0, value, true);
+    },
+  }),
+  f32: (offset, label) => ({
+    get() {
+      return this.$view.getFloat32((this.$at + offset) | 0, true);
+    },
+    set(value: number) {
+      if (typeof value !== "number" || overflowsF32(value)) refuseValue(label, value, wanted.f32);
+      this.$view.setFloat32((this.$at + offset) | 0, value, true);
+    },
+  }),
+  f64: (offset, label) => ({
+    get() {
+      return this.$view.getFloat64((this.$at + offset) | 0, true);
+    },
+    set(value: number) {
+      if (typeof value !== "number") refuseValue(label, value, wanted.f64);
+      this.$view.setFloat64((this.$at + offset) | 0, value, true);
+    },
+  }),
+  bool: (offset, label) => ({
+    get() {
+      return this.$view.getUint8((this.$at + offset) | 0) !== 0;
+    },
+    set(value: boolean) {
+      if (typeof value !== "boolean") refuseValue(label, value, wanted.bool);
+      this.$view.setUint8((this.$at + offset) | 0, value ? 1 : 0);
+    },
+  }),
+};
+
+/** The accessor of a field of that type. */
+export function accessor(type: Type, offset: number, label: string): Accessor {
+  const scalar = scalars[type.kind];
+  if (scalar !== undefined) return scalar(offset, label);
+  const wide = type as Type<unknown, unknown>;
+  return {
+    get() {
+      return wide.get(this.$pane, (this.$at + offset) | 0);
+    },
+    set(value: unknown) {
+      wide.set(paneOf(this), (this.$at + offset) | 0, value, label);
+    },
+  };
+}

@@ -1,0 +1,536 @@
+/**
+ * Structs: records with C's layout, read and written through accessors on a class.
+ *
+ * A field's offset follows from the types before it; nothing is known of a struct before it is first
+ * used, so that fields written as getters may refer to structs that are declared later.
+ *
+ * Invariant: the accessors of a class agree with its layout text, which is what a heap remembers.
+ *
+ * @module
+ */
+
+import { describe, PermError } from "../ffi/mod.ts";
+import type { Heap } from "../heap/heap.ts";
+import type { Pointer } from "../heap/views.ts";
+import { accessor } from "./accessors.ts";
+import { plain } from "./array.ts";
+import { Handle, isKindOf, paneOf, place, typeOf } from "./handle.ts";
+import { type Maker, makerFor } from "./makers.ts";
+import { accessTo, objectSizeMax, type Pane } from "./pane.ts";
+import {
+  expectTypeOf,
+  type InputOf,
+  refuseValue,
+  type Type,
+  type ValueOf,
+  type Walker,
+} from "./type.ts";
+
+/** What a schema's fields read as. */
+export type Fields<S> = { -readonly [Name in keyof S]: ValueOf<S[Name]> };
+
+/** What may be given for a schema's fields; those left out are zero, empty or null. */
+export type Init<S> = { -readonly [Name in keyof S]?: InputOf<S[Name]> };
+
+/** What every struct has besides its fields. */
+export interface StructMembers<S> {
+  /**
+   * Its address in the heap.
+   *
+   * @throws {PermError} `STALE` when it was destroyed, or the heap closed or restored.
+   */
+  readonly ptr: Pointer;
+  /** A plain copy for `JSON.stringify`: bigints as text, references as their addresses in text. */
+  toJSON(): Record<keyof S & string, unknown>;
+  /** Name and value of each field, in order. */
+  [Symbol.iterator](): IterableIterator<[keyof S & string, ValueOf<S[keyof S]>]>;
+}
+
+/** A live struct in a heap. */
+export type Struct<S> = Fields<S> & StructMembers<S>;
+
+/** Where a field stands. */
+export interface Field {
+  /** Its name. */
+  readonly name: string;
+  /** Its type. */
+  readonly type: Type;
+  /** Bytes from the struct's beginning. */
+  readonly offset: number;
+}
+
+/**
+ * A struct's class, which is its type as well: `new Point(heap, { x: 1 })`, `Point.at(heap, p)`,
+ * `ref(Point)`, `HashMap(text, Point)`.
+ *
+ * @typeParam S Its schema.
+ */
+export interface StructType<S> {
+  /**
+   * Allocates a struct; fields left out are zero, empty or null.
+   *
+   * @throws {PermError} `INVALID_ARGUMENT` for a value that a field cannot hold or a field that there
+   * is not; `OUT_OF_MEMORY`, `READ_ONLY`, `CLOSED`.
+   */
+  new (heap: Heap, values?: Init<S>): Struct<S>;
+  /** Always `"struct"`. */
+  readonly kind: "struct";
+  /** Its name. */
+  readonly name: string;
+  /** Bytes, C's `sizeof`. */
+  readonly size: number;
+  /** C's `alignof`. */
+  readonly align: number;
+  /** Its fields with their offsets, as text. */
+  readonly layout: string;
+  /** Structs are no keys. */
+  readonly key: null;
+  /** Whether a field owns memory. */
+  readonly owns: boolean;
+  /** Its fields in order. */
+  readonly fields: readonly Field[];
+  /**
+   * The struct at an address, which C or another run of the program may have written. Only that it
+   * lies in the heap is checked.
+   *
+   * @throws {PermError} `BAD_POINTER` outside the heap or misaligned.
+   */
+  at<Class extends new (...args: never[]) => unknown>(
+    this: Class,
+    heap: Heap,
+    p: Pointer,
+  ): ValueOf<Class>;
+  /**
+   * Writes several fields; those left out stay as they are.
+   *
+   * @throws {PermError} `INVALID_ARGUMENT` for a value that a field cannot hold, or a field that
+   * there is not (what was given before it is written); `STALE`.
+   */
+  assign<T extends Struct<S>>(target: T, values: Init<S>): T;
+  /** The struct in another object. */
+  get(pane: Pane, at: number): Struct<S>;
+  /** The struct that stands alone there. */
+  open(pane: Pane, at: number): Struct<S>;
+  /** Writes all fields; those left out become zero, empty or null. */
+  set(pane: Pane, at: number, value: Struct<S> | Init<S>, what?: string): void;
+  /** Frees what its fields own. */
+  destroy(pane: Pane, at: number): void;
+  /** Tells the walker what its fields own and refer to. */
+  walk(pane: Pane, at: number, walker: Walker): void;
+  /** Types of its fields. */
+  parts(): readonly Type[];
+  /** Offsets of its texts. */
+  texts(): readonly number[] | null;
+}
+
+interface Layout {
+  readonly fields: readonly Field[];
+  readonly byName: ReadonlyMap<string, Field>;
+  readonly size: number;
+  readonly align: number;
+  readonly text: string;
+  readonly owns: boolean;
+  /** Whether its bytes are all there is to a value, so that copying them copies it. */
+  readonly flat: boolean;
+}
+
+const identifier = /^[A-Za-z_][A-Za-z0-9_]*$/;
+const reserved: ReadonlySet<string> = new Set([
+  "constructor",
+  "ptr",
+  "toJSON",
+  "__proto__",
+  ...Object.getOwnPropertyNames(Object.prototype),
+]);
+
+function expectName(what: string, name: unknown): string {
+  if (typeof name === "string" && identifier.test(name)) return name;
+  throw new PermError(
+    "INVALID_ARGUMENT",
+    `Cannot use ${describe(name)} as ${what}: give a C identifier, such as "Point" or "x"`,
+  );
+}
+
+/** The schema's fields in order: their types, or what gives them later. */
+function expectSchema(name: string, schema: unknown): Map<string, () => unknown> {
+  if (typeof schema !== "object" || schema === null || Array.isArray(schema)) {
+    throw new PermError(
+      "INVALID_ARGUMENT",
+      `Cannot make struct ${name} of ${describe(schema)}: give an object of names and types`,
+    );
+  }
+  const fields = new Map<string, () => unknown>();
+  for (const key of Reflect.ownKeys(schema)) {
+    const field = expectName(`a field of struct ${name}`, key);
+    if (reserved.has(field)) {
+      throw new PermError(
+        "INVALID_ARGUMENT",
+        `Cannot name a field of struct ${name} "${field}": every struct has a member of that name`,
+      );
+    }
+    const { get, value } = Object.getOwnPropertyDescriptor(schema, key)!;
+    if (get === undefined) expectTypeOf(`${name}.${field}`, value);
+    fields.set(field, get === undefined ? () => value : () => get.call(schema));
+  }
+  if (fields.size === 0) {
+    throw new PermError("INVALID_ARGUMENT", `Cannot make struct ${name} without fields: give one`);
+  }
+  return fields;
+}
+
+function layOut(name: string, given: Map<string, () => unknown>): Layout {
+  const fields: Field[] = [];
+  let size = 0;
+  let align = 1;
+  let owns = false;
+  for (const [field, typeOfField] of given) {
+    const type = expectTypeOf(`${name}.${field}`, typeOfField());
+    const offset = alignUp(size, type.align);
+    fields.push({ name: field, type, offset });
+    size = offset + type.size;
+    align = Math.max(align, type.align);
+    owns ||= type.owns;
+  }
+  size = alignUp(size, align);
+  if (size > objectSizeMax) {
+    throw new PermError(
+      "INVALID_ARGUMENT",
+      `Cannot make struct ${name} of ${size} bytes: at most ${objectSizeMax} are possible`,
+    );
+  }
+  const lines = fields.map((field) => `${field.name}: ${field.type.name} @${field.offset}`);
+  const text = `struct ${name} { ${lines.join("; ")} } ${size} bytes`;
+  const byName = new Map(fields.map((field) => [field.name, field]));
+  return {
+    fields,
+    byName,
+    size,
+    align,
+    text,
+    owns,
+    flat: fields.every(({ type }) => isFlat(type)),
+  };
+}
+
+function alignUp(offset: number, align: number): number {
+  return Math.ceil(offset / align) * align;
+}
+
+function isFlat(type: Type): boolean {
+  if (type.owns || type.kind === "ref") return false;
+  return (type.parts?.() ?? []).every(isFlat);
+}
+
+/**
+ * Declares a struct: a class of live objects in a heap, with C's layout.
+ *
+ * @param name A C identifier, by which a heap remembers it.
+ * @param schema Its fields in order, each with its type. A field that refers to this struct, or to
+ * one declared later, is written as a getter.
+ * @throws {PermError} `INVALID_ARGUMENT` for names that are none, and for what is no type; when it
+ * is first used, for a struct that contains itself.
+ *
+ * @example
+ * ```ts
+ * import { Heap } from "@perm/heap";
+ * import { f64, fixedText, ref, struct, text } from "@perm/heap/data";
+ *
+ * const Point = struct("Point", {
+ *   x: f64,
+ *   y: f64,
+ *   tag: fixedText(12),
+ *   name: text,
+ *   get next() { return ref(Point); },
+ * });
+ * using heap = Heap.open({ size: 1 << 20 });
+ * const p = new Point(heap, { x: 1, name: "ann" });
+ * p.x += 1;
+ * p.next = new Point(heap);
+ * ```
+ */
+// The constraint is loose because a tighter one would ask for a getter's type before there is one.
+// deno-lint-ignore no-explicit-any
+export function struct<S extends Record<string, any>>(name: string, schema: S): StructType<S> {
+  expectName("a struct's name", name);
+  const given = expectSchema(name, schema);
+  let layout: Layout | undefined;
+  let resolving = false;
+
+  function resolve(): Layout {
+    if (layout !== undefined) return layout;
+    if (resolving) {
+      throw new PermError(
+        "INVALID_ARGUMENT",
+        `Cannot lay out struct ${name}: it contains itself by value; use ref(${name})`,
+      );
+    }
+    resolving = true;
+    try {
+      const found = layOut(name, given);
+      for (const field of found.fields) {
+        Object.defineProperty(StructClass.prototype, field.name, {
+          ...accessor(field.type, field.offset, `${name}.${field.name}`),
+          enumerable: true,
+          configurable: false,
+        });
+      }
+      return layout = found;
+    } finally {
+      resolving = false;
+    }
+  }
+
+  /** Writes the fields that are given, by their types. */
+  function assignAt(pane: Pane, at: number, values: object, what: string): void {
+    const { byName } = layout!;
+    for (const key of Object.keys(values)) {
+      const field = byName.get(key);
+      if (field === undefined) {
+        throw new PermError(
+          "INVALID_ARGUMENT",
+          `Cannot store ${describe(key)} in ${what}: ${name} has no such field`,
+        );
+      }
+      const value = (values as Record<string, unknown>)[key];
+      if (value === undefined) continue;
+      const type = field.type as Type<unknown, unknown>;
+      type.set(pane, (at + field.offset) | 0, value, `${what}.${key}`);
+    }
+  }
+
+  function clear(pane: Pane, at: number): void {
+    const { fields, flat, size } = resolve();
+    if (!flat) {
+      for (const { type, offset } of fields) {
+        if (type.owns) type.destroy(pane, (at + offset) | 0);
+      }
+    }
+    pane.bytes.fill(0, at, at + size);
+  }
+
+  class StructClass {
+    static readonly kind = "struct";
+    static readonly key = null;
+
+    /** Allocates; handles of what is there come from the makers. */
+    constructor(heap: Heap, values?: unknown) {
+      const access = accessTo(heap);
+      const { size } = resolve();
+      if (values !== undefined) expectValues(name, values);
+      const p = access.allocate(size);
+      const pane = access.pane(p, size);
+      const at = (p - pane.base) | 0;
+      if (values !== undefined) {
+        try {
+          assignAt(pane, at, values as object, name);
+        } catch (error) {
+          clear(pane, at);
+          heap.free(p);
+          throw error;
+        }
+      }
+      const Maker = makerOf(new.target);
+      return new Maker(pane.view, at, pane) as Handle & StructClass;
+    }
+
+    static get size(): number {
+      return resolve().size;
+    }
+
+    static get align(): number {
+      return resolve().align;
+    }
+
+    static get layout(): string {
+      return resolve().text;
+    }
+
+    static get owns(): boolean {
+      return resolve().owns;
+    }
+
+    static get fields(): readonly Field[] {
+      return resolve().fields;
+    }
+
+    static at(heap: Heap, p: Pointer): Handle {
+      const pane = place(accessTo(heap), p, this);
+      return this.open(pane, (p - pane.base) | 0);
+    }
+
+    static assign(target: unknown, values: unknown): unknown {
+      if (!(target instanceof Handle && target instanceof StructClass)) {
+        throw new PermError(
+          "INVALID_ARGUMENT",
+          `Cannot assign to ${describe(target)}: give a ${name}`,
+        );
+      }
+      expectValues(name, values);
+      assignAt(paneOf(target), target.$at, values, name);
+      return target;
+    }
+
+    static get(pane: Pane, at: number): Handle {
+      const Maker = this === StructClass && made !== undefined ? made : makerOf(this);
+      return new Maker(pane.inner, at, pane);
+    }
+
+    static open(pane: Pane, at: number): Handle {
+      const Maker = this === StructClass && made !== undefined ? made : makerOf(this);
+      return new Maker(pane.view, at, pane);
+    }
+
+    static set(pane: Pane, at: number, value: unknown, what: string = name): void {
+      const { fields, flat, size } = resolve();
+      if (!(value instanceof Handle)) {
+        expectValues(what, value);
+        clear(pane, at);
+        assignAt(pane, at, value, what);
+        return;
+      }
+      if (!isKindOf(typeOf(value), this)) {
+        refuseValue(what, value, `a ${name}, or an object of its fields`);
+      }
+      const from = paneOf(value);
+      const start = value.$at;
+      if (from.view === pane.view && start === at) return;
+      if (flat) {
+        pane.bytes.set(from.bytes.subarray(start, start + size), at);
+        return;
+      }
+      for (const field of fields) {
+        const type = field.type as Type<unknown, unknown>;
+        const copied = type.get(from, (start + field.offset) | 0);
+        type.set(pane, (at + field.offset) | 0, copied, `${what}.${field.name}`);
+      }
+    }
+
+    static destroy(pane: Pane, at: number): void {
+      clear(pane, at);
+    }
+
+    static walk(pane: Pane, at: number, walker: Walker): void {
+      for (const { type, offset } of resolve().fields) type.walk?.(pane, (at + offset) | 0, walker);
+    }
+
+    static parts(): readonly Type[] {
+      return resolve().fields.map(({ type }) => type);
+    }
+
+    static texts(): readonly number[] | null {
+      const texts: number[] = [];
+      for (const { type, offset } of resolve().fields) {
+        const places = type.texts === undefined ? [] : type.texts();
+        if (places === null) return null;
+        for (const at of places) texts.push(offset + at);
+      }
+      return texts;
+    }
+
+    toJSON(this: Handle): Record<string, unknown> {
+      const out: Record<string, unknown> = {};
+      for (const { name: field, type, offset } of layout!.fields) {
+        const pane = paneOf(this);
+        out[field] = type.kind === "ref"
+          ? addressText(pane.access.heap.load(pane.base + this.$at + offset))
+          : plain(type.get(pane, (this.$at + offset) | 0));
+      }
+      return out;
+    }
+
+    [Symbol.iterator](this: Handle): IterableIterator<[string, unknown]> {
+      const { fields } = layout!;
+      let index = 0;
+      const next = (): IteratorResult<[string, unknown]> => {
+        if (index === fields.length) return { done: true, value: undefined };
+        const { name: field, type, offset } = fields[index++];
+        return { done: false, value: [field, type.get(paneOf(this), (this.$at + offset) | 0)] };
+      };
+      return {
+        next,
+        [Symbol.iterator]() {
+          return this;
+        },
+      };
+    }
+
+    [Symbol.for("Deno.customInspect")](
+      this: Handle,
+      inspect: Inspect,
+      options: InspectOptions,
+    ): string {
+      return show(this, layout!, inspect, options);
+    }
+
+    [Symbol.for("nodejs.util.inspect.custom")](
+      this: Handle,
+      depth: number,
+      options: InspectOptions,
+      inspect: Inspect,
+    ): string {
+      if (depth < 0) return `[${typeOf(this).name}]`;
+      return show(this, layout!, inspect, options);
+    }
+  }
+  Object.setPrototypeOf(StructClass.prototype, Handle.prototype);
+  Object.defineProperty(StructClass, "name", { value: name });
+
+  /** What makes the handles of this class, or of one that extends it. */
+  let made: Maker | undefined;
+  const extended = new Map<unknown, Maker>();
+  function makerOf(type: { prototype: object }): Maker {
+    resolve();
+    if (type === StructClass) return made ??= makerFor(StructClass.prototype);
+    let maker = extended.get(type);
+    if (maker === undefined) extended.set(type, maker = makerFor(type.prototype));
+    return maker;
+  }
+  return StructClass as unknown as StructType<S>;
+}
+
+type Inspect = (value: unknown, options?: InspectOptions) => string;
+interface InspectOptions {
+  depth?: number;
+}
+
+/** A reference as text: where it leads, since following it might never end. */
+function addressText(p: Pointer): string | null {
+  return p === 0 ? null : `0x${p.toString(16)}`;
+}
+
+function show(handle: Handle, layout: Layout, inspect: Inspect, options: InspectOptions): string {
+  const { name } = typeOf(handle);
+  if (handle.$view.buffer.detached) return `${name} <ended>`;
+  const pane = handle.$pane;
+  const out: Record<string, unknown> = {};
+  for (const { name: field, type, offset } of layout.fields) {
+    if (type.kind !== "ref") out[field] = type.get(pane, (handle.$at + offset) | 0);
+    else {
+      const p = pane.access.heap.load(pane.base + handle.$at + offset);
+      out[field] = p === 0 ? null : new Shown(`${type.name.slice(4, -1)} ${addressText(p)}`);
+    }
+  }
+  return `${name} ${inspect(out, options)}`;
+}
+
+/** Text that is shown without quotes. */
+class Shown {
+  readonly #text: string;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
+
+  [Symbol.for("Deno.customInspect")](): string {
+    return this.#text;
+  }
+
+  [Symbol.for("nodejs.util.inspect.custom")](): string {
+    return this.#text;
+  }
+}
+
+function expectValues(what: string, values: unknown): asserts values is object {
+  if (typeof values === "object" && values !== null && !Array.isArray(values)) return;
+  refuseValue(what, values, "an object of its fields");
+}
