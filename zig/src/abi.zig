@@ -408,7 +408,7 @@ pub const functions = struct {
 const whole_max = 1 << 53;
 
 /// A size, count or address; null for what is none (negative, fractional, NaN, too large).
-inline fn whole(value: f64) ?u64 {
+pub inline fn whole(value: f64) ?u64 {
     @setRuntimeSafety(false);
     if (!(value >= 0 and value <= whole_max)) return null;
     const integer: u64 = @intCast(@as(i64, @intFromFloat(value)));
@@ -420,13 +420,13 @@ inline fn number(value: u64) f64 {
     return @floatFromInt(@as(i64, @bitCast(value)));
 }
 
-fn codeOf(err: Error) f64 {
+pub fn codeOf(err: Error) f64 {
     @branchHint(.cold);
     return -@as(f64, @floatFromInt(@intFromEnum(errors.codeOf(err))));
 }
 
 /// What a function of this file returns for `Error!void`, `Error!u64` and `Error!f64`.
-fn result(value: anytype) f64 {
+pub fn result(value: anytype) f64 {
     const payload = value catch |err| return codeOf(err);
     return switch (@TypeOf(payload)) {
         void => 0,
@@ -435,7 +435,7 @@ fn result(value: anytype) f64 {
     };
 }
 
-fn refuse(what: []const u8, value: f64) f64 {
+pub fn refuse(what: []const u8, value: f64) f64 {
     @branchHint(.cold);
     return codeOf(fail(.INVALID_ARGUMENT, .{}, "Cannot {s} {d}: the number must be whole, not negative and " ++
         "at most 2^53", .{ what, value }));
@@ -447,13 +447,13 @@ fn badPointer(value: f64) f64 {
         "this heap gave out", .{value}));
 }
 
-fn missingBuffer(comptime what: []const u8) f64 {
+pub fn missingBuffer(comptime what: []const u8) f64 {
     @branchHint(.cold);
     return codeOf(fail(.INVALID_ARGUMENT, .{}, "The buffer `" ++ what ++ "` is empty", .{}));
 }
 
 /// The heap of a handle, or CLOSED: also for numbers that never were a handle.
-inline fn lookup(handle: HeapHandle) Error!*Heap {
+pub inline fn lookup(handle: HeapHandle) Error!*Heap {
     if (whole(handle)) |bits| if (Heap.find(bits)) |heap| return heap;
     return closed();
 }
@@ -464,7 +464,7 @@ fn closed() Error {
 }
 
 /// The heap of a handle when it may be changed.
-inline fn writable(handle: HeapHandle) Error!*Heap {
+pub inline fn writable(handle: HeapHandle) Error!*Heap {
     const heap = try lookup(handle);
     if (heap.mode == .r) return heap.readOnly();
     return heap;
@@ -644,9 +644,12 @@ fn epochs(handle: HeapHandle, which: Which, out: Buffer, capacity: f64) Error!u6
     return heap.epochs(whichOf(which), into);
 }
 
+/// Every function of the ABI, room by room.
+pub const function_sets = .{ functions, @import("data/exports.zig").functions };
+
 /// 52 bits over every name, parameter and field of the ABI.
 pub const abi_hash: u64 = blk: {
-    @setEvalBranchQuota(200_000);
+    @setEvalBranchQuota(1_000_000);
     var hash: u64 = 0xcbf2_9ce4_8422_2325;
     for (describe()) |byte| hash = (hash ^ byte) *% 0x0000_0100_0000_01b3;
     break :blk (hash ^ (hash >> 52)) & ((1 << 52) - 1);
@@ -654,12 +657,12 @@ pub const abi_hash: u64 = blk: {
 
 fn describe() []const u8 {
     var text: []const u8 = "";
-    for (@typeInfo(functions).@"struct".decls) |decl| {
+    for (function_sets) |set| for (@typeInfo(set).@"struct".decls) |decl| {
         text = text ++ decl.name ++ "(";
-        const info = @typeInfo(@TypeOf(@field(functions, decl.name))).@"fn";
+        const info = @typeInfo(@TypeOf(@field(set, decl.name))).@"fn";
         for (info.params) |param| text = text ++ (if (param.type.? == f64) "f64," else "buffer,");
         text = text ++ ")";
-    }
+    };
     for (@typeInfo(records).@"struct".decls) |decl| {
         text = text ++ decl.name ++ "{";
         for (@typeInfo(@field(records, decl.name)).@"struct".fields) |field| {
@@ -683,4 +686,5 @@ test {
     _ = errors;
     _ = os;
     _ = @import("heap/test.zig");
+    _ = @import("data/data.zig");
 }

@@ -10,9 +10,9 @@ fn ph_abi() callconv(.c) f64 {
 
 comptime {
     @export(&ph_abi, .{ .name = "ph_abi" });
-    for (@typeInfo(abi.functions).@"struct".decls) |decl| {
-        @export(&@field(abi.functions, decl.name), .{ .name = decl.name });
-    }
+    for (abi.function_sets) |set| for (@typeInfo(set).@"struct".decls) |decl| {
+        @export(&@field(set, decl.name), .{ .name = decl.name });
+    };
 }
 
 /// An error in here is a bug of ours. The host's runtime must not print for us nor unwind through

@@ -18,15 +18,15 @@ const text = blk: {
     var out: []const u8 = head;
     out = out ++ "/** Parameters of every native function; each returns an f64. */\n";
     out = out ++ "export const symbols = {\n  ph_abi: [],\n";
-    for (@typeInfo(abi.functions).@"struct".decls) |decl| {
+    for (abi.function_sets) |set| for (@typeInfo(set).@"struct".decls) |decl| {
         out = out ++ "  " ++ decl.name ++ ": [";
-        const info = @typeInfo(@TypeOf(@field(abi.functions, decl.name))).@"fn";
+        const info = @typeInfo(@TypeOf(@field(set, decl.name))).@"fn";
         for (info.params, 0..) |param, i| {
             if (i != 0) out = out ++ ", ";
             out = out ++ (if (param.type.? == f64) "\"f64\"" else "\"buffer\"");
         }
         out = out ++ "],\n";
-    }
+    };
     out = out ++ "} as const satisfies Record<string, readonly NativeType[]>;\n\n";
     out = out ++ "/** Fields of the records that cross as a Float64Array, in order. */\nexport const records = {\n";
     for (@typeInfo(abi.records).@"struct".decls) |decl| {
