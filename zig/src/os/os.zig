@@ -361,6 +361,12 @@ pub fn onFork(child: *const fn () callconv(.c) void) bool {
     return atfork(null, null, child) == 0;
 }
 
+test {
+    _ = @import("file.zig");
+    _ = @import("maps.zig");
+    _ = @import("pagemap.zig");
+}
+
 test "reserve takes exactly the address asked for, and refuses a taken one" {
     const at = 0x3100_0000_0000;
     try std.testing.expectEqual(@as(usize, at), try reserve(at, page_size));
