@@ -6,6 +6,7 @@
 
 import { describe, PermError } from "../ffi/mod.ts";
 import { Handle, paneOf } from "./handle.ts";
+import { registerKind } from "./kinds.ts";
 import { objectSizeMax, type Pane } from "./pane.ts";
 import { refuseSize } from "./text.ts";
 import {
@@ -207,3 +208,5 @@ export function array<T>(element: T, n: number): ArrayType<T> {
     },
   });
 }
+
+registerKind("array", array);

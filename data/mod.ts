@@ -7,6 +7,9 @@
 
 export { array, type ArrayType, FixedArray } from "./array.ts";
 export { Handle, type ObjectType } from "./handle.ts";
+export { collect, type CollectReport, type Leak, leaks } from "./leaks.ts";
+export { destroy } from "./ownership.ts";
+export { type Migration, migration, type RootClass, Roots, roots } from "./roots.ts";
 export { ref, type RefType } from "./ref.ts";
 export {
   type Field,

@@ -56,6 +56,8 @@ export class Pane {
 export class Access {
   /** Its heap. */
   readonly heap: Heap;
+  /** Blocks that this process needs for itself and that are no leaks: scratch memory. */
+  readonly kept: Set<Pointer> = new Set();
   #pane: Pane | undefined;
   /** Addresses for which the current pane serves objects up to {@linkcode #reach}. */
   #from = 0;
@@ -113,6 +115,7 @@ export class Access {
   #end(): void {
     this.#views.close();
     this.#panes.clear();
+    this.kept.clear();
     this.#pane = undefined;
     this.#from = this.#until = 0;
   }

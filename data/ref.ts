@@ -6,6 +6,7 @@
 
 import { PermError } from "../ffi/mod.ts";
 import { addressOf, type ObjectType, place } from "./handle.ts";
+import { registerKind } from "./kinds.ts";
 import type { Pane } from "./pane.ts";
 import { expectTypeOf, readU53, type Type, type ValueOf, type Walker, writeU53 } from "./type.ts";
 
@@ -86,6 +87,8 @@ export function ref<T>(target: T): RefType<T> {
     } as const,
   );
 }
+
+registerKind("ref", (target: Type) => ref(target) as Type);
 
 /** Refuses what no reference can refer to. */
 export function expectObject(target: unknown): ObjectType {

@@ -15,6 +15,7 @@ import type { Pointer } from "../heap/views.ts";
 import { accessor } from "./accessors.ts";
 import { plain } from "./array.ts";
 import { Handle, isKindOf, paneOf, place, typeOf } from "./handle.ts";
+import { isKind } from "./kinds.ts";
 import { type Maker, makerFor } from "./makers.ts";
 import { accessTo, objectSizeMax, type Pane } from "./pane.ts";
 import {
@@ -252,6 +253,12 @@ function isFlat(type: Type): boolean {
 // deno-lint-ignore no-explicit-any
 export function struct<S extends Record<string, any>>(name: string, schema: S): StructType<S> {
   expectName("a struct's name", name);
+  if (isKind(name)) {
+    throw new PermError(
+      "INVALID_ARGUMENT",
+      `Cannot name a struct ${describe(name)}: a type of this library has that name`,
+    );
+  }
   const given = expectSchema(name, schema);
   let layout: Layout | undefined;
   let resolving = false;
@@ -311,6 +318,8 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
   class StructClass {
     static readonly kind = "struct";
     static readonly key = null;
+    /** The struct's name, which a class that extends it goes by as well. */
+    static readonly declared: string = name;
 
     /** Allocates; handles of what is there come from the makers. */
     constructor(heap: Heap, values?: unknown) {

@@ -13,6 +13,7 @@
  */
 
 import { describe, PermError } from "../ffi/mod.ts";
+import { registerKind } from "./kinds.ts";
 import type { Access, Pane } from "./pane.ts";
 import { readU53, refuseValue, type Type, type Walker, writeU53 } from "./type.ts";
 
@@ -153,6 +154,7 @@ export const text: Type<string, string> = Object.freeze({
   },
   texts: () => [0],
 });
+registerKind("text", () => text);
 
 /**
  * Text of at most `n` bytes of UTF-8, in place: C's `char[n]`, filled up with zero bytes.
@@ -192,6 +194,8 @@ export function fixedText(n: number): Type<string, string> {
     },
   });
 }
+
+registerKind("fixedText", fixedText);
 
 /** Refuses the size that a type was asked to have. */
 export function refuseSize(what: string, n: unknown, wanted: string): never {

@@ -13,6 +13,7 @@
 
 import { describe, PermError } from "../ffi/mod.ts";
 import type { Pointer } from "../heap/views.ts";
+import { registerKind } from "./kinds.ts";
 import type { Pane } from "./pane.ts";
 
 /** How a type's values serve as keys: by their number, 64 bits, text; `null` if not at all. */
@@ -98,9 +99,15 @@ export function isType(value: unknown): value is Type {
     typeof type.set === "function" && typeof type.destroy === "function";
 }
 
-/** Refuses what is no type. */
+/** Refuses what is no type. A class that extends a struct goes by the struct's name from now on. */
 export function expectTypeOf(what: string, value: unknown): Type {
-  if (isType(value)) return value;
+  if (isType(value)) {
+    const { declared } = value as { declared?: string };
+    if (declared !== undefined && value.name !== declared) {
+      Object.defineProperty(value, "name", { value: declared, configurable: true });
+    }
+    return value;
+  }
   throw new PermError(
     "INVALID_ARGUMENT",
     `Cannot use ${describe(value)} as the type of ${what}: give f64, text, ref(…), a struct or a ` +
@@ -115,7 +122,7 @@ function scalar<T>(
   get: (pane: Pane, at: number) => T,
   set: (pane: Pane, at: number, value: T, what?: string) => void,
 ): Type<T, T> {
-  return Object.freeze({
+  const type: Type<T, T> = Object.freeze({
     kind,
     name: kind,
     size,
@@ -129,6 +136,8 @@ function scalar<T>(
       pane.bytes.fill(0, at, at + size);
     },
   });
+  registerKind(kind, () => type);
+  return type;
 }
 
 /** What each scalar's values must be, for messages. */

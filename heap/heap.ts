@@ -111,6 +111,8 @@ export interface HeapInternals {
   isReadOnly(heap: Heap): boolean;
   /** Where a heap lies; `capacity` is Infinity for a heap that cannot grow. */
   extent(heap: Heap): { handle: number; address: Pointer; span: number; capacity: number };
+  /** Address of the named global of that many bytes, made if it is new. */
+  globalAt(heap: Heap, name: string, bytes: number, layout: number): Pointer;
   /** Has `end` called whenever what was seen of the heap so far ends: after a restore or a close. */
   onEnd(heap: Heap, end: () => void): void;
 }
@@ -170,6 +172,7 @@ export class Heap implements Disposable, AsyncDisposable {
         const grows = capacity < max_size && mode !== 2;
         return { handle: heap.#handle, address, span, capacity: grows ? capacity : Infinity };
       },
+      globalAt: (heap, name, bytes, layout) => heap.#globalAt(name, bytes, layout),
       onEnd: (heap, end) => void heap.#ends.push(end),
     };
   }
@@ -568,12 +571,9 @@ export class Heap implements Disposable, AsyncDisposable {
    * ```
    */
   global<View>(name: string, type: ViewType<View>, count: number): View {
-    const key = blockName(name);
     const layout = layoutHash(expectType(type), count);
     const bytes = byteLengthOf(type, count);
-    const buffer = recordBuffer("BlockInfo");
-    check(native.ph_global(this.#handle, key, key.length, bytes, layout, buffer));
-    return this.view(type, unpack("BlockInfo", buffer).address, count);
+    return this.view(type, this.#globalAt(name, bytes, layout), count);
   }
 
   /**
@@ -778,6 +778,13 @@ export class Heap implements Disposable, AsyncDisposable {
   #read(): RecordOf<"HeapInfo"> {
     check(native.ph_info(this.#handle, this.#info));
     return unpack("HeapInfo", this.#info);
+  }
+
+  #globalAt(name: string, bytes: number, layout: number): Pointer {
+    const key = blockName(name);
+    const buffer = recordBuffer("BlockInfo");
+    check(native.ph_global(this.#handle, key, key.length, bytes, layout, buffer));
+    return unpack("BlockInfo", buffer).address;
   }
 
   #commit(kind: "map" | "backup"): CommitReport {

@@ -11,6 +11,7 @@ const os = @import("os/os.zig");
 const file = @import("os/file.zig");
 const heap_room = @import("heap/heap.zig");
 const blocks = @import("heap/blocks.zig");
+const live_room = @import("alloc/live.zig");
 const perm_block = @import("heap/perm_block.zig");
 
 const Heap = heap_room.Heap;
@@ -305,6 +306,26 @@ pub const functions = struct {
         const from = whole(address) orelse return badPointer(address);
         const bytes = whole(len) orelse return refuse("view", len);
         return result(heap.expectRange(from, bytes));
+    }
+
+    /// Fills `out` with address and size of each live block from `from` on, `count` at most: how many
+    /// there were.
+    pub fn ph_live_blocks(handle: HeapHandle, from: f64, out: Buffer, count: f64) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        const first = whole(from) orelse return badPointer(from);
+        const n = whole(count) orelse return refuse("list a count of", count);
+        if (n == 0) return 0;
+        const into: [*]live_room.Live = @ptrCast(@alignCast(out orelse return missingBuffer("out")));
+        return number(heap.alloc.liveBlocks(first, into[0..n]) catch |err| return codeOf(err));
+    }
+
+    /// The blocks that the heap's own table of names takes: address, and bytes that may hold pointers
+    /// of the program's. Fills `out` with `count` at most: how many there are.
+    pub fn ph_own_blocks(handle: HeapHandle, out: Buffer, count: f64) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        const n = whole(count) orelse return refuse("list a count of", count);
+        const into: [*][2]f64 = @ptrCast(@alignCast(out orelse return missingBuffer("out")));
+        return number(heap.ownBlocks(into[0..n]) catch |err| return codeOf(err));
     }
 
     pub fn ph_root(handle: HeapHandle) callconv(.c) f64 {

@@ -36,6 +36,7 @@ const tables_room = @import("tables.zig");
 const caches_room = @import("cache.zig");
 const threads = @import("threads.zig");
 const spans = @import("spans.zig");
+const live_room = @import("live.zig");
 const checking = @import("check.zig");
 
 const Error = errors.Error;
@@ -668,6 +669,11 @@ pub const Allocator = struct {
         return checking.stats(self);
     }
 
+    /// Live blocks from `from` on in order of address, as many as `out` holds. Holds other threads.
+    pub fn liveBlocks(self: *Allocator, from: usize, out: []live_room.Live) Error!usize {
+        return live_room.liveBlocks(self, from, out);
+    }
+
     /// The parts of the heap that may hold bytes other than zero, as offsets from its base. Held.
     pub fn usedRanges(self: *const Allocator) [Range.used_count]Range {
         return checking.usedRanges(self);
@@ -757,4 +763,5 @@ test {
     _ = checking;
     _ = @import("test_alloc.zig");
     _ = @import("test_threads.zig");
+    _ = live_room;
 }

@@ -57,13 +57,13 @@ fn pages(bytes: u64) u64 {
 }
 
 /// Walks the units that tile [0, high): spans, large blocks, free runs.
-const Units = struct {
+pub const Units = struct {
     tables: *const Tables,
     next_slice: u32 = 0,
 
-    const Unit = struct { first: u32, len: u32, kind: u8 };
+    pub const Unit = struct { first: u32, len: u32, kind: u8 };
 
-    fn next(self: *Units) Error!?Unit {
+    pub fn next(self: *Units) Error!?Unit {
         const t = self.tables;
         const first = self.next_slice;
         if (first >= t.high) return null;

@@ -148,6 +148,33 @@ pub fn checkTable(memory: Memory, alloc: *Allocator) Error!void {
     if (count != header.block_count) return corrupt();
 }
 
+/// What the table itself takes of the heap, as pairs of address and bytes that the program may have
+/// filled with pointers: those of blocks and globals, and 0 for directory and entries. How many
+/// there are; fills `out` as far as it goes.
+pub fn ownBlocks(memory: Memory, out: [][2]f64) Error!u64 {
+    const header = memory.header();
+    if (header.directory == 0) return 0;
+    const table = memory.pointer([bucket_count]u64, header.directory) orelse return corrupt();
+    var count: u64 = 0;
+    tell(out, &count, header.directory, 0);
+    for (table) |head| {
+        var address = head;
+        while (address != 0) {
+            if (count > 2 * header.block_count) return corrupt();
+            const entry = memory.pointer(Entry, address) orelse return corrupt();
+            tell(out, &count, address, 0);
+            tell(out, &count, entry.data, entry.size);
+            address = entry.next;
+        }
+    }
+    return count;
+}
+
+fn tell(out: [][2]f64, count: *u64, address: u64, size: u64) void {
+    if (count.* < out.len) out[count.*] = .{ @floatFromInt(address), @floatFromInt(size) };
+    count.* += 1;
+}
+
 fn usable(alloc: *Allocator, address: u64) Error!u64 {
     return alloc.usableSize(address) catch return corrupt();
 }

@@ -212,6 +212,13 @@ pub const Heap = struct {
         });
     }
 
+    /// See blocks.zig.
+    pub fn ownBlocks(self: *Heap, out: [][2]f64) Error!u64 {
+        try self.lock();
+        defer self.mutex.unlock();
+        return blocks.ownBlocks(self.memory(), out);
+    }
+
     pub fn grow(self: *Heap, size: u64) Error!void {
         if (self.mode == .r) return self.readOnly();
         try self.lock();

@@ -1,0 +1,148 @@
+/**
+ * A type with everything that it holds or refers to, as text and as a hash of it: what a heap
+ * remembers of a root, so that no program reads it as something else.
+ *
+ * @module
+ */
+
+import { PermError } from "../ffi/mod.ts";
+import { type KindArgument, typeOfKind } from "./kinds.ts";
+import { struct } from "./struct.ts";
+import type { Type } from "./type.ts";
+
+/** A type's schema. */
+export interface Schema {
+  /** The type's name, then a line for each struct, in the order in which they are met. */
+  readonly text: string;
+  /** FNV-1a, 64 bits, over its UTF-8. */
+  readonly hash: bigint;
+}
+
+const schemas = new WeakMap<Type, Schema>();
+
+/**
+ * The schema of a type.
+ *
+ * @throws {PermError} `INVALID_ARGUMENT` when two different structs in it have the same name.
+ */
+export function schemaOf(type: Type): Schema {
+  let schema = schemas.get(type);
+  if (schema === undefined) {
+    const text = textOf(type);
+    schemas.set(type, schema = { text, hash: hashOf(text) });
+  }
+  return schema;
+}
+
+function textOf(type: Type): string {
+  const lines = new Map<string, { type: Type; line: string }>();
+  const seen = new Set<Type>([type]);
+  // A set may grow while it is walked.
+  for (const part of seen) {
+    if (part.layout !== part.name) {
+      const other = lines.get(part.name);
+      if (other !== undefined && other.line !== part.layout) {
+        throw new PermError(
+          "INVALID_ARGUMENT",
+          `Cannot keep ${type.name}: it reaches two different structs named ${part.name}, ` +
+            `${other.line} and ${part.layout}; name one of them otherwise`,
+        );
+      }
+      lines.set(part.name, { type: part, line: part.layout });
+    }
+    for (const next of part.parts?.() ?? []) seen.add(next);
+  }
+  return [type.name, ...Array.from(lines.values(), ({ line }) => line)].join("\n");
+}
+
+function hashOf(text: string): bigint {
+  let hash = 0xcbf29ce484222325n;
+  for (const byte of new TextEncoder().encode(text)) {
+    hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
+  }
+  return hash;
+}
+
+/**
+ * The type that a schema's text tells, for walking what no program has opened. Its structs are other
+ * classes than the program's.
+ *
+ * @throws {PermError} `CORRUPT` for text that is no schema; `UNSUPPORTED` for types that this library
+ * does not know.
+ */
+export function typeOfSchema(schema: string): Type {
+  const [name, ...lines] = schema.split("\n");
+  const types = new Map<string, Type>();
+  for (const line of lines) {
+    const { struct: of, fields } = readStruct(line);
+    const given = {};
+    for (const [field, type] of fields) {
+      Object.defineProperty(given, field, {
+        get: () => new TypeReader(type, types).read(),
+        enumerable: true,
+      });
+    }
+    types.set(of, struct(of, given) as Type);
+  }
+  for (const line of lines) {
+    const { struct: of } = readStruct(line);
+    if (types.get(of)!.layout !== line) throw corrupt(line);
+  }
+  return new TypeReader(name, types).read();
+}
+
+function readStruct(line: string): { struct: string; fields: [string, string][] } {
+  const found = /^struct (\w+) \{ (.*) \} \d+ bytes$/.exec(line);
+  if (found === null) throw corrupt(line);
+  const fields = found[2].split("; ").map((field): [string, string] => {
+    const parts = /^(\w+): (.*) @\d+$/.exec(field);
+    if (parts === null) throw corrupt(line);
+    return [parts[1], parts[2]];
+  });
+  return { struct: found[1], fields };
+}
+
+function corrupt(text: string): PermError {
+  return new PermError("CORRUPT", `Cannot read ${JSON.stringify(text)} as a type: it is none`);
+}
+
+/** Reads `HashMap(text, array(f64, 3))`. */
+class TypeReader {
+  readonly #text: string;
+  readonly #structs: ReadonlyMap<string, Type>;
+  #at = 0;
+
+  constructor(text: string, structs: ReadonlyMap<string, Type>) {
+    this.#text = text;
+    this.#structs = structs;
+  }
+
+  read(): Type {
+    const type = this.#argument();
+    if (typeof type === "number" || this.#at !== this.#text.length) throw corrupt(this.#text);
+    return type;
+  }
+
+  #argument(): KindArgument {
+    const word = /\w+/y;
+    word.lastIndex = this.#at;
+    const [name] = word.exec(this.#text) ?? [];
+    if (name === undefined) throw corrupt(this.#text);
+    this.#at += name.length;
+    if (/^\d+$/.test(name)) return Number(name);
+    const args: KindArgument[] = [];
+    if (this.#text[this.#at] === "(") {
+      do {
+        this.#at += args.length === 0 ? 1 : 2;
+        args.push(this.#argument());
+      } while (this.#text.startsWith(", ", this.#at));
+      if (this.#text[this.#at++] !== ")") throw corrupt(this.#text);
+    }
+    const type = this.#structs.get(name) ?? typeOfKind(name, args);
+    if (type !== undefined) return type;
+    throw new PermError(
+      "UNSUPPORTED",
+      `Cannot walk a ${name}: this version of the library does not know it`,
+    );
+  }
+}
