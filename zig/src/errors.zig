@@ -229,6 +229,11 @@ fn printFloat(writer: *std.Io.Writer, value: f64) std.Io.Writer.Error!void {
     try writer.printInt(fraction, 10, .lower, .{ .width = digits, .fill = '0' });
 }
 
+/// In a forked child, whose other threads are gone.
+pub fn afterFork() void {
+    records_lock = .{};
+}
+
 /// The calling thread's last failure, or null when it has none.
 pub fn last() ?*const Record {
     const record = &records[slotOf(os.threadId())];

@@ -685,6 +685,11 @@ pub const Allocator = struct {
         return .{ .tables = &self.tables };
     }
 
+    /// Whether the calling thread is in the allocator: a signal handler that interrupted it asks.
+    pub fn callerIsInside(self: *Allocator) bool {
+        return threads.callerIsInside(self);
+    }
+
     /// In a forked child, for the thread that forked.
     pub fn afterFork(self: *Allocator) void {
         threads.afterFork(self);

@@ -25,6 +25,9 @@ pub const Supply = struct {
     /// Takes the pages of [address, address + len) back: contents become zero. False when it did
     /// not, and then nothing has changed.
     give_back: *const fn (context: ?*anyopaque, address: usize, len: u64) bool,
+    /// Makes sure of memory below slices before they are handed out; false when there is none. For
+    /// supplies whose pages cannot be had by touching them.
+    prepare: ?*const fn (context: ?*anyopaque, address: usize, len: u64) bool = null,
 };
 
 pub const Run = struct {
@@ -101,8 +104,18 @@ pub const Tables = struct {
             .len = end - first - len,
             .dirty = dirty -| len,
         });
+        const taken: Run = .{ .first = first, .len = len, .dirty = @min(dirty, len) };
+        if (!self.prepare(taken)) {
+            try self.join(taken);
+            return outOfMemory(self, len);
+        }
         self.setUsed(self.used + len);
-        return .{ .first = first, .len = len, .dirty = @min(dirty, len) };
+        return taken;
+    }
+
+    fn prepare(self: *Tables, run: Run) bool {
+        const function = self.supply.prepare orelse return true;
+        return function(self.supply.context, self.addressOf(run.first), @as(u64, run.len) << layout.slice_shift);
     }
 
     /// Gives slices back whose descriptors are already cleared.
@@ -137,8 +150,13 @@ pub const Tables = struct {
                 .dirty = run.dirty -| len,
             });
         }
+        const taken: Run = .{ .first = first, .len = len, .dirty = @min(run.dirty, len) };
+        if (!self.prepare(taken)) {
+            try self.join(taken);
+            return null;
+        }
         self.setUsed(self.used + len);
-        return .{ .first = first, .len = len, .dirty = @min(run.dirty, len) };
+        return taken;
     }
 
     fn padding(self: *const Tables, first: u32, alignment: u32) u32 {

@@ -268,6 +268,26 @@ test "the heap grows by itself up to its largest size, then says so, and goes on
     try testing.expectEqual(@as(u64, 32 << 20), a.capacityBytes());
 }
 
+test "slices that the supply has no memory for are not handed out, and stay free" {
+    const heap = try TestHeap.create(64 << 20, 64 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    heap.prepare_limit = 4 << 20;
+    const small = try a.malloc(100);
+    try testing.expectError(error.OUT_OF_MEMORY, a.malloc(8 << 20));
+    const large = try a.malloc(1 << 20);
+    try testing.expectEqual(false, try a.resizeInPlace(large, 16 << 20));
+    try testing.expectError(error.OUT_OF_MEMORY, a.realloc(large, 16 << 20));
+    try testing.expectEqual(@as(usize, 1 << 20), try a.usableSize(large));
+    try a.check();
+    heap.prepare_limit = 64 << 20;
+    const grown = try a.realloc(large, 16 << 20);
+    try testing.expectEqual(large, grown);
+    try a.free(grown);
+    try a.free(small);
+    try expectEmpty(heap);
+}
+
 test "empty spans kept for the next allocation do not stand in the way of the last bytes" {
     const heap = try TestHeap.create(8 << 20, 8 << 20);
     defer heap.destroy();

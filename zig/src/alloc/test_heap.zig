@@ -22,6 +22,8 @@ pub const TestHeap = struct {
     nonce: u48 = 0,
     refuse_grow: bool = false,
     refuse_give_back: bool = false,
+    /// Data bytes from the first on that may be handed out.
+    prepare_limit: u64 = std.math.maxInt(u64),
     membarrier: bool = true,
 
     pub fn create(max_size: u64, capacity: u64) !*TestHeap {
@@ -97,7 +99,7 @@ pub const TestHeap = struct {
     }
 
     fn supply(self: *TestHeap) alloc.Supply {
-        return .{ .context = self, .grow = grow, .give_back = giveBack };
+        return .{ .context = self, .grow = grow, .give_back = giveBack, .prepare = prepare };
     }
 
     fn grow(context: ?*anyopaque, new_capacity: u64) bool {
@@ -111,6 +113,11 @@ pub const TestHeap = struct {
         }
         self.grows += 1;
         return true;
+    }
+
+    fn prepare(context: ?*anyopaque, address: usize, len: u64) bool {
+        const self: *TestHeap = @ptrCast(@alignCast(context.?));
+        return address + len - self.base - self.geometry.data_offset <= self.prepare_limit;
     }
 
     fn giveBack(context: ?*anyopaque, address: usize, len: u64) bool {

@@ -119,6 +119,11 @@ pub inline fn endChange(cache: *Cache) void {
     }
 }
 
+pub fn callerIsInside(a: *Allocator) bool {
+    const cache = find(a, os.threadId()) orelse return false;
+    return cache.inside.load(.monotonic) != 0;
+}
+
 pub fn leaveSlow(a: *Allocator, cache: *Cache) void {
     cache.inside.store(0, .release);
     if (cache.shared) a.shared_lock.unlock();

@@ -310,6 +310,11 @@ fn stayLoaded() void {
     stays_loaded = open(info.file, now | no_load | no_delete) != null;
 }
 
+/// For a library that the program's loader brought in and never takes away.
+pub fn neverUnloaded() void {
+    stays_loaded = true;
+}
+
 fn host(comptime T: type, comptime name: []const u8) ?T {
     if (builtin.link_libc) return @extern(T, .{ .name = name });
     return @extern(?T, .{ .name = name, .linkage = .weak });
