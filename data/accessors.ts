@@ -19,7 +19,9 @@ const scalars: Readonly<Record<string, Factory>> = {
       return this.$view.getUint8((this.$at + offset) | 0);
     },
     set(value: number) {
-      if ((value & 0xff) !== value) refuseValue(label, value, wanted.u8);
+      if (typeof value !== "number" || (value & 0xff) !== value) {
+        refuseValue(label, value, wanted.u8);
+      }
       this.$view.setUint8((this.$at + offset) | 0, value);
     },
   }),
@@ -28,7 +30,9 @@ const scalars: Readonly<Record<string, Factory>> = {
       return this.$view.getUint16((this.$at + offset) | 0, true);
     },
     set(value: number) {
-      if ((value & 0xffff) !== value) refuseValue(label, value, wanted.u16);
+      if (typeof value !== "number" || (value & 0xffff) !== value) {
+        refuseValue(label, value, wanted.u16);
+      }
       this.$view.setUint16((this.$at + offset) | 0, value, true);
     },
   }),
@@ -37,7 +41,9 @@ const scalars: Readonly<Record<string, Factory>> = {
       return this.$view.getUint32((this.$at + offset) | 0, true);
     },
     set(value: number) {
-      if ((value >>> 0) !== value) refuseValue(label, value, wanted.u32);
+      if (typeof value !== "number" || (value >>> 0) !== value) {
+        refuseValue(label, value, wanted.u32);
+      }
       this.$view.setUint32((this.$at + offset) | 0, value, true);
     },
   }),
@@ -46,7 +52,9 @@ const scalars: Readonly<Record<string, Factory>> = {
       return this.$view.getInt8((this.$at + offset) | 0);
     },
     set(value: number) {
-      if ((value << 24 >> 24) !== value) refuseValue(label, value, wanted.i8);
+      if (typeof value !== "number" || (value << 24 >> 24) !== value) {
+        refuseValue(label, value, wanted.i8);
+      }
       this.$view.setInt8((this.$at + offset) | 0, value);
     },
   }),
@@ -55,7 +63,9 @@ const scalars: Readonly<Record<string, Factory>> = {
       return this.$view.getInt16((this.$at + offset) | 0, true);
     },
     set(value: number) {
-      if ((value << 16 >> 16) !== value) refuseValue(label, value, wanted.i16);
+      if (typeof value !== "number" || (value << 16 >> 16) !== value) {
+        refuseValue(label, value, wanted.i16);
+      }
       this.$view.setInt16((this.$at + offset) | 0, value, true);
     },
   }),
@@ -64,7 +74,7 @@ const scalars: Readonly<Record<string, Factory>> = {
       return this.$view.getInt32((this.$at + offset) | 0, true);
     },
     set(value: number) {
-      if ((value | 0) !== value) refuseValue(label, value, wanted.i32);
+      if (typeof value !== "number" || (value | 0) !== value) refuseValue(label, value, wanted.i32);
       this.$view.setInt32((this.$at + offset) | 0, value, true);
     },
   }),

@@ -40,3 +40,4 @@ export {
   type ValueOf,
   type Walker,
 } from "./type.ts";
+export type { Access, Pane } from "./pane.ts";

@@ -91,11 +91,16 @@ export function migration<From extends RootClass>(
   return { from, migrate };
 }
 
-const all = Symbol("all");
+/** All roots of a heap, for walking them. */
+export let rootsOf: (heap: Heap) => Root[];
 
 /** The roots of a heap: objects that every later run finds by name. */
 export class Roots {
   readonly #access: Access;
+
+  static {
+    rootsOf = (heap) => Array.from(roots(heap).#all(false), ({ root }) => root);
+  }
 
   /** @internal */
   constructor(access: Access) {
@@ -188,11 +193,6 @@ export class Roots {
   /** All names, sorted. */
   names(): string[] {
     return Array.from(this.#all(false), ({ root }) => root.name).sort();
-  }
-
-  /** All entries. @internal */
-  [all](): Root[] {
-    return Array.from(this.#all(false), ({ root }) => root);
   }
 
   /** What a root was made of, as the heap remembers it; `undefined` when there is none. */
@@ -294,11 +294,6 @@ export class Roots {
     const pane = this.#access.pane(link, 8);
     writeU53(pane.view, (link - pane.base) | 0, p);
   }
-}
-
-/** All roots, for walking them. */
-export function rootsOf(heap: Heap): Root[] {
-  return roots(heap)[all]();
 }
 
 const nextAt = Root.fields.find(({ name }) => name === "next")!.offset;

@@ -163,7 +163,7 @@ export const u8: Type<number, number> = scalar(
   "number",
   (pane, at) => pane.view.getUint8(at),
   (pane, at, value, what = "u8") => {
-    if ((value & 0xff) !== value) refuseValue(what, value, wanted.u8);
+    if (typeof value !== "number" || (value & 0xff) !== value) refuseValue(what, value, wanted.u8);
     pane.view.setUint8(at, value);
   },
 );
@@ -175,7 +175,9 @@ export const u16: Type<number, number> = scalar(
   "number",
   (pane, at) => pane.view.getUint16(at, true),
   (pane, at, value, what = "u16") => {
-    if ((value & 0xffff) !== value) refuseValue(what, value, wanted.u16);
+    if (typeof value !== "number" || (value & 0xffff) !== value) {
+      refuseValue(what, value, wanted.u16);
+    }
     pane.view.setUint16(at, value, true);
   },
 );
@@ -187,7 +189,7 @@ export const u32: Type<number, number> = scalar(
   "number",
   (pane, at) => pane.view.getUint32(at, true),
   (pane, at, value, what = "u32") => {
-    if ((value >>> 0) !== value) refuseValue(what, value, wanted.u32);
+    if (typeof value !== "number" || (value >>> 0) !== value) refuseValue(what, value, wanted.u32);
     pane.view.setUint32(at, value, true);
   },
 );
@@ -199,7 +201,9 @@ export const i8: Type<number, number> = scalar(
   "number",
   (pane, at) => pane.view.getInt8(at),
   (pane, at, value, what = "i8") => {
-    if ((value << 24 >> 24) !== value) refuseValue(what, value, wanted.i8);
+    if (typeof value !== "number" || (value << 24 >> 24) !== value) {
+      refuseValue(what, value, wanted.i8);
+    }
     pane.view.setInt8(at, value);
   },
 );
@@ -211,7 +215,9 @@ export const i16: Type<number, number> = scalar(
   "number",
   (pane, at) => pane.view.getInt16(at, true),
   (pane, at, value, what = "i16") => {
-    if ((value << 16 >> 16) !== value) refuseValue(what, value, wanted.i16);
+    if (typeof value !== "number" || (value << 16 >> 16) !== value) {
+      refuseValue(what, value, wanted.i16);
+    }
     pane.view.setInt16(at, value, true);
   },
 );
@@ -223,7 +229,7 @@ export const i32: Type<number, number> = scalar(
   "number",
   (pane, at) => pane.view.getInt32(at, true),
   (pane, at, value, what = "i32") => {
-    if ((value | 0) !== value) refuseValue(what, value, wanted.i32);
+    if (typeof value !== "number" || (value | 0) !== value) refuseValue(what, value, wanted.i32);
     pane.view.setInt32(at, value, true);
   },
 );

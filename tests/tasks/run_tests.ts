@@ -77,7 +77,7 @@ const runners: Record<string, Runner> = {
     command: [
       process.execPath,
       ...["test", "-A", "--no-check", "--doc", "--config", `${root}deno.json`],
-      ...["mod.ts", "heap/", "ffi/", "tuning/", "README.md"].map((path) => root + path),
+      ...["mod.ts", "heap/", "data/", "ffi/", "tuning/", "README.md"].map((path) => root + path),
     ],
     directory: scratch,
     count: countDeno,
