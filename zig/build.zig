@@ -1,7 +1,8 @@
 const std = @import("std");
 
-/// `zig build` makes libperm_heap.so; `zig build test` runs the tests beside the code; `zig build
-/// symbols` prints ffi/symbols.ts.
+/// `zig build` makes libperm_heap.so, which TypeScript loads; `zig build libperm` the library for C and
+/// C++ with its headers, `zig build install` both; `zig build test` runs the tests beside the code;
+/// `zig build symbols` prints ffi/symbols.ts. Zig programs depend on the module `perm_heap`.
 pub fn build(b: *std.Build) void {
     const target = b.standardTargetOptions(.{ .default_target = .{
         .cpu_arch = .x86_64,
@@ -26,9 +27,15 @@ pub fn build(b: *std.Build) void {
             .single_threaded = false,
         }),
     });
-    b.getInstallStep().dependOn(&b.addInstallArtifact(library, .{
-        .dest_sub_path = "libperm_heap.so",
-    }).step);
+    const install_library = b.addInstallArtifact(library, .{ .dest_sub_path = "libperm_heap.so" });
+    b.default_step = &install_library.step;
+    b.getInstallStep().dependOn(&install_library.step);
+
+    const libperm = b.step("libperm", "Install libperm.so, libperm.a, perm.h, pallocator.hpp and perm.pc");
+    addLibperm(b, libperm, target, optimize);
+    b.getInstallStep().dependOn(libperm);
+
+    _ = b.addModule("perm_heap", .{ .root_source_file = b.path("src/perm.zig") });
 
     const symbols = b.addExecutable(.{
         .name = "symbols",
@@ -81,4 +88,43 @@ pub fn build(b: *std.Build) void {
     });
     b.step("bench-alloc", "Measure the heap's allocator beside the process's malloc")
         .dependOn(&b.addRunArtifact(bench_alloc).step);
+}
+
+/// The library for C and C++. Neither form names a libc: both run with glibc and musl.
+fn addLibperm(b: *std.Build, step: *std.Build.Step, target: std.Build.ResolvedTarget, optimize: std.builtin.OptimizeMode) void {
+    const version: std.SemanticVersion = .{ .major = 0, .minor = 1, .patch = 0 };
+    for ([_]std.builtin.LinkMode{ .dynamic, .static }) |linkage| {
+        const library = b.addLibrary(.{
+            .name = "perm",
+            .linkage = linkage,
+            .version = if (linkage == .dynamic) version else null,
+            .root_module = b.createModule(.{
+                .root_source_file = b.path(if (linkage == .dynamic) "src/libperm.zig" else "src/libperm_static.zig"),
+                .target = target,
+                .optimize = optimize,
+                .strip = true,
+                .unwind_tables = .none,
+                .pic = true,
+                .link_libc = false,
+                .single_threaded = false,
+                // Its helper is Zig's: other linkers would miss it.
+                .stack_check = if (linkage == .static) false else null,
+            }),
+        });
+        step.dependOn(&b.addInstallArtifact(library, .{}).step);
+    }
+    for ([_][]const u8{ "perm.h", "pallocator.hpp" }) |name| {
+        step.dependOn(&b.addInstallHeaderFile(b.path(b.pathJoin(&.{ "include", name })), name).step);
+    }
+    const pkg_config = b.addWriteFiles().add("perm.pc", b.fmt(
+        \\prefix=${{pcfiledir}}/../..
+        \\Name: perm
+        \\Description: A persistent heap for C and C++
+        \\Version: {f}
+        \\Cflags: -I${{prefix}}/include
+        \\Libs: -L${{prefix}}/lib -lperm
+        \\Libs.private: -lpthread
+        \\
+    , .{version}));
+    step.dependOn(&b.addInstallFileWithDir(pkg_config, .lib, "pkgconfig/perm.pc").step);
 }

@@ -708,4 +708,6 @@ test {
     _ = os;
     _ = @import("heap/test.zig");
     _ = @import("data/data.zig");
+    _ = @import("test_perm.zig");
+    _ = @import("capi/environment.zig");
 }

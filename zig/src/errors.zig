@@ -78,7 +78,8 @@ pub fn codeOf(err: Error) Code {
     unreachable;
 }
 
-/// What a failed call was about. Text is UTF-8 and bounded; longer text is cut.
+/// What a failed call was about. Text is UTF-8 and bounded; longer text is cut. A zero byte follows
+/// the message, for C.
 pub const Record = struct {
     thread: usize,
     /// A `Code`.
@@ -87,7 +88,7 @@ pub const Record = struct {
     address: u64,
     message_len: u32,
     path_len: u32,
-    message: [1024]u8,
+    message: [1024:0]u8,
     path: [1024]u8,
 };
 
@@ -184,6 +185,7 @@ noinline fn write(code: Code, detail: Detail, format: []const u8, values: []cons
     const message = wholeCharacters(buffer[0..writer.end]);
     record.message_len = @intCast(message.len);
     @memcpy(record.message[0..message.len], message);
+    record.message[message.len] = 0;
 }
 
 fn print(writer: *std.Io.Writer, format: []const u8, values: []const Value) std.Io.Writer.Error!void {
@@ -238,6 +240,14 @@ pub fn afterFork() void {
 pub fn last() ?*const Record {
     const record = &records[slotOf(os.threadId())];
     return if (record.thread == os.threadId()) record else null;
+}
+
+/// The calling thread has no last failure any more.
+pub fn clear() void {
+    records_lock.lock();
+    defer records_lock.unlock();
+    const record = &records[slotOf(os.threadId())];
+    if (record.thread == os.threadId()) record.thread = 0;
 }
 
 fn slotOf(thread: usize) usize {

@@ -110,7 +110,9 @@ pub fn expectSame(stored: Stored, name: []const u8, kind: Kind, size: u64, layou
         return fail(.BLOCK_MISMATCH, .{}, "Cannot use block \"{s}\": the heap holds it as a {s}, not as a " ++
             "{s}; use another name", .{ name, kindName(entry.kind), kindName(kind) });
     }
-    if (entry.size != size or entry.layout != layout) {
+    // A program that knows no layouts (C) gives 0: then sizes decide.
+    const other_layout = entry.layout != layout and entry.layout != 0 and layout != 0;
+    if (entry.size != size or other_layout) {
         return fail(.BLOCK_MISMATCH, .{}, "Cannot use block \"{s}\": the heap holds {d} bytes of layout {x}, " ++
             "given are {d} bytes of layout {x}; give it its old type and length, or remove it with unperm()", .{
             name, entry.size, entry.layout, size, layout,
@@ -234,6 +236,77 @@ pub fn remove(memory: Memory, alloc: *Allocator, name: []const u8) Error!bool {
     return true;
 }
 
+// ------------------------------------------------------------------ globals of C, known by their address
+
+/// What the name of a block begins with that was registered by its address alone; the address in
+/// hexadecimal follows.
+const address_prefix = "perm@0x";
+
+/// Memory of the program, as C registers it.
+pub const Global = struct { address: usize, size: u64 };
+
+pub const AddressName = struct {
+    buffer: [address_prefix.len + 16]u8,
+    len: usize,
+
+    pub fn of(address: usize) AddressName {
+        var self: AddressName = .{ .buffer = undefined, .len = 0 };
+        self.len = (std.fmt.bufPrint(&self.buffer, address_prefix ++ "{x}", .{address}) catch unreachable).len;
+        return self;
+    }
+
+    pub fn slice(self: *const AddressName) []const u8 {
+        return self.buffer[0..self.len];
+    }
+};
+
+fn addressOfName(name: []const u8) ?usize {
+    if (!std.mem.startsWith(u8, name, address_prefix)) return null;
+    return std.fmt.parseInt(usize, name[address_prefix.len..], 16) catch null;
+}
+
+/// Refuses a program whose globals are not where the heap knew them: some that are stored are not
+/// registered, and some that are registered are not stored. Whatever points to them would lead astray.
+/// A stored address is compared, never followed. `more` is about to be registered.
+pub fn expectInPlace(memory: Memory, registry: *const Registry, more: []const Global) Error!void {
+    const missing = missing: {
+        for (more) |one| {
+            const name = AddressName.of(one.address);
+            if (try find(memory, name.slice()) == null) break :missing one.address;
+        }
+        for (registry.list.items) |registration| {
+            if (!registration.live) continue;
+            const address = addressOfName(registration.name) orelse continue;
+            if (try find(memory, registration.name) == null) break :missing address;
+        }
+        return;
+    };
+    const header = memory.header();
+    if (header.directory == 0) return;
+    const table = memory.pointer([bucket_count]u64, header.directory) orelse return corrupt();
+    var steps: u64 = 0;
+    for (table) |head| {
+        var address = head;
+        while (address != 0) : (steps += 1) {
+            if (steps > header.block_count) return corrupt();
+            const entry = memory.pointer(Entry, address) orelse return corrupt();
+            if (entry.name_len > name_len_max) return corrupt();
+            if (memory.slice(address, @sizeOf(Entry) + @as(u64, entry.name_len)) == null) return corrupt();
+            address = entry.next;
+            const stored = addressOfName(entry.name()) orelse continue;
+            if (registry.findName(entry.name()) != null) continue;
+            for (more) |one| {
+                if (one.address == stored) break;
+            } else return fail(.BLOCK_MISMATCH, .{ .address = missing }, "Cannot use the globals that the heap holds: it " ++
+                "knows {d} bytes at 0x{x}, this program registers 0x{x}, so it was loaded elsewhere (address space " ++
+                "randomization) or built anew, and pointers to them would lead astray; run it under `setarch -R` or after " ++
+                "`deno task tune --apply`, link it with -no-pie, or register by name, with perm_named()", .{
+                entry.size, stored, missing,
+            });
+        }
+    }
+}
+
 /// Copies only the 4 KiB pieces that differ: a shadow that did not change is not written.
 pub fn copyWhereDifferent(to: []u8, from: []const u8) void {
     std.debug.assert(to.len == from.len);
@@ -329,6 +402,7 @@ pub const Registry = struct {
 
     /// Refuses a heap (built for a restore) whose blocks differ from what is registered.
     pub fn expectFits(self: *const Registry, memory: Memory) Error!void {
+        try expectInPlace(memory, self, &.{});
         for (self.list.items) |registration| {
             if (!registration.live) continue;
             const stored = try find(memory, registration.name) orelse continue;

@@ -50,6 +50,8 @@ pub const OpenOptions = struct {
     verify: bool = false,
     recover: bool = false,
     replace: bool = false,
+    /// A backup file opened with "w+" may hold another heap, as in PERM; else that takes `replace`.
+    any_heap: bool = false,
 };
 
 pub const RestoreOptions = struct {
@@ -63,6 +65,9 @@ pub const RestoreOptions = struct {
 pub const Block = struct { id: u64 = 0, address: u64, found: bool };
 
 pub const Access = enum { read, write };
+
+/// Whether a heap that was closed had the address.
+pub const wasHeap = ranges.isRetired;
 
 pub const heaps_max = 4096;
 
@@ -155,6 +160,29 @@ pub const Heap = struct {
         }
     }
 
+    // -------------------------------------------------------------- forks
+
+    /// Before fork(): keeps all other threads out of every allocator, so that the child's copies are
+    /// whole. Then `forkInParent` or `forkInChild`.
+    pub fn beforeFork() callconv(.c) void {
+        table_lock.lock();
+        for (table) |slot| if (slot) |heap| if (heap.handle != 0) heap.alloc.hold();
+    }
+
+    pub fn forkInParent() callconv(.c) void {
+        for (table) |slot| if (slot) |heap| if (heap.handle != 0) heap.alloc.release();
+        table_lock.unlock();
+    }
+
+    pub fn forkInChild() callconv(.c) void {
+        for (table) |slot| if (slot) |heap| {
+            if (heap.handle != 0) heap.alloc.afterFork();
+            heap.mutex = .{};
+        };
+        table_lock = .{};
+        errors.afterFork();
+    }
+
     // -------------------------------------------------------------- small things
 
     pub fn header(self: *Heap) *Header {
@@ -184,6 +212,11 @@ pub const Heap = struct {
         if (self.handle != 0) return;
         self.mutex.unlock();
         return fail(.CLOSED, .{}, "The heap is closed; open it again", .{});
+    }
+
+    /// Whether the address lies in the heap's range.
+    pub fn holds(self: *const Heap, address: usize) bool {
+        return address -% self.address < self.geometry.span;
     }
 
     pub fn expectProcess(self: *Heap) Error!void {
@@ -240,6 +273,28 @@ pub const Heap = struct {
     pub fn perm(self: *Heap, name: []const u8, size: u64, layout: u64, target: usize) Error!Block {
         try self.lock();
         defer self.mutex.unlock();
+        return self.register(name, size, layout, target);
+    }
+
+    /// Registers globals of C by their addresses, all or none; they are refused when the program that
+    /// the heap knew had them elsewhere.
+    pub fn permGlobals(self: *Heap, globals: []const blocks.Global) Error!void {
+        try self.lock();
+        defer self.mutex.unlock();
+        try blocks.expectInPlace(self.memory(), &self.registry, globals);
+        var done: usize = 0;
+        errdefer for (globals[0..done]) |global_| {
+            const id = self.registry.findName(blocks.AddressName.of(global_.address).slice()).?;
+            self.registry.list.items[id].live = false;
+        };
+        while (done < globals.len) : (done += 1) {
+            const name = blocks.AddressName.of(globals[done].address);
+            _ = try self.register(name.slice(), globals[done].size, 0, globals[done].address);
+        }
+    }
+
+    /// `perm` with the lock held.
+    fn register(self: *Heap, name: []const u8, size: u64, layout: u64, target: usize) Error!Block {
         self.registry.prune(self.handle);
         if (self.registry.findName(name) != null) {
             return fail(.EXISTS, .{}, "Cannot register block \"{s}\": the name is registered already; unperm() it " ++
@@ -360,6 +415,17 @@ pub const Heap = struct {
         const im = try self.image(.backup);
         self.backup = null;
         im.close();
+    }
+
+    /// Never commits. Closes both images and leaves the heap as it is, in memory: C++ destroys objects
+    /// in it after the program closed it.
+    pub fn closeImages(self: *Heap) Error!void {
+        try self.lock();
+        defer self.mutex.unlock();
+        try self.expectAlone("close");
+        for (self.images()) |slot| if (slot) |im| im.close();
+        self.map = null;
+        self.backup = null;
     }
 
     /// Never commits. The range stays mapped, so that a view that escaped cannot crash.

@@ -97,7 +97,7 @@ pub fn bopen(heap: *Heap, options: OpenOptions) Error!void {
     }
     if (heap.mode == .r and options.mode != .r) return heap.readOnly();
     const im = switch (options.mode) {
-        .w => try claim(path, options, heap.header().uuid),
+        .w => try claim(path, options, if (options.any_heap) null else heap.header().uuid),
         .rw => try openImage(path, options, .write, true),
         .r => try openImage(path, options, .read, true),
     };

@@ -119,6 +119,13 @@ pub fn retire(address: usize, span: usize) void {
     insertRetired(.{ .start = address, .end = address + span });
 }
 
+/// Whether the address lies in the range of a heap that was closed.
+pub fn isRetired(address: usize) bool {
+    retired_lock.lock();
+    defer retired_lock.unlock();
+    return overlapsRetired(address, 1);
+}
+
 fn insertRetired(range: Range) void {
     var merged = range;
     var i: usize = 0;

@@ -33,6 +33,20 @@ pub fn overlapping(start: usize, end: usize, line: []u8) []const u8 {
     }
 }
 
+/// Whether all of `[start, end)` can be read and written; null when the kernel does not tell.
+pub fn isWritable(start: usize, end: usize) ?bool {
+    var at = start;
+    while (at < end) {
+        var line: [64]u8 = undefined;
+        const text = overlapping(at, at + 1, &line);
+        if (text.len == 0) return if (at == start and overlapping(0, std.math.maxInt(usize), &line).len == 0) null else false;
+        const space = std.mem.indexOfScalar(u8, text, ' ') orelse return null;
+        if (!std.mem.startsWith(u8, text[space + 1 ..], "rw")) return false;
+        at = (parse(text) orelse return null)[1];
+    }
+    return true;
+}
+
 fn parse(text: []const u8) ?[2]usize {
     const dash = std.mem.indexOfScalar(u8, text, '-') orelse return null;
     const space = std.mem.indexOfScalar(u8, text, ' ') orelse return null;
@@ -49,4 +63,15 @@ test "a map of ours is found by its address" {
     const at = @intFromPtr(pages.ptr);
     try std.testing.expect(overlapping(at, at + 1, &line).len > 0);
     try std.testing.expectEqualStrings("", overlapping(0x3f00_0000_0000, 0x3f00_0000_1000, &line));
+}
+
+test "what is mapped and may be written is told from what is not" {
+    const pages = try os.allocatePages(2 * os.page_size);
+    defer os.freePages(pages);
+    const at = @intFromPtr(pages.ptr);
+    try std.testing.expectEqual(true, isWritable(at, at + 2 * os.page_size));
+    try std.testing.expectEqual(false, isWritable(16, 24));
+    try std.testing.expectEqual(false, isWritable(@intFromPtr(&isWritable), @intFromPtr(&isWritable) + 1));
+    os.reserveOver(at + os.page_size, os.page_size);
+    try std.testing.expectEqual(false, isWritable(at + 8, at + os.page_size + 8));
 }

@@ -43,6 +43,8 @@ pub fn errnoText(errno: u32) []const u8 {
 
 /// Identity of the calling thread: its thread pointer. Unique among living threads, one instruction.
 pub inline fn threadId() usize {
+    // Zig sets no thread pointer in programs without libc that say they have one thread.
+    if (builtin.single_threaded and !builtin.link_libc) return 2;
     return switch (builtin.cpu.arch) {
         .x86_64 => asm ("movq %%fs:0, %[ret]"
             : [ret] "=r" (-> usize),
@@ -299,7 +301,7 @@ var stays_loaded = false;
 /// Called before the host gets a pointer to a function of this library. Deno closes a library when
 /// the isolate that opened it ends, be it a Worker; the host would then call what is unmapped.
 fn stayLoaded() void {
-    if (builtin.link_libc or stays_loaded) return;
+    if (links_host or stays_loaded) return;
     const locate = host(Dladdr, "dladdr") orelse return;
     const open = host(Dlopen, "dlopen") orelse return;
     const now = 2;
@@ -315,8 +317,12 @@ pub fn neverUnloaded() void {
     stays_loaded = true;
 }
 
+/// A static library says in its root that it will be linked with a libc: weak symbols would not take
+/// pthreads out of a static libc.
+const links_host = builtin.link_libc or @hasDecl(@import("root"), "links_host");
+
 fn host(comptime T: type, comptime name: []const u8) ?T {
-    if (builtin.link_libc) return @extern(T, .{ .name = name });
+    if (links_host) return @extern(T, .{ .name = name });
     return @extern(?T, .{ .name = name, .linkage = .weak });
 }
 
@@ -361,9 +367,18 @@ pub const ThreadExit = struct {
 
 /// Runs `child` in each forked child before fork() returns there; false where the host has no atfork.
 pub fn onFork(child: *const fn () callconv(.c) void) bool {
+    return aroundFork(null, null, child);
+}
+
+/// Runs `before` before each fork, then `parent` and `child` where they live.
+pub fn aroundFork(
+    before: ?*const fn () callconv(.c) void,
+    parent: ?*const fn () callconv(.c) void,
+    child: ?*const fn () callconv(.c) void,
+) bool {
     const atfork = host(PthreadAtfork, "pthread_atfork") orelse return false;
     stayLoaded();
-    return atfork(null, null, child) == 0;
+    return atfork(before, parent, child) == 0;
 }
 
 test {
@@ -371,6 +386,45 @@ test {
     _ = @import("maps.zig");
     _ = @import("pagemap.zig");
 }
+
+// ------------------------------------------------------------------ what C programs expect of a library
+
+/// Sets the host's errno for the calling thread.
+pub fn setErrno(errno: u32) void {
+    const location = host(*const fn () callconv(.c) *c_int, "__errno_location") orelse return;
+    location().* = @intCast(errno);
+}
+
+/// A variable of the environment as the program has it now, or null.
+pub fn environment(name: [*:0]const u8) ?[:0]const u8 {
+    const get = host(*const fn ([*:0]const u8) callconv(.c) ?[*:0]const u8, "getenv") orelse return null;
+    return std.mem.span(get(name) orelse return null);
+}
+
+/// Runs `hook` when the process ends by exit(), before the hooks and destructors that were there.
+pub fn onExit(hook: *const fn (?*anyopaque) callconv(.c) void) bool {
+    const Hook = *const fn (?*anyopaque) callconv(.c) void;
+    const at_exit = host(*const fn (Hook, ?*anyopaque, ?*anyopaque) callconv(.c) c_int, "__cxa_atexit") orelse return false;
+    stayLoaded();
+    return at_exit(hook, null, null) == 0;
+}
+
+/// The host's own malloc family, for what must not lie in a heap.
+pub const host_memory = struct {
+    pub fn allocate(size: usize, alignment: usize) ?*anyopaque {
+        if (alignment <= 16) {
+            const get = host(*const fn (usize) callconv(.c) ?*anyopaque, "malloc") orelse return null;
+            return get(size);
+        }
+        const get = host(*const fn (usize, usize) callconv(.c) ?*anyopaque, "aligned_alloc") orelse return null;
+        return get(alignment, std.mem.alignForward(usize, size, alignment));
+    }
+
+    pub fn free(pointer: ?*anyopaque) void {
+        const give = host(*const fn (?*anyopaque) callconv(.c) void, "free") orelse return;
+        give(pointer);
+    }
+};
 
 test "reserve takes exactly the address asked for, and refuses a taken one" {
     const at = 0x3100_0000_0000;
