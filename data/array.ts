@@ -172,7 +172,7 @@ export function array<T>(element: T, n: number): ArrayType<T> {
       return type.align;
     },
     get layout() {
-      return `array(${type.layout}, ${n})`;
+      return `array(${type.name}, ${n})`;
     },
     key: null,
     get owns() {

@@ -39,7 +39,7 @@ function textOf(type: Type): string {
   const seen = new Set<Type>([type]);
   // A set may grow while it is walked.
   for (const part of seen) {
-    if (part.layout !== part.name) {
+    if (part.kind === "struct") {
       const other = lines.get(part.name);
       if (other !== undefined && other.line !== part.layout) {
         throw new PermError(
