@@ -42,6 +42,7 @@ const checking = @import("check.zig");
 const Error = errors.Error;
 const fail = errors.fail;
 const Cache = caches_room.Cache;
+const Owned = caches_room.Owned;
 const Slice = layout.Slice;
 const kind = layout.kind;
 const state = layout.state;
@@ -144,6 +145,8 @@ pub const Allocator = struct {
         const again = self.opened;
         if (again) threads.hold(self);
         defer if (again) threads.release(self);
+        const owned = try newOwned(geometry.slices);
+        if (again) os.freePages(ownedPages(self.tables.owned));
         self.nonce = options.nonce;
         self.tables = .{
             .header = header,
@@ -153,6 +156,7 @@ pub const Allocator = struct {
             .geometry = geometry,
             .base = base,
             .supply = supply,
+            .owned = owned,
             .stamp = @as(u32, @truncate(options.nonce)) | 1,
             .holes_zero = options.holes_zero,
             .capacity = header.capacity,
@@ -161,6 +165,7 @@ pub const Allocator = struct {
         };
         self.lookAgain();
         if (again) return threads.resetCaches(self);
+        errdefer os.freePages(ownedPages(owned));
         try threads.begin(self, options.membarrier);
         self.opened = true;
     }
@@ -177,7 +182,27 @@ pub const Allocator = struct {
     pub fn close(self: *Allocator) void {
         if (!self.opened) return;
         threads.finish(self);
+        os.freePages(ownedPages(self.tables.owned));
         self.opened = false;
+    }
+
+    fn newOwned(slices: u32) Error![]Owned {
+        const pages = os.allocatePages(ownedBytes(slices)) catch return fail(
+            .OUT_OF_MEMORY,
+            .{},
+            "Cannot open the heap's allocator: no {d} bytes of process memory for {d} slices",
+            .{ ownedBytes(slices), slices },
+        );
+        return @as([*]Owned, @ptrCast(pages.ptr))[0..slices];
+    }
+
+    fn ownedBytes(slices: usize) usize {
+        return std.mem.alignForward(usize, slices * @sizeOf(Owned), os.page_size);
+    }
+
+    fn ownedPages(owned: []Owned) []align(os.page_size) u8 {
+        const pages: [*]align(os.page_size) u8 = @ptrCast(@alignCast(owned.ptr));
+        return pages[0..ownedBytes(owned.len)];
     }
 
     fn validate(header: *const layout.Header, base: usize, geometry: Geometry, capacity: u64) Error!void {
@@ -218,19 +243,25 @@ pub const Allocator = struct {
 
     /// A block of at least `size` bytes, aligned to 16; of 0 bytes a unique one all the same.
     pub inline fn malloc(self: *Allocator, size: usize) Error!usize {
-        if (size <= classes.size_max) {
-            if (threads.enter(self)) |cache| {
-                if (cache.take(classes.of(size))) |address| {
-                    threads.leave(cache);
-                    return address;
-                }
-                threads.leave(cache);
-            }
-        }
-        return unpack(self.mallocSlow(size));
+        const address = self.tryMalloc(size);
+        return if (address != 0) address else self.mallocSlow(size);
     }
 
-    noinline fn mallocSlow(self: *Allocator, size: usize) usize {
+    /// A small block that the calling thread's cache knows; 0 when it takes more than that.
+    pub inline fn tryMalloc(self: *Allocator, size: usize) usize {
+        @setRuntimeSafety(false);
+        if (size > classes.size_max) return 0;
+        const cache = threads.enter(self) orelse return 0;
+        const address = cache.take(classes.of(size));
+        threads.leave(cache);
+        return address;
+    }
+
+    pub fn mallocSlow(self: *Allocator, size: usize) Error!usize {
+        return unpack(self.mallocPacked(size));
+    }
+
+    noinline fn mallocPacked(self: *Allocator, size: usize) usize {
         return pack(if (size <= classes.size_max)
             self.mallocSmall(classes.of(size))
         else
@@ -241,7 +272,8 @@ pub const Allocator = struct {
         const cache = try threads.enterSlow(self);
         defer threads.leaveSlow(self, cache);
         while (true) {
-            if (cache.take(class)) |address| return address;
+            const address = cache.take(class);
+            if (address != 0) return address;
             try spans.refill(self, cache, class);
         }
     }
@@ -330,10 +362,11 @@ pub const Allocator = struct {
                 // In portions, so that nobody who wants to hold the allocator waits long.
                 const end = @min(out.len, done + 1024);
                 while (done < end) {
-                    const address = cache.take(class) orelse {
+                    const address = cache.take(class);
+                    if (address == 0) {
                         try spans.refill(self, cache, class);
                         continue;
-                    };
+                    }
                     out[done] = @floatFromInt(address);
                     done += 1;
                 }
@@ -348,54 +381,48 @@ pub const Allocator = struct {
     /// Frees a block that any thread allocated; 0 is nothing. BAD_POINTER for what is no block's
     /// address, DOUBLE_FREE for a block that is free.
     pub inline fn free(self: *Allocator, address: usize) Error!void {
-        if (threads.enter(self)) |cache| {
-            const done = self.freeOwn(cache, address);
-            threads.leave(cache);
-            if (done) return;
-        }
-        return self.freeSlow(address);
+        if (!self.tryFree(address)) return self.freeSlow(address);
+    }
+
+    /// Frees a block of a span that the calling thread owns; false, and nothing done, when there is
+    /// more to it.
+    pub inline fn tryFree(self: *Allocator, address: usize) bool {
+        const cache = threads.enter(self) orelse return false;
+        const done = freeOwn(cache, address);
+        threads.leave(cache);
+        return done;
     }
 
     /// Frees a block of a span that `cache` owns, if nothing changes but bits of the span.
-    inline fn freeOwn(self: *Allocator, cache: *Cache, address: usize) bool {
+    inline fn freeOwn(cache: *Cache, address: usize) bool {
         @setRuntimeSafety(false);
-        const offset = address -% self.tables.data;
-        var slice = offset >> layout.slice_shift;
-        if (slice >= self.tables.geometry.slices) return false;
-        var line: *Slice = @ptrFromInt(self.tables.table + slice * Slice.stride);
-        // Only the first slice of a span has an owner.
-        if (line.owner != cache.owner) {
-            if (line.kind != kind.rest or line.back > slice) return false;
-            slice -= line.back;
-            line = @ptrFromInt(self.tables.table + slice * Slice.stride);
-            if (line.owner != cache.owner) return false;
-        }
-        const divisor = &classes.divisors[line.class];
-        const within = offset - (slice << layout.slice_shift);
-        const index = within *% divisor.reciprocal >> classes.reciprocal_shift;
-        if (index >= divisor.blocks or index * divisor.size != within) return false;
+        const offset = address -% cache.data;
+        const slice = offset >> layout.slice_shift;
+        if (slice >= cache.slices) return false;
+        const owned = &cache.owned[slice];
+        if (owned.owner != cache.mark) return false;
+        const back: u64 = owned.back;
+        const within = offset % layout.slice_size + (back << layout.slice_shift);
+        const index = classes.indexOf(owned.reciprocal, within) orelse return false;
 
-        const w = index / 64;
-        const word = &line.words[w];
+        const line: *Slice = @ptrFromInt(cache.table + (slice - back) * Slice.stride);
+        const word = &line.words[index / 64];
         const mask = @as(u64, 1) << @truncate(index);
         const old = word.*;
         if (old & mask == 0) return false;
-        if (@atomicLoad(u64, &line.remote_words, .monotonic) >> @truncate(w) & 1 != 0) return false;
+        // A block that another thread freed has its bit until the owner collects it.
+        if (!cache.pending.isEmpty() and
+            @atomicLoad(u64, &line.remote_words, .monotonic) >> @truncate(index / 64) & 1 != 0) return false;
         // The last block of its word may be the last of its span, which then is given up.
-        if (old == mask and line.state != state.current) return false;
-        if (line.free_words >> @truncate(w) & 1 == 0) {
-            @branchHint(.unlikely);
-            if (line.state == state.idle) return false;
-            line.free_words |= @as(u64, 1) << @truncate(w);
-        }
-        if (!cache.push(line.class, address, word, mask)) return false;
+        if (old == mask and line.kept == 0 and line.state != state.current) return false;
+        if (!cache.push(owned.class, .init(address, word, index % 64))) return false;
         word.* = old ^ mask;
         // It will be handed out next in its class, and then be written to.
         @prefetch(@as(*allowzero const u8, @ptrFromInt(address)), .{ .rw = .write, .locality = 3 });
         return true;
     }
 
-    noinline fn freeSlow(self: *Allocator, address: usize) Error!void {
+    pub noinline fn freeSlow(self: *Allocator, address: usize) Error!void {
         if (address == 0) return;
         const cache = try threads.enterSlow(self);
         defer threads.leaveSlow(self, cache);
@@ -436,9 +463,10 @@ pub const Allocator = struct {
         }
         line.words[w] ^= mask;
         line.free_words |= word_mask;
-        if (!cache.push(line.class, address, &line.words[w], mask)) {
-            cache.forgetHalf(line.class);
-            _ = cache.push(line.class, address, &line.words[w], mask);
+        const hint: caches_room.Hint = .init(address, &line.words[w], block.index % 64);
+        if (!cache.push(line.class, hint)) {
+            try spans.forgetOlder(self, cache, line.class);
+            _ = cache.push(line.class, hint);
         }
         try spans.settle(self, cache, block.slice);
     }
@@ -482,11 +510,10 @@ pub const Allocator = struct {
         const slice: u32 = @intCast(offset >> layout.slice_shift);
         if (try spans.headOf(self, slice)) |head| {
             const line = t.line(head);
-            const divisor = &classes.divisors[line.class];
             const within = offset - (@as(u64, head) << layout.slice_shift);
-            const index = within * divisor.reciprocal >> classes.reciprocal_shift;
-            if (index >= divisor.blocks or index * divisor.size != within)
-                return badPointer(address, action, "is not the beginning of a block");
+            const blocks = classes.table[line.class].blocks;
+            const index = classes.indexOf(classes.reciprocals[line.class], within) orelse blocks;
+            if (index >= blocks) return badPointer(address, action, "is not the beginning of a block");
             const word = @atomicLoad(u64, &line.words[index / 64], .monotonic);
             if (word & @as(u64, 1) << @truncate(index) == 0) return doubleFree(address);
             return .{ .small = .{ .slice = head, .class = line.class, .index = @intCast(index) } };

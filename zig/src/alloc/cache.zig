@@ -1,41 +1,103 @@
 //! A thread's side of the allocator, in process memory: which blocks it hands out next. Nothing
 //! here is needed to make sense of the heap: dropping a cache loses nothing.
 //!
-//! Invariant: what a cache says is only a hint. A block is handed out when its bit in the heap's
+//! Invariants: what a cache says is only a hint. A block is handed out when its bit in the heap's
 //! bitmap is clear, and by setting that bit; so nothing here can hand out a block twice. Hints point
 //! only to spans that the cache owns (they are purged when a span is given up), and each free block
-//! has one at most: they are gathered from bitmaps only when none are left.
+//! has one at most: they are gathered from bitmaps only when none are left. A free block of an owned
+//! span has a hint or is in the span's summary.
 
 const std = @import("std");
 const layout = @import("layout.zig");
 const classes = @import("classes.zig");
+const Tables = @import("tables.zig").Tables;
 
 const none = layout.none;
+const assert = std.debug.assert;
 
-/// Free blocks of a class that a cache knows at most, and how many it gathers when it knows none.
-pub const hint_count = 64;
-pub const gather_count = 24;
-
-/// A block that is free, unless its bit says otherwise.
-pub const Hint = struct {
-    address: usize,
-    word: *u64,
-    mask: u64,
+/// What this process knows of a slice that is part of an owned span, so that `free` finds a block's
+/// bit without a look at the heap. Written by the owner, or while others are held; others read it
+/// and find at worst that it is not theirs.
+pub const Owned = extern struct {
+    /// Number of the owner's slot, and 1; 0 where no thread owns a span.
+    owner: u16 = 0,
+    class: u8 = 0,
+    /// Slices from the first of the span to this one.
+    back: u8 = 0,
+    reciprocal: u32 = 0,
 };
 
-pub const ClassCache = struct {
-    /// The newest hint is the last of `len`: what was freed last is still in the CPU's cache.
-    len: u32,
+/// A block that is free, unless its bit says otherwise. Address 0: no hint.
+pub const Hint = extern struct {
+    address: usize,
+    /// Address of the bitmap word (below 2^56), the bit's number above it.
+    place: u64,
+
+    const bit_shift = 56;
+
+    pub inline fn init(address: usize, word_at: *u64, bit: u64) Hint {
+        return .{ .address = address, .place = @intFromPtr(word_at) | bit << bit_shift };
+    }
+
+    pub inline fn word(self: Hint) *u64 {
+        @setRuntimeSafety(false);
+        return @ptrFromInt(self.place << (64 - bit_shift) >> (64 - bit_shift));
+    }
+
+    pub inline fn mask(self: Hint) u64 {
+        @setRuntimeSafety(false);
+        return @as(u64, 1) << @truncate(self.place >> bit_shift);
+    }
+};
+
+/// A class's hints are a stack. Its first place holds address 0 for good, so taking needs no count;
+/// it is aligned to its size, so putting finds the end by the address alone.
+const stack_places = 64;
+const stack_bytes = stack_places * @sizeOf(Hint);
+/// How many hints are gathered when there are none.
+pub const gather_count = 32;
+
+pub const ClassCache = extern struct {
     /// The span that hints are gathered from.
     current: u32,
     /// Head of the list of owned spans with free blocks.
     partial: u32,
-    padding: u32 = 0,
+};
+
+/// Empty spans that stay with their owner for a while, since the next allocation often wants one:
+/// the oldest goes when there are too many, if it is still empty.
+pub const Empties = extern struct {
+    slices: [count_max]u32,
+    first: u32,
+    count: u32,
+
+    pub const count_max = 16;
+
+    pub fn add(self: *Empties, slice: u32) void {
+        assert(self.count < count_max);
+        self.slices[(self.first + self.count) % count_max] = slice;
+        self.count += 1;
+    }
+
+    pub fn oldest(self: *Empties) u32 {
+        assert(self.count > 0);
+        const slice = self.slices[self.first];
+        self.first = (self.first + 1) % count_max;
+        self.count -= 1;
+        return slice;
+    }
+
+    pub fn remove(self: *Empties, slice: u32) void {
+        for (0..self.count) |_| {
+            const other = self.oldest();
+            if (other != slice) self.add(other);
+        }
+    }
 };
 
 /// Slices in which other threads freed blocks. Bit b stands for all slices congruent to b, so the
 /// set has one size for every heap; setting a bit twice is harmless, and so is a bit too many.
-pub const Pending = struct {
+pub const Pending = extern struct {
     any: std.atomic.Value(u64),
     groups: [64]std.atomic.Value(u64),
     slices: [4096]std.atomic.Value(u64),
@@ -84,7 +146,7 @@ pub const Pending = struct {
     }
 };
 
-pub const Cache = struct {
+pub const Cache = extern struct {
     /// 1 while its thread is in the allocator; see threads.zig.
     inside: std.atomic.Value(u32) align(64),
     /// Changes of containers that its thread (threads, when shared) is in the middle of.
@@ -94,58 +156,101 @@ pub const Cache = struct {
     slot: u16,
     owner: u64,
     thread: usize,
+    /// Copies of what `free` needs of the heap's tables.
+    data: usize,
+    table: usize,
+    owned: [*]Owned,
+    slices: u64,
+    /// What marks slices as this cache's in `owned`.
+    mark: u16,
+    /// Newest hint of each class: what was freed last is still in the CPU's cache.
+    newest: [classes.count][*]Hint,
     classes: [classes.count]ClassCache,
-    hints: [classes.count][hint_count]Hint,
+    empties: Empties,
     pending: Pending align(64),
+    stacks: [classes.count][stack_places]Hint align(stack_bytes),
 
-    pub fn reset(self: *Cache, owner: u64) void {
+    pub fn reset(self: *Cache, owner: u64, tables: *const Tables) void {
         self.owner = owner;
-        self.classes = @splat(.{ .len = 0, .current = none, .partial = none });
+        self.data = tables.data;
+        self.table = tables.table;
+        self.owned = tables.owned.ptr;
+        self.mark = self.slot + 1;
+        self.slices = tables.geometry.slices;
+        for (&self.newest, &self.stacks) |*newest, *stack| newest.* = stack;
+        self.classes = @splat(.{ .current = none, .partial = none });
+        self.empties = .{ .slices = @splat(none), .first = 0, .count = 0 };
     }
 
-    /// A free block of `class` by its newest hint, if there is one.
-    pub inline fn take(self: *Cache, class: usize) ?usize {
+    /// A free block of `class` by its newest hint; 0 when there is none.
+    pub inline fn take(self: *Cache, class: usize) usize {
         @setRuntimeSafety(false);
-        const c = &self.classes[class];
-        if (c.len == 0) return null;
-        c.len -= 1;
-        const hint = self.hints[class][c.len];
-        const old = hint.word.*;
-        if (old & hint.mask != 0) return null;
-        hint.word.* = old | hint.mask;
+        const newest = self.newest[class];
+        const hint = newest[0];
+        if (hint.address == 0) return 0;
+        const word = hint.word();
+        const mask = hint.mask();
+        const old = word.*;
+        self.newest[class] = newest - 1;
+        if (old & mask != 0) return 0;
+        word.* = old | mask;
         return hint.address;
     }
 
     /// Remembers a block that was freed; false when there is no room.
-    pub inline fn push(self: *Cache, class: usize, address: usize, word: *u64, mask: u64) bool {
+    pub inline fn push(self: *Cache, class: usize, hint: Hint) bool {
         @setRuntimeSafety(false);
-        const c = &self.classes[class];
-        if (c.len == hint_count) return false;
-        self.hints[class][c.len] = .{ .address = address, .word = word, .mask = mask };
-        c.len += 1;
+        const newest = self.newest[class] + 1;
+        if (@intFromPtr(newest) % stack_bytes == 0) return false;
+        newest[0] = hint;
+        self.newest[class] = newest;
         return true;
     }
 
-    /// Forgets the older half of the hints; the bitmaps still know.
-    pub fn forgetHalf(self: *Cache, class: usize) void {
-        const hints = &self.hints[class];
-        const half = hint_count / 2;
-        @memcpy(hints[0..half], hints[half..]);
-        self.classes[class].len = half;
+    /// The hints of `class`, the newest last.
+    pub fn hints(self: *Cache, class: usize) []Hint {
+        const bottom: [*]Hint = &self.stacks[class];
+        const len = (@intFromPtr(self.newest[class]) - @intFromPtr(bottom)) / @sizeOf(Hint);
+        assert(len < stack_places);
+        return bottom[1..][0..len];
+    }
+
+    pub fn setCount(self: *Cache, class: usize, len: usize) void {
+        assert(len < stack_places);
+        const bottom: [*]Hint = &self.stacks[class];
+        self.newest[class] = bottom + len;
     }
 
     /// Forgets hints to blocks of `class` in [from, to).
     pub fn purge(self: *Cache, class: usize, from: usize, to: usize) void {
-        const c = &self.classes[class];
-        var kept: u32 = 0;
-        for (self.hints[class][0..c.len]) |hint| {
+        const all = self.hints(class);
+        var kept: usize = 0;
+        for (all) |hint| {
             if (hint.address >= from and hint.address < to) continue;
-            self.hints[class][kept] = hint;
+            all[kept] = hint;
             kept += 1;
         }
-        c.len = kept;
+        self.setCount(class, kept);
     }
 };
+
+comptime {
+    assert(@offsetOf(Cache, "stacks") % stack_bytes == 0);
+    // What every call touches is one line.
+    assert(@offsetOf(Cache, "mark") + 2 <= 64);
+}
+
+test "the oldest of the empty spans comes first, and one can be taken out" {
+    var empties: Empties = .{ .slices = @splat(none), .first = 13, .count = 0 };
+    for (0..Empties.count_max) |i| empties.add(@intCast(i));
+    empties.remove(5);
+    empties.remove(99);
+    try std.testing.expectEqual(@as(u32, Empties.count_max - 1), empties.count);
+    for (0..Empties.count_max) |i| if (i != 5) {
+        try std.testing.expectEqual(@as(u32, @intCast(i)), empties.oldest());
+    };
+    try std.testing.expectEqual(@as(u32, 0), empties.count);
+}
 
 test "a pending set gives back every slice that was added, once" {
     const pending = try std.testing.allocator.create(Pending);

@@ -6,12 +6,15 @@ const layout = @import("layout.zig");
 const classes = @import("classes.zig");
 const tables_room = @import("tables.zig");
 const span_room = @import("spans.zig");
+const caches = @import("cache.zig");
 const Allocator = @import("alloc.zig").Allocator;
 const errors = @import("../errors.zig");
 
 const Error = errors.Error;
 const Tables = tables_room.Tables;
 const Slice = layout.Slice;
+const Cache = caches.Cache;
+const Hint = caches.Hint;
 const kind = layout.kind;
 const state = layout.state;
 const none = layout.none;
@@ -68,6 +71,7 @@ pub const Units = struct {
         const first = self.next_slice;
         if (first >= t.high) return null;
         const line = t.line(first);
+        if (line.back != 0) return corrupt(t.addressOf(first), "a first slice says that it is none");
         switch (line.kind) {
             kind.small, kind.large, kind.free => {},
             else => return corrupt(t.addressOf(first), "no span, block or free run begins"),
@@ -147,6 +151,7 @@ pub fn check(a: *Allocator) Error!void {
     var used: u64 = 0;
     var runs: u64 = 0;
     var spans: [classes.count]u64 = @splat(0);
+    var hinted: u64 = 0;
     var free_before = false;
     var units: Units = .{ .tables = t };
     while (try units.next()) |unit| {
@@ -162,7 +167,7 @@ pub fn check(a: *Allocator) Error!void {
             },
             else => {
                 used += unit.len;
-                const class = try checkSpan(a, unit.first);
+                const class = try checkSpan(a, unit.first, &hinted);
                 spans[class] += 1;
             },
         }
@@ -172,7 +177,7 @@ pub fn check(a: *Allocator) Error!void {
     if (used != t.used) return corrupt(@intFromPtr(t.header), "the count of used slices is wrong");
     try checkBins(t, runs);
     for (spans, 0..) |count, class| try checkClassList(a, @intCast(class), count);
-    try checkCaches(a);
+    try checkCaches(a, hinted);
 }
 
 fn checkHeader(t: *const Tables) Error!void {
@@ -191,12 +196,14 @@ fn checkHeader(t: *const Tables) Error!void {
 fn expectNone(t: *const Tables, first: u32, len: u32) Error!void {
     for (0..len) |i| {
         const slice = first + @as(u32, @intCast(i));
-        if (t.line(slice).kind != kind.none)
+        if (t.line(slice).kind != kind.none or t.line(slice).back != 0)
             return corrupt(t.addressOf(slice), "a descriptor stands inside a block or free run");
     }
 }
 
-fn checkSpan(a: *Allocator, slice: u32) Error!u32 {
+/// Adds to `hinted` the free blocks that are not in the span's summary: their owner has hints to
+/// them. Where nobody is owner the summary means nothing.
+fn checkSpan(a: *Allocator, slice: u32, hinted: *u64) Error!u32 {
     const t = &a.tables;
     const at = t.addressOf(slice);
     const line = t.line(slice);
@@ -209,18 +216,19 @@ fn checkSpan(a: *Allocator, slice: u32) Error!u32 {
     }
     if ((line.free_words | line.remote_words) & ~shape.words_mask != 0)
         return corrupt(at, "a span's summary has bits too many");
+    const owner = a.ownerOf(line.owner);
     for (0..64) |i| {
         const w: u6 = @intCast(i);
         const word = line.words[w];
         const valid = if (w < shape.words) shape.valid(w) else 0;
         if (word & ~valid != 0) return corrupt(at, "a bitmap has bits too many");
-        if (~word & valid != 0 and line.free_words >> w & 1 == 0)
-            return corrupt(at, "free blocks are missing in a span's summary");
+        if (owner != null and line.free_words >> w & 1 == 0) hinted.* += @popCount(~word & valid);
         if (line.remote_words >> w & 1 != 0 and t.remote(slice).words[w] & ~word != 0)
             return corrupt(at, "blocks were freed by others that are not allocated");
     }
-    const owner = a.ownerOf(line.owner) orelse return line.class;
-    const is_current = owner.classes[line.class].current == slice;
+    try checkOwned(t, slice, line, owner);
+    const cache = owner orelse return line.class;
+    const is_current = cache.classes[line.class].current == slice;
     switch (line.state) {
         state.current => if (!is_current) return corrupt(at, "a current span is nobody's"),
         state.listed => if (is_current) return corrupt(at, "a current span is listed as well"),
@@ -228,9 +236,33 @@ fn checkSpan(a: *Allocator, slice: u32) Error!u32 {
             return corrupt(at, "a span with free blocks is in no list"),
         else => return corrupt(at, "a span's state is wrong"),
     }
-    if (span_room.isEmpty(line) and line.state != state.current)
+    if (span_room.isEmpty(line) and line.state != state.current and line.kept == 0)
         return corrupt(at, "an empty span was not given up");
+    if (line.kept > 1 or (line.kept == 1) != isKept(cache, slice))
+        return corrupt(at, "a span and its owner disagree about whether it is kept");
     return line.class;
+}
+
+/// What `free` looks at is true for every slice of a span.
+fn checkOwned(t: *const Tables, slice: u32, line: *const Slice, owner: ?*const Cache) Error!void {
+    for (t.owned[slice..][0..line.slices], 0..) |owned, i| {
+        const expected: caches.Owned = if (owner) |cache| .{
+            .owner = cache.mark,
+            .class = line.class,
+            .back = @intCast(i),
+            .reciprocal = classes.reciprocals[line.class],
+        } else continue;
+        if (!std.meta.eql(owned, expected))
+            return corrupt(t.addressOf(slice), "a span and its owner's notes disagree");
+    }
+}
+
+fn isKept(owner: *const Cache, slice: u32) bool {
+    const kept = &owner.empties;
+    for (0..kept.count) |i| {
+        if (kept.slices[(kept.first + i) % kept.slices.len] == slice) return true;
+    }
+    return false;
 }
 
 fn checkBins(t: *const Tables, runs: u64) Error!void {
@@ -278,9 +310,29 @@ fn checkClassList(a: *Allocator, class: u32, spans: u64) Error!void {
     if (found != spans or list.spans != spans) return corrupt(@intFromPtr(list), "a span is missing in its class's list");
 }
 
-/// Every owned span with free blocks can be reached from its owner's cache.
-fn checkCaches(a: *Allocator) Error!void {
+/// A hint is to a free block of a span that the cache owns.
+fn checkHint(t: *const Tables, cache: *const Cache, class: usize, hint: Hint, hinted: *u64) Error!void {
+    const offset = hint.address -% t.data;
+    if (offset >> layout.slice_shift >= t.high) return corrupt(hint.address, "a hint leads outside the heap");
+    const here: u32 = @intCast(offset >> layout.slice_shift);
+    const head = here -| t.line(here).back;
+    const line = t.line(head);
+    const within = offset - (@as(usize, head) << layout.slice_shift);
+    const index = classes.indexOf(classes.reciprocals[class], within) orelse classes.table[class].blocks;
+    if (line.kind != kind.small or line.class != class or line.owner != cache.owner or
+        index >= classes.table[class].blocks)
+        return corrupt(hint.address, "a hint is to no block of its owner's");
+    const word = &line.words[index / 64];
+    if (hint.word() != word or hint.mask() != @as(u64, 1) << @truncate(index))
+        return corrupt(hint.address, "a hint names another block's bit");
+    if (word.* & hint.mask() != 0) return corrupt(hint.address, "a hint is to a block in use");
+    if (line.free_words >> @truncate(index / 64) & 1 == 0) hinted.* -%= 1;
+}
+
+/// Every owned span with free blocks can be reached from its owner's cache, and its hints are true.
+fn checkCaches(a: *Allocator, hinted_expected: u64) Error!void {
     const t = &a.tables;
+    var hinted = hinted_expected;
     var listed: u64 = 0;
     for (a.caches[0..a.cache_count.load(.acquire)]) |cache| {
         for (&cache.?.classes, 0..) |*c, class| {
@@ -290,6 +342,7 @@ fn checkCaches(a: *Allocator) Error!void {
                     line.owner != cache.?.owner or line.state != state.current)
                     return corrupt(t.addressOf(c.current), "a thread's current span is not its own");
             }
+            for (cache.?.hints(class)) |hint| try checkHint(t, cache.?, class, hint, &hinted);
             var before: u32 = none;
             var slice = c.partial;
             while (slice != none) {
@@ -312,4 +365,5 @@ fn checkCaches(a: *Allocator) Error!void {
         if (a.ownerOf(line.owner) != null) listed -%= 1;
     }
     if (listed != 0) return corrupt(t.data, "a span is missing in its owner's list");
+    if (hinted != 0) return corrupt(t.data, "a free block has neither a hint nor a place in a summary");
 }

@@ -12,9 +12,6 @@ const assert = std.debug.assert;
 pub const size_max = 32 << 10;
 pub const count = 16 + 7 * 8;
 
-/// What `free` needs: `index = offset * reciprocal >> reciprocal_shift`.
-pub const Divisor = extern struct { reciprocal: u64, size: u32, blocks: u32 };
-
 pub const Class = struct {
     size: u32,
     /// Slices of a span of this class.
@@ -33,8 +30,6 @@ pub const Class = struct {
     }
 };
 
-pub const reciprocal_shift = 40;
-
 pub const table: [count]Class = blk: {
     @setEvalBranchQuota(10_000);
     var out: [count]Class = undefined;
@@ -42,16 +37,27 @@ pub const table: [count]Class = blk: {
     break :blk out;
 };
 
-/// For every byte that may stand in a descriptor: what is no class divides nothing.
-pub const divisors: [256]Divisor = blk: {
-    var out: [256]Divisor = @splat(.{ .reciprocal = 0, .size = 0, .blocks = 0 });
-    for (out[0..count], table) |*divisor, class| divisor.* = .{
-        .reciprocal = ((@as(u64, 1) << reciprocal_shift) + class.size - 1) / class.size,
-        .size = class.size,
-        .blocks = class.blocks,
-    };
+const shift = 34;
+
+/// 2^34 divided by the block size, rounded up, for every byte that may stand in a descriptor; what
+/// is no class divides nothing.
+pub const reciprocals: [256]u32 = blk: {
+    var out: [256]u32 = @splat(0);
+    for (out[0..count], table) |*reciprocal, class| {
+        reciprocal.* = ((@as(u64, 1) << shift) + class.size - 1) / class.size;
+    }
     break :blk out;
 };
+
+/// The index of the block that begins `offset` bytes into a span, or null when none does. The part
+/// of the product behind the point is below the reciprocal just where a block begins. For an offset
+/// behind the last block it is a number whose bit no bitmap has set.
+pub inline fn indexOf(reciprocal: u32, offset: u64) ?u64 {
+    @setRuntimeSafety(false);
+    const product = offset * reciprocal;
+    if (product << (64 - shift) >= @as(u64, reciprocal) << (64 - shift)) return null;
+    return product >> shift;
+}
 
 /// Bitmap words, for every byte that may stand in a descriptor.
 pub const word_counts: [256]u8 = blk: {
@@ -116,12 +122,13 @@ fn make(size: u32) Class {
 comptime {
     @setEvalBranchQuota(10_000);
     assert(sizeAt(count - 1) == size_max);
-    for (table, divisors[0..count]) |class, divisor| {
+    for (table, reciprocals[0..count]) |class, reciprocal| {
         const bytes = class.slices * layout.slice_size;
         assert(class.blocks >= 4 and class.blocks <= layout.blocks_max);
-        // Exact division: offset * error < 2^shift, and the last offset still has a bitmap bit.
-        const excess = divisor.reciprocal * class.size - (1 << reciprocal_shift);
-        assert(bytes * excess < 1 << reciprocal_shift);
+        // The error of the rounding, summed over all blocks, stays below one reciprocal.
+        const excess = @as(u64, reciprocal) * class.size - (1 << shift);
+        assert(((bytes - 1) / class.size + 1) * excess < reciprocal);
+        assert((bytes - 1) * @as(u64, reciprocal) < 1 << 63);
         assert((bytes - 1) / class.size < layout.blocks_max);
         assert((bytes % class.size) * 16 <= bytes);
     }
@@ -148,12 +155,14 @@ test "an aligned class is aligned, holds the size and exists up to 32 KiB" {
     try std.testing.expectEqual(null, ofAligned(10, 65_536));
 }
 
-test "the reciprocal divides exactly at every offset of every class" {
-    for (table, divisors[0..count]) |class, divisor| {
+test "the reciprocal finds each block's index, and that no block begins elsewhere" {
+    for (table, 0..) |class, number| {
         var offset: u64 = 0;
-        while (offset < class.slices * layout.slice_size) : (offset += 7) {
-            const index = (offset * divisor.reciprocal) >> reciprocal_shift;
-            try std.testing.expectEqual(offset / class.size, index);
+        while (offset < class.slices * layout.slice_size) : (offset += 1) {
+            const expected: ?u64 = if (offset % class.size == 0) offset / class.size else null;
+            if (indexOf(reciprocals[number], offset) != expected) return error.TestUnexpectedResult;
         }
     }
+    try std.testing.expectEqual(null, indexOf(reciprocals[count], 0));
+    try std.testing.expectEqual(null, indexOf(reciprocals[255], 160));
 }

@@ -30,7 +30,7 @@ pub const kind = struct {
     pub const none: u8 = 0;
     /// The first slice of a span of small blocks.
     pub const small: u8 = 1;
-    /// A further slice of a span; `back` slices after its first.
+    /// A further slice of a span, `back` slices after its first.
     pub const rest: u8 = 2;
     /// The first slice of a large block.
     pub const large: u8 = 3;
@@ -50,21 +50,28 @@ pub const state = struct {
     pub const current: u8 = 2;
 };
 
-/// A slice's line in the slice table: descriptor and bitmap.
+/// A slice's place in the slice table: what `malloc` and `free` touch first, the bitmap right
+/// behind it, so that spans of blocks of 256 bytes and more are one line; the rest at the end.
 pub const Slice = extern struct {
-    kind: u8,
-    class: u8,
-    back: u8,
-    state: u8,
-    /// Slices of the span, large block or free run that begins (or, for a run, ends) here.
-    slices: u32,
     /// Nonce of the session << 16 | slot of the thread that allocates from this span; 0: nobody.
     owner: u64,
+    kind: u8,
+    class: u8,
+    /// Slices from the first of the span to this one; 0 everywhere else.
+    back: u8,
+    state: u8,
+    /// 1: empty or was so lately, and kept by its owner for now. Void when the owner is gone.
+    kept: u8,
+    reserved: u8,
+    reserved_2: u16,
     /// Bit w is set when bitmap word w has a free block; it may also be set when it has none.
     free_words: u64,
-    reserved: u64,
     /// Bit w is set when word w of the remote bitmap may not be zero. Atomic.
     remote_words: u64,
+    /// Bit set: block allocated. The truth that everything else only helps to find.
+    words: [64]u64,
+    /// Slices of the span, large block or free run that begins (or, for a run, ends) here.
+    slices: u32,
     /// Neighbours in the list of all spans of a class, or of all free runs of a bin.
     next: u32,
     prev: u32,
@@ -75,11 +82,9 @@ pub const Slice = extern struct {
     dirty: u32,
     /// … if this is the running session's stamp; an older session's runs were opened as holes.
     stamp: u32,
-    /// Bit set: block allocated. The truth that everything else only helps to find.
-    words: [64]u64,
+    reserved_3: u32,
 
     pub const stride = 576;
-    pub const line_size = 64;
 };
 
 /// Blocks freed by threads that do not own their span; the owner collects them. Touched only then.
@@ -116,14 +121,17 @@ pub const Header = extern struct {
 
 comptime {
     assert(@sizeOf(Slice) == Slice.stride);
-    assert(@offsetOf(Slice, "owner") == 8);
+    assert(@offsetOf(Slice, "owner") == 0);
+    assert(@offsetOf(Slice, "kind") == 8);
+    assert(@offsetOf(Slice, "kept") == 12);
     assert(@offsetOf(Slice, "free_words") == 16);
-    assert(@offsetOf(Slice, "reserved") == 24);
-    assert(@offsetOf(Slice, "remote_words") == 32);
-    assert(@offsetOf(Slice, "next") == 40);
-    assert(@offsetOf(Slice, "partial_next") == 48);
-    assert(@offsetOf(Slice, "dirty") == 56);
-    assert(@offsetOf(Slice, "words") == Slice.line_size);
+    assert(@offsetOf(Slice, "remote_words") == 24);
+    assert(@offsetOf(Slice, "words") == 32);
+    assert(@offsetOf(Slice, "slices") == 544);
+    assert(@offsetOf(Slice, "partial_next") == 556);
+    assert(@offsetOf(Slice, "dirty") == 564);
+    // `free` follows any `back` before it looks further: that leads to mapped memory always.
+    assert((span_slices_max - 1) * Slice.stride <= table_offset - header_offset);
     assert(@sizeOf(Remote) == 512);
     assert(@offsetOf(Header, "sl_bits") == 40);
     assert(@offsetOf(Header, "heads") == 104);

@@ -3,8 +3,8 @@
 //!
 //! Invariants: a span's owner alone writes its bitmap and summaries; others set bits in its remote
 //! bitmap. A span is in its class's list from birth to release. An owned span with a free block is
-//! its owner's current one or in its owner's partial list. An empty span is its owner's current one
-//! or gone.
+//! its owner's current one or in its owner's partial list. An empty span is its owner's current one,
+//! among those that its owner keeps for a while, or gone.
 
 const std = @import("std");
 const layout = @import("layout.zig");
@@ -25,6 +25,8 @@ const assert = std.debug.assert;
 
 /// Spans that are looked at for adoption before a new one is made.
 const adopt_steps = 32;
+/// A thread's empty spans may be this part of the slices in use.
+const empty_share = 16;
 
 /// The first slice of the span that `slice` belongs to, its descriptor checked; null when `slice`
 /// is not in a span.
@@ -64,6 +66,7 @@ fn expectSpan(a: *const Allocator, slice: u32, class: u32) Error!*Slice {
 /// Gathers hints of `class`, of which the cache has none.
 pub fn refill(a: *Allocator, cache: *Cache, class: u32) Error!void {
     const c = &cache.classes[class];
+    if (cache.hints(class).len > 0) return;
     if (!cache.pending.isEmpty()) try collectPending(a, cache, cache);
     while (true) {
         if (c.current != none) {
@@ -100,31 +103,74 @@ fn makeCurrent(a: *Allocator, c: *caches.ClassCache, slice: u32) void {
 }
 
 /// Makes hints of free blocks of the current span, the lowest to be taken first; false when there
-/// are none. Clears the summary bits of full words.
+/// are none. A word all of whose free blocks have hints leaves the summary.
 fn gather(a: *Allocator, cache: *Cache, class: u32) bool {
     const c = &cache.classes[class];
     const shape = &classes.table[class];
     const line = a.tables.line(c.current);
     const start = a.tables.addressOf(c.current);
-    var len: u32 = 0;
+    var found: [caches.gather_count]caches.Hint = undefined;
+    var len: usize = 0;
     var left = line.free_words & shape.words_mask;
-    while (left != 0 and len < caches.gather_count) : (left &= left - 1) {
+    while (left != 0 and len < found.len) : (left &= left - 1) {
         const w: u32 = @ctz(left);
         var free = ~line.words[w] & shape.valid(w);
-        if (free == 0) line.free_words &= ~(@as(u64, 1) << @intCast(w));
-        while (free != 0 and len < caches.gather_count) : (free &= free - 1) {
-            const index: usize = w * 64 + @ctz(free);
-            cache.hints[class][len] = .{
-                .address = start + index * shape.size,
-                .word = &line.words[w],
-                .mask = free & (0 -% free),
-            };
+        while (free != 0 and len < found.len) : (free &= free - 1) {
+            const bit = @ctz(free);
+            const index: usize = w * 64 + bit;
+            found[len] = .init(start + index * shape.size, &line.words[w], bit);
             len += 1;
         }
+        if (free == 0) line.free_words &= ~(@as(u64, 1) << @intCast(w));
     }
-    std.mem.reverse(caches.Hint, cache.hints[class][0..len]);
-    c.len = len;
+    cache.setCount(class, len);
+    for (cache.hints(class), 1..) |*hint, i| hint.* = found[len - i];
     return len > 0;
+}
+
+/// Forgets the older half of a class's hints.
+pub fn forgetOlder(a: *Allocator, cache: *Cache, class: u32) Error!void {
+    const all = cache.hints(class);
+    const kept = all.len / 2;
+    try summarize(a, cache, all[0 .. all.len - kept]);
+    std.mem.copyForwards(caches.Hint, all[0..kept], all[all.len - kept ..]);
+    cache.setCount(class, kept);
+}
+
+/// Puts blocks that lose their hints into their spans' summaries.
+fn summarize(a: *Allocator, cache: *Cache, hints: []const caches.Hint) Error!void {
+    const t = &a.tables;
+    for (hints) |hint| {
+        const here: u32 = @intCast((hint.address - t.data) >> layout.slice_shift);
+        const slice = here - t.owned[here].back;
+        const line = t.line(slice);
+        const w = (@intFromPtr(hint.word()) - @intFromPtr(&line.words)) / @sizeOf(u64);
+        line.free_words |= @as(u64, 1) << @intCast(w);
+        if (line.state == state.idle) try offer(a, cache, slice, line);
+    }
+}
+
+/// Bitmap words that have a free block.
+fn summaryOf(line: *const Slice) u64 {
+    const shape = &classes.table[line.class];
+    var summary: u64 = 0;
+    for (line.words[0..shape.words], 0..) |word, w| {
+        if (~word & shape.valid(@intCast(w)) != 0) summary |= @as(u64, 1) << @intCast(w);
+    }
+    return summary;
+}
+
+fn markOwned(a: *Allocator, cache: *const Cache, slice: u32, class: u32) void {
+    for (a.tables.owned[slice..][0..classes.table[class].slices], 0..) |*owned, i| owned.* = .{
+        .owner = cache.mark,
+        .class = @intCast(class),
+        .back = @intCast(i),
+        .reciprocal = classes.reciprocals[class],
+    };
+}
+
+fn unmarkOwned(a: *Allocator, slice: u32, class: u32) void {
+    @memset(a.tables.owned[slice..][0..classes.table[class].slices], .{});
 }
 
 /// A new span for `cache`. Lock held.
@@ -146,7 +192,7 @@ fn create(a: *Allocator, cache: *Cache, class: u32) Error!u32 {
     line.slices = shape.slices;
     line.owner = cache.owner;
     line.free_words = shape.words_mask;
-    line.reserved = 0;
+    line.kept = 0;
     line.kind = kind.small;
     for (1..shape.slices) |i| {
         const rest = t.line(run.first + @as(u32, @intCast(i)));
@@ -154,6 +200,7 @@ fn create(a: *Allocator, cache: *Cache, class: u32) Error!u32 {
         rest.kind = kind.rest;
     }
     try enlist(a, class, run.first, line);
+    markOwned(a, cache, run.first, class);
     return run.first;
 }
 
@@ -198,9 +245,9 @@ fn adopt(a: *Allocator, cache: *Cache, class: u32) Error!?u32 {
         const line = try expectSpan(a, slice, class);
         a.cursor[class] = line.next;
         if (a.ownerOf(line.owner) != null) continue;
-        if (line.free_words == 0 and @atomicLoad(u64, &line.remote_words, .monotonic) == 0) continue;
+        if (summaryOf(line) == 0 and @atomicLoad(u64, &line.remote_words, .monotonic) == 0) continue;
         own(a, cache, slice, line);
-        if (line.free_words & classes.table[class].words_mask != 0) return slice;
+        if (line.free_words != 0) return slice;
     }
     return null;
 }
@@ -209,8 +256,12 @@ fn adopt(a: *Allocator, cache: *Cache, class: u32) Error!?u32 {
 fn own(a: *Allocator, cache: *Cache, slice: u32, line: *Slice) void {
     assert(a.ownerOf(line.owner) == null);
     line.state = state.idle;
+    line.kept = 0;
     @atomicStore(u64, &line.owner, cache.owner, .seq_cst);
     collect(a, slice, line);
+    // The last owner's hints are gone.
+    line.free_words = summaryOf(line);
+    markOwned(a, cache, slice, line.class);
 }
 
 /// Makes `cache` the owner of `slice`'s span, which belonged to nobody when the caller looked;
@@ -309,25 +360,49 @@ pub fn isEmpty(line: *const Slice) bool {
 }
 
 /// Puts an owned span where it belongs after blocks of it were freed: into the partial list when it
-/// has free blocks, back to the free runs when it has no others.
+/// has free blocks; among those kept, or back to the free runs, when it has no others.
 pub fn settle(a: *Allocator, cache: *Cache, slice: u32) Error!void {
     const line = a.tables.line(slice);
     if (line.state == state.current) return;
-    if (isEmpty(line)) {
+    if (line.state == state.idle and line.free_words != 0) try offer(a, cache, slice, line);
+    if (line.kept == 0 and isEmpty(line)) {
         a.lock.lock();
         defer a.lock.unlock();
-        return settleLocked(a, cache, slice);
+        return keep(a, cache, slice, line);
     }
-    if (line.state == state.idle and line.free_words != 0) try offer(a, cache, slice, line);
 }
 
 fn settleLocked(a: *Allocator, cache: *Cache, slice: u32) Error!void {
     const line = a.tables.line(slice);
-    if (isEmpty(line) and line.state != state.current) {
-        if (line.state == state.listed) try unlist(a, cache, slice, line);
-        return release(a, cache, slice, line);
-    }
+    if (line.state == state.current) return;
     if (line.state == state.idle and line.free_words != 0) try offer(a, cache, slice, line);
+    if (line.kept == 0 and isEmpty(line)) return keep(a, cache, slice, line);
+}
+
+/// Keeps an empty span for a while, and gives up those that were kept too long. Lock held.
+fn keep(a: *Allocator, cache: *Cache, slice: u32, line: *Slice) Error!void {
+    const kept = &cache.empties;
+    while (kept.count > 0 and (kept.count == caches.Empties.count_max or
+        (kept.count + 1) * line.slices > a.tables.used / empty_share)) try letGo(a, cache, kept.oldest());
+    line.kept = 1;
+    kept.add(slice);
+}
+
+/// Gives a span up that was kept, if it is still empty. Lock held.
+fn letGo(a: *Allocator, cache: *Cache, slice: u32) Error!void {
+    const line = try expectOwned(a, cache, slice);
+    line.kept = 0;
+    if (line.state == state.current or !isEmpty(line)) return;
+    if (line.state == state.listed) try unlist(a, cache, slice, line);
+    return release(a, cache, slice, line);
+}
+
+fn expectOwned(a: *const Allocator, cache: *const Cache, slice: u32) Error!*Slice {
+    if (slice >= a.tables.high or try headOf(a, slice) != slice)
+        return corrupt(slice, "a list of spans leads elsewhere");
+    const line = a.tables.line(slice);
+    if (line.owner != cache.owner) return corrupt(a.tables.addressOf(slice), "a span's owner was changed");
+    return line;
 }
 
 /// Gives an empty span's slices back. Lock held.
@@ -338,8 +413,14 @@ fn release(a: *Allocator, cache: *Cache, slice: u32, line: *Slice) Error!void {
     try delist(a, class, slice, line);
     const from = t.addressOf(slice);
     cache.purge(class, from, from + (@as(usize, shape.slices) << layout.slice_shift));
-    for (0..shape.slices) |i| t.line(slice + @as(u32, @intCast(i))).kind = kind.none;
+    if (line.kept != 0 and line.owner == cache.owner) cache.empties.remove(slice);
+    for (0..shape.slices) |i| {
+        const each = t.line(slice + @as(u32, @intCast(i)));
+        each.kind = kind.none;
+        each.back = 0;
+    }
     line.owner = 0;
+    unmarkOwned(a, slice, class);
     try t.give(slice, shape.slices);
     try a.giveBackSome();
 }
@@ -368,10 +449,11 @@ fn unlist(a: *Allocator, cache: *Cache, slice: u32, line: *Slice) Error!void {
 
 // ------------------------------------------------------------------ giving up
 
-/// Gives up current spans that are empty.
+/// Gives up all empty spans, current and kept ones.
 pub fn trim(a: *Allocator, cache: *Cache) Error!void {
     a.lock.lock();
     defer a.lock.unlock();
+    while (cache.empties.count > 0) try letGo(a, cache, cache.empties.oldest());
     for (&cache.classes, 0..) |*c, class| {
         if (c.current == none) continue;
         const line = try expectSpan(a, c.current, @intCast(class));
@@ -404,6 +486,11 @@ pub fn trimOwnerless(a: *Allocator, cache: *Cache) Error!void {
 
 /// Leaves every span of a thread that ends where others find it. Lock held.
 pub fn abandon(a: *Allocator, cache: *Cache) Error!void {
+    for (0..classes.count) |class| {
+        try summarize(a, cache, cache.hints(class));
+        cache.setCount(class, 0);
+    }
+    while (cache.empties.count > 0) try letGo(a, cache, cache.empties.oldest());
     for (&cache.classes, 0..) |*c, i| {
         const class: u32 = @intCast(i);
         if (c.current != none) {
@@ -428,6 +515,7 @@ pub fn abandon(a: *Allocator, cache: *Cache) Error!void {
 fn leave(a: *Allocator, class: u32, slice: u32, line: *Slice) Error!void {
     try delist(a, class, slice, line);
     try enlist(a, class, slice, line);
+    unmarkOwned(a, slice, class);
     @atomicStore(u64, &line.owner, 0, .seq_cst);
     a.cursor[class] = slice;
     a.adoptable[class] +|= 1;

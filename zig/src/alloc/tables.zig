@@ -11,6 +11,7 @@ const layout = @import("layout.zig");
 const errors = @import("../errors.zig");
 
 const Error = errors.Error;
+const Owned = @import("cache.zig").Owned;
 const Slice = layout.Slice;
 const kind = layout.kind;
 const none = layout.none;
@@ -54,6 +55,8 @@ pub const Tables = struct {
     geometry: layout.Geometry,
     base: usize,
     supply: Supply,
+    /// One for each slice, in process memory.
+    owned: []Owned,
     /// Marks runs that this session made dirty; never 0.
     stamp: u32,
     /// Free runs of earlier sessions were opened as holes and read as zero.

@@ -184,7 +184,7 @@ fn makeCache(a: *Allocator, slot: u16) Error!*Cache {
         return errors.fail(.OUT_OF_MEMORY, .{}, "Cannot make a thread's cache of {d} bytes", .{@sizeOf(Cache)});
     const cache: *Cache = @ptrCast(@alignCast(pages.ptr));
     cache.slot = slot;
-    cache.reset(a.ownerNumber(slot));
+    cache.reset(a.ownerNumber(slot), &a.tables);
     return cache;
 }
 
@@ -213,7 +213,7 @@ pub fn finish(a: *Allocator) void {
 /// Empties every cache: what they knew is void. Held.
 pub fn resetCaches(a: *Allocator) void {
     for (a.caches[0..a.cache_count.load(.monotonic)], 0..) |cache, slot| {
-        cache.?.reset(a.ownerNumber(@intCast(slot)));
+        cache.?.reset(a.ownerNumber(@intCast(slot)), &a.tables);
         cache.?.pending.clear();
     }
 }
@@ -320,7 +320,7 @@ fn tryRetire(a: *Allocator, thread: usize) bool {
         a.lock.lock();
         defer a.lock.unlock();
         spans.abandon(a, cache) catch {};
-        cache.reset(cache.owner);
+        cache.reset(cache.owner, &a.tables);
         a.alive[cache.slot].store(false, .seq_cst);
     }
     for (&a.entries) |*entry| {
@@ -345,7 +345,7 @@ pub fn afterFork(a: *Allocator) void {
         cache.?.inside.store(0, .monotonic);
         cache.?.changing.store(0, .monotonic);
         if (slot == 0 or cache.?.thread == thread) continue;
-        cache.?.reset(cache.?.owner);
+        cache.?.reset(cache.?.owner, &a.tables);
         a.alive[slot].store(false, .monotonic);
     }
     for (&a.entries) |*entry| {
