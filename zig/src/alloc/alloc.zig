@@ -78,7 +78,9 @@ pub const Allocator = struct {
     opened: bool = false,
     nonce: u48 = 0,
     tables: tables_room.Tables = undefined,
-    entries: [threads.entries_count]threads.Entry = @splat(.{}),
+    /// The entry of the first thread that came, which usually is the only one.
+    first: threads.Entry = .{},
+    entries: [threads.entries_count]threads.Entry align(64) = @splat(.{}),
 
     /// Guards `tables`, the lists of all spans and adoption.
     lock: os.Mutex align(64) = .{},
@@ -401,11 +403,9 @@ pub const Allocator = struct {
         if (slice >= cache.slices) return false;
         const owned = &cache.owned[slice];
         if (owned.owner != cache.mark) return false;
-        const back: u64 = owned.back;
-        const within = offset % layout.slice_size + (back << layout.slice_shift);
-        const index = classes.indexOf(owned.reciprocal, within) orelse return false;
+        const index = classes.indexOf(owned.reciprocal, address - owned.start) orelse return false;
 
-        const line: *Slice = @ptrFromInt(cache.table + (slice - back) * Slice.stride);
+        const line = owned.line.?;
         const word = &line.words[index / 64];
         const mask = @as(u64, 1) << @truncate(index);
         const old = word.*;
@@ -415,7 +415,7 @@ pub const Allocator = struct {
             @atomicLoad(u64, &line.remote_words, .monotonic) >> @truncate(index / 64) & 1 != 0) return false;
         // The last block of its word may be the last of its span, which then is given up.
         if (old == mask and line.kept == 0 and line.state != state.current) return false;
-        if (!cache.push(owned.class, .init(address, word, index % 64))) return false;
+        if (!cache.push(owned.class, address, word, mask)) return false;
         word.* = old ^ mask;
         // It will be handed out next in its class, and then be written to.
         @prefetch(@as(*allowzero const u8, @ptrFromInt(address)), .{ .rw = .write, .locality = 3 });
@@ -463,10 +463,9 @@ pub const Allocator = struct {
         }
         line.words[w] ^= mask;
         line.free_words |= word_mask;
-        const hint: caches_room.Hint = .init(address, &line.words[w], block.index % 64);
-        if (!cache.push(line.class, hint)) {
+        if (!cache.push(line.class, address, &line.words[w], mask)) {
             try spans.forgetOlder(self, cache, line.class);
-            _ = cache.push(line.class, hint);
+            _ = cache.push(line.class, address, &line.words[w], mask);
         }
         try spans.settle(self, cache, block.slice);
     }

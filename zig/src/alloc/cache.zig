@@ -19,35 +19,24 @@ const assert = std.debug.assert;
 /// bit without a look at the heap. Written by the owner, or while others are held; others read it
 /// and find at worst that it is not theirs.
 pub const Owned = extern struct {
+    /// Address of the span, and its line in the slice table.
+    start: usize = 0,
+    line: ?*layout.Slice = null,
+    /// Divides by the block size.
+    reciprocal: u64 = 0,
     /// Number of the owner's slot, and 1; 0 where no thread owns a span.
     owner: u16 = 0,
     class: u8 = 0,
-    /// Slices from the first of the span to this one.
-    back: u8 = 0,
-    reciprocal: u32 = 0,
+    reserved: u8 = 0,
+    reserved_2: u32 = 0,
 };
 
 /// A block that is free, unless its bit says otherwise. Address 0: no hint.
 pub const Hint = extern struct {
     address: usize,
-    /// Address of the bitmap word (below 2^56), the bit's number above it.
-    place: u64,
-
-    const bit_shift = 56;
-
-    pub inline fn init(address: usize, word_at: *u64, bit: u64) Hint {
-        return .{ .address = address, .place = @intFromPtr(word_at) | bit << bit_shift };
-    }
-
-    pub inline fn word(self: Hint) *u64 {
-        @setRuntimeSafety(false);
-        return @ptrFromInt(self.place << (64 - bit_shift) >> (64 - bit_shift));
-    }
-
-    pub inline fn mask(self: Hint) u64 {
-        @setRuntimeSafety(false);
-        return @as(u64, 1) << @truncate(self.place >> bit_shift);
-    }
+    word: *u64,
+    mask: u64,
+    padding: u64 = undefined,
 };
 
 /// A class's hints are a stack. Its first place holds address 0 for good, so taking needs no count;
@@ -158,7 +147,6 @@ pub const Cache = extern struct {
     thread: usize,
     /// Copies of what `free` needs of the heap's tables.
     data: usize,
-    table: usize,
     owned: [*]Owned,
     slices: u64,
     /// What marks slices as this cache's in `owned`.
@@ -173,7 +161,6 @@ pub const Cache = extern struct {
     pub fn reset(self: *Cache, owner: u64, tables: *const Tables) void {
         self.owner = owner;
         self.data = tables.data;
-        self.table = tables.table;
         self.owned = tables.owned.ptr;
         self.mark = self.slot + 1;
         self.slices = tables.geometry.slices;
@@ -188,21 +175,21 @@ pub const Cache = extern struct {
         const newest = self.newest[class];
         const hint = newest[0];
         if (hint.address == 0) return 0;
-        const word = hint.word();
-        const mask = hint.mask();
-        const old = word.*;
+        const old = hint.word.*;
         self.newest[class] = newest - 1;
-        if (old & mask != 0) return 0;
-        word.* = old | mask;
+        if (old & hint.mask != 0) return 0;
+        hint.word.* = old | hint.mask;
         return hint.address;
     }
 
     /// Remembers a block that was freed; false when there is no room.
-    pub inline fn push(self: *Cache, class: usize, hint: Hint) bool {
+    pub inline fn push(self: *Cache, class: usize, address: usize, word: *u64, mask: u64) bool {
         @setRuntimeSafety(false);
         const newest = self.newest[class] + 1;
         if (@intFromPtr(newest) % stack_bytes == 0) return false;
-        newest[0] = hint;
+        newest[0].address = address;
+        newest[0].word = word;
+        newest[0].mask = mask;
         self.newest[class] = newest;
         return true;
     }

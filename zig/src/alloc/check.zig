@@ -245,13 +245,15 @@ fn checkSpan(a: *Allocator, slice: u32, hinted: *u64) Error!u32 {
 
 /// What `free` looks at is true for every slice of a span.
 fn checkOwned(t: *const Tables, slice: u32, line: *const Slice, owner: ?*const Cache) Error!void {
-    for (t.owned[slice..][0..line.slices], 0..) |owned, i| {
-        const expected: caches.Owned = if (owner) |cache| .{
-            .owner = cache.mark,
-            .class = line.class,
-            .back = @intCast(i),
-            .reciprocal = classes.reciprocals[line.class],
-        } else continue;
+    const cache = owner orelse return;
+    const expected: caches.Owned = .{
+        .start = t.addressOf(slice),
+        .line = t.line(slice),
+        .reciprocal = classes.reciprocals[line.class],
+        .owner = cache.mark,
+        .class = line.class,
+    };
+    for (t.owned[slice..][0..line.slices]) |owned| {
         if (!std.meta.eql(owned, expected))
             return corrupt(t.addressOf(slice), "a span and its owner's notes disagree");
     }
@@ -323,9 +325,9 @@ fn checkHint(t: *const Tables, cache: *const Cache, class: usize, hint: Hint, hi
         index >= classes.table[class].blocks)
         return corrupt(hint.address, "a hint is to no block of its owner's");
     const word = &line.words[index / 64];
-    if (hint.word() != word or hint.mask() != @as(u64, 1) << @truncate(index))
+    if (hint.word != word or hint.mask != @as(u64, 1) << @truncate(index))
         return corrupt(hint.address, "a hint names another block's bit");
-    if (word.* & hint.mask() != 0) return corrupt(hint.address, "a hint is to a block in use");
+    if (word.* & hint.mask != 0) return corrupt(hint.address, "a hint is to a block in use");
     if (line.free_words >> @truncate(index / 64) & 1 == 0) hinted.* -%= 1;
 }
 

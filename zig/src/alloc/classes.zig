@@ -37,26 +37,21 @@ pub const table: [count]Class = blk: {
     break :blk out;
 };
 
-const shift = 34;
-
-/// 2^34 divided by the block size, rounded up, for every byte that may stand in a descriptor; what
+/// 2^64 divided by the block size, rounded up, for every byte that may stand in a descriptor; what
 /// is no class divides nothing.
-pub const reciprocals: [256]u32 = blk: {
-    var out: [256]u32 = @splat(0);
-    for (out[0..count], table) |*reciprocal, class| {
-        reciprocal.* = ((@as(u64, 1) << shift) + class.size - 1) / class.size;
-    }
+pub const reciprocals: [256]u64 = blk: {
+    var out: [256]u64 = @splat(0);
+    for (out[0..count], table) |*reciprocal, class| reciprocal.* = ~@as(u64, 0) / class.size + 1;
     break :blk out;
 };
 
-/// The index of the block that begins `offset` bytes into a span, or null when none does. The part
-/// of the product behind the point is below the reciprocal just where a block begins. For an offset
-/// behind the last block it is a number whose bit no bitmap has set.
-pub inline fn indexOf(reciprocal: u32, offset: u64) ?u64 {
+/// The index of the block that begins `offset` bytes into a span, or null when none does: the lower
+/// half of the product is below the reciprocal just where a block begins. For an offset behind the
+/// last block it is a number whose bit no bitmap has set.
+pub inline fn indexOf(reciprocal: u64, offset: u64) ?u64 {
     @setRuntimeSafety(false);
-    const product = offset * reciprocal;
-    if (product << (64 - shift) >= @as(u64, reciprocal) << (64 - shift)) return null;
-    return product >> shift;
+    const product = @as(u128, offset) * reciprocal;
+    return if (@as(u64, @truncate(product)) < reciprocal) @intCast(product >> 64) else null;
 }
 
 /// Bitmap words, for every byte that may stand in a descriptor.
@@ -126,9 +121,8 @@ comptime {
         const bytes = class.slices * layout.slice_size;
         assert(class.blocks >= 4 and class.blocks <= layout.blocks_max);
         // The error of the rounding, summed over all blocks, stays below one reciprocal.
-        const excess = @as(u64, reciprocal) * class.size - (1 << shift);
+        const excess = @as(u128, reciprocal) * class.size - (1 << 64);
         assert(((bytes - 1) / class.size + 1) * excess < reciprocal);
-        assert((bytes - 1) * @as(u64, reciprocal) < 1 << 63);
         assert((bytes - 1) / class.size < layout.blocks_max);
         assert((bytes % class.size) * 16 <= bytes);
     }

@@ -118,7 +118,11 @@ fn gather(a: *Allocator, cache: *Cache, class: u32) bool {
         while (free != 0 and len < found.len) : (free &= free - 1) {
             const bit = @ctz(free);
             const index: usize = w * 64 + bit;
-            found[len] = .init(start + index * shape.size, &line.words[w], bit);
+            found[len] = .{
+                .address = start + index * shape.size,
+                .word = &line.words[w],
+                .mask = @as(u64, 1) << @intCast(bit),
+            };
             len += 1;
         }
         if (free == 0) line.free_words &= ~(@as(u64, 1) << @intCast(w));
@@ -141,10 +145,10 @@ pub fn forgetOlder(a: *Allocator, cache: *Cache, class: u32) Error!void {
 fn summarize(a: *Allocator, cache: *Cache, hints: []const caches.Hint) Error!void {
     const t = &a.tables;
     for (hints) |hint| {
-        const here: u32 = @intCast((hint.address - t.data) >> layout.slice_shift);
-        const slice = here - t.owned[here].back;
+        const here = (hint.address - t.data) >> layout.slice_shift;
+        const slice: u32 = @intCast((t.owned[here].start - t.data) >> layout.slice_shift);
         const line = t.line(slice);
-        const w = (@intFromPtr(hint.word()) - @intFromPtr(&line.words)) / @sizeOf(u64);
+        const w = (@intFromPtr(hint.word) - @intFromPtr(&line.words)) / @sizeOf(u64);
         line.free_words |= @as(u64, 1) << @intCast(w);
         if (line.state == state.idle) try offer(a, cache, slice, line);
     }
@@ -161,12 +165,14 @@ fn summaryOf(line: *const Slice) u64 {
 }
 
 fn markOwned(a: *Allocator, cache: *const Cache, slice: u32, class: u32) void {
-    for (a.tables.owned[slice..][0..classes.table[class].slices], 0..) |*owned, i| owned.* = .{
+    const note: caches.Owned = .{
+        .start = a.tables.addressOf(slice),
+        .line = a.tables.line(slice),
+        .reciprocal = classes.reciprocals[class],
         .owner = cache.mark,
         .class = @intCast(class),
-        .back = @intCast(i),
-        .reciprocal = classes.reciprocals[class],
     };
+    @memset(a.tables.owned[slice..][0..classes.table[class].slices], note);
 }
 
 fn unmarkOwned(a: *Allocator, slice: u32, class: u32) void {

@@ -49,9 +49,12 @@ inline fn entryIndex(thread: usize) usize {
 /// The calling thread's cache, which is then inside; null when the long way is needed.
 pub inline fn enter(a: *Allocator) ?*Cache {
     const thread = os.threadId();
-    const entry = &a.entries[entryIndex(thread)];
-    if (entry.thread.load(.monotonic) != thread) return null;
-    const cache = entry.cache;
+    const cache = if (a.first.thread.load(.monotonic) == thread) a.first.cache else blk: {
+        @branchHint(.unlikely);
+        const entry = &a.entries[entryIndex(thread)];
+        if (entry.thread.load(.monotonic) != thread) return null;
+        break :blk entry.cache;
+    };
     cache.inside.store(1, .monotonic);
     compilerBarrier();
     if (a.stop.load(.monotonic) != 0) {
@@ -158,6 +161,10 @@ fn register(a: *Allocator, thread: usize) Error!*Cache {
             entry.thread.store(thread, .release);
             break;
         } else unreachable; // There are twice as many entries as slots.
+        if (a.first.thread.load(.monotonic) <= Entry.gone) {
+            a.first.cache = cache;
+            a.first.thread.store(thread, .release);
+        }
     }
     armExit(thread);
     return find(a, thread).?;
@@ -323,6 +330,7 @@ fn tryRetire(a: *Allocator, thread: usize) bool {
         cache.reset(cache.owner, &a.tables);
         a.alive[cache.slot].store(false, .seq_cst);
     }
+    if (a.first.thread.load(.monotonic) == thread) a.first.thread.store(Entry.gone, .release);
     for (&a.entries) |*entry| {
         if (entry.thread.load(.monotonic) == thread) entry.thread.store(Entry.gone, .release);
     }
@@ -348,6 +356,7 @@ pub fn afterFork(a: *Allocator) void {
         cache.?.reset(cache.?.owner, &a.tables);
         a.alive[slot].store(false, .monotonic);
     }
+    if (a.first.thread.load(.monotonic) != thread) a.first.thread.store(Entry.gone, .monotonic);
     for (&a.entries) |*entry| {
         const owner = entry.thread.load(.monotonic);
         if (owner > Entry.gone and owner != thread) entry.thread.store(Entry.gone, .monotonic);
