@@ -198,6 +198,13 @@ pub const Allocator = struct {
         return @as([*]Owned, @ptrCast(pages.ptr))[0..slices];
     }
 
+    /// Forgets which spans are owned.
+    pub fn dropOwned(self: *Allocator) void {
+        const pages = ownedPages(self.tables.owned);
+        os.commitAnonymous(@intFromPtr(pages.ptr), pages.len) catch
+            @memset(self.tables.owned[0..self.tables.high], .{});
+    }
+
     fn ownedBytes(slices: usize) usize {
         return std.mem.alignForward(usize, slices * @sizeOf(Owned), os.page_size);
     }

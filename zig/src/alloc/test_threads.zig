@@ -473,3 +473,75 @@ test "two heaps at once keep apart, and a thread's end gives up its spans in bot
     try expectEmpty(one);
     try expectEmpty(two);
 }
+
+test "a forked child goes on with the heap as it was, though it has one thread only" {
+    const linux = std.os.linux;
+    const heap = try TestHeap.create(64 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    const Parked = struct {
+        a: *Allocator,
+        blocks: [3000]usize = undefined,
+        ready: std.atomic.Value(u32) = .init(0),
+        done: std.atomic.Value(u32) = .init(0),
+        failed: ?anyerror = null,
+
+        fn work(self: *@This()) !void {
+            for (&self.blocks, 0..) |*block, i| block.* = try self.a.malloc(16 + i % 300);
+            for (self.blocks[0..1000]) |block| try self.a.free(block);
+            self.ready.store(1, .seq_cst);
+            os.futexWake(&self.ready, 1);
+            while (self.done.load(.seq_cst) == 0) os.futexWait(&self.done, 0);
+            for (self.blocks[1000..]) |block| try self.a.free(block);
+        }
+    };
+    const Forker = struct {
+        parked: *Parked,
+
+        fn inChild(self: @This(), mine: []const usize) !void {
+            const allocator = self.parked.a;
+            allocator.afterFork();
+            try allocator.check();
+            const used = allocator.usedBytes();
+            for (0..500) |i| try allocator.free(try allocator.malloc(16 + i % 300));
+            // Nobody is left to own spans, and theirs are used before new ones are made.
+            try testing.expectEqual(used, allocator.usedBytes());
+            for (self.parked.blocks[1000..]) |block| try allocator.free(block);
+            for (self.parked.blocks) |block| try testing.expectError(error.DOUBLE_FREE, allocator.free(block));
+            for (mine) |block| try allocator.free(block);
+            try allocator.check();
+            try allocator.trim(0);
+            try allocator.check();
+            try testing.expectEqual(@as(u64, 0), allocator.usedBytes());
+        }
+    };
+    var parked: Parked = .{ .a = a };
+    const Entry = struct {
+        fn run(context: ?*anyopaque) callconv(.c) ?*anyopaque {
+            const self: *Parked = @ptrCast(@alignCast(context.?));
+            self.work() catch |err| {
+                self.failed = err;
+            };
+            return null;
+        }
+    };
+    var mine: [200]usize = undefined;
+    for (&mine, 0..) |*block, i| block.* = try a.malloc(i * 10);
+    const thread = try os.Thread.spawn(Entry.run, &parked);
+    while (parked.ready.load(.seq_cst) == 0) os.futexWait(&parked.ready, 0);
+    const pid = linux.fork();
+    if (pid == 0) {
+        const forker: Forker = .{ .parked = &parked };
+        forker.inChild(&mine) catch linux.exit_group(1);
+        linux.exit_group(0);
+    }
+    var status: u32 = 1;
+    _ = linux.waitpid(@intCast(pid), @ptrCast(&status), 0);
+    parked.done.store(1, .seq_cst);
+    os.futexWake(&parked.done, 1);
+    thread.join();
+    if (parked.failed) |err| return err;
+    try testing.expectEqual(@as(u32, 0), status);
+    for (mine) |block| try a.free(block);
+    try expectEmpty(heap);
+}

@@ -337,8 +337,9 @@ fn tryRetire(a: *Allocator, thread: usize) bool {
     return true;
 }
 
-/// In a forked child, which has the calling thread only. If the fork caught another thread inside,
-/// the metadata may be half changed: `check` tells.
+/// In a forked child, which has the calling thread only: a new session begins there, so that what
+/// the other threads owned has no owner. If the fork caught one of them inside, the metadata may be
+/// half changed: `check` tells.
 pub fn afterFork(a: *Allocator) void {
     const thread = os.threadId();
     a.lock = .{};
@@ -349,12 +350,14 @@ pub fn afterFork(a: *Allocator) void {
     a.holder.store(0, .monotonic);
     a.hold_depth = 0;
     _ = a.stop.fetchAnd(~Stop.held, .seq_cst);
+    const old = a.nonce;
+    while (a.nonce == 0 or a.nonce == old) a.nonce = @truncate(os.randomU64());
+    a.dropOwned();
+    resetCaches(a);
     for (a.caches[0..a.cache_count.load(.monotonic)], 0..) |cache, slot| {
         cache.?.inside.store(0, .monotonic);
         cache.?.changing.store(0, .monotonic);
-        if (slot == 0 or cache.?.thread == thread) continue;
-        cache.?.reset(cache.?.owner, &a.tables);
-        a.alive[slot].store(false, .monotonic);
+        if (slot != 0 and cache.?.thread != thread) a.alive[slot].store(false, .monotonic);
     }
     if (a.first.thread.load(.monotonic) != thread) a.first.thread.store(Entry.gone, .monotonic);
     for (&a.entries) |*entry| {
