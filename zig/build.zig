@@ -37,6 +37,26 @@ pub fn build(b: *std.Build) void {
 
     _ = b.addModule("perm_heap", .{ .root_source_file = b.path("src/perm.zig") });
 
+    const permmalloc = b.addLibrary(.{
+        .name = "permmalloc",
+        .linkage = .dynamic,
+        .root_module = b.createModule(.{
+            .root_source_file = b.path("src/permmalloc.zig"),
+            .target = target,
+            .optimize = optimize,
+            .strip = true,
+            .unwind_tables = .none,
+            .pic = true,
+            .link_libc = false,
+            .single_threaded = false,
+            .stack_protector = false,
+            .omit_frame_pointer = true,
+        }),
+    });
+    const permmalloc_step = b.step("permmalloc", "Install libpermmalloc.so and permmalloc.h");
+    permmalloc_step.dependOn(&b.addInstallArtifact(permmalloc, .{}).step);
+    permmalloc_step.dependOn(&b.addInstallHeaderFile(b.path("include/permmalloc.h"), "permmalloc.h").step);
+
     const symbols = b.addExecutable(.{
         .name = "symbols",
         .root_module = b.createModule(.{

@@ -1,0 +1,181 @@
+//! Files without a name that back volatile memory, and the maps of them.
+//!
+//! Invariant: such a file never has a name that outlives its making, so the file system takes it back
+//! however the process ends. Results are the call's value or the negative of an error number.
+
+const std = @import("std");
+const os = @import("os.zig");
+const disk = @import("disk.zig");
+const linux = std.os.linux;
+
+pub const File = disk.File;
+pub const none = disk.none;
+
+/// Which file a descriptor stands for: a program may close what it did not open, and then a number of
+/// ours is another's.
+pub const Identity = struct {
+    device: u64 = 0,
+    inode: u64 = 0,
+
+    pub fn of(file: File) ?Identity {
+        var stat: disk.Stat = .{};
+        if (file < 0 or disk.stat(null, file, &stat) < 0 or stat.kind != .regular) return null;
+        return .{ .device = stat.device, .inode = stat.inode };
+    }
+
+    pub fn is(self: Identity, file: File) bool {
+        const other = of(file) orelse return false;
+        return self.device == other.device and self.inode == other.inode;
+    }
+};
+
+/// Opens a file without a name in the directory.
+pub fn openUnnamed(directory: [:0]const u8) i64 {
+    const opened = signed(linux.openat(linux.AT.FDCWD, directory, .{
+        .ACCMODE = .RDWR,
+        .TMPFILE = true,
+        .DIRECTORY = true,
+        .EXCL = true,
+        .CLOEXEC = true,
+    }, 0o600));
+    switch (errnoOf(opened)) {
+        .OPNOTSUPP, .INVAL, .ISDIR, .NOENT => {},
+        else => return opened,
+    }
+    // Not every file system makes files without a name.
+    var buffer: [4096 + 64]u8 = undefined;
+    for (0..16) |_| {
+        const name = std.fmt.bufPrintZ(&buffer, "{s}/.permmalloc-{x:0>16}", .{ directory, os.randomU64() }) catch
+            return -@as(i64, @intFromEnum(linux.E.NAMETOOLONG));
+        const made = disk.open(null, disk.cwd, name, .{ .write = true, .create = true });
+        if (errnoOf(made) == .EXIST) continue;
+        if (made >= 0) _ = linux.unlink(name);
+        return made;
+    }
+    return opened;
+}
+
+/// Moves a descriptor up, out of the way of programs that count on low numbers; the old one when it
+/// cannot.
+pub fn moveUp(file: File) File {
+    const dupfd_cloexec = 1030;
+    var limit: linux.rlimit = undefined;
+    if (os.failed(linux.getrlimit(.NOFILE, &limit)) != null or limit.cur < 64) return file;
+    const moved = signed(linux.fcntl(file, dupfd_cloexec, @min(limit.cur, 1024) - 24));
+    if (moved < 0) return file;
+    disk.close(null, file);
+    return @intCast(moved);
+}
+
+/// Makes sure that storing to `[offset, offset + len)` finds room; the file grows to its end. In parts,
+/// since some file systems begin anew after each signal.
+pub fn reserve(file: File, offset: u64, len: u64) i64 {
+    if (offset + len > sizeLimit()) return -@as(i64, @intFromEnum(linux.E.FBIG));
+    const part_max = 64 << 20;
+    var done: u64 = 0;
+    while (done < len) {
+        const part = @min(part_max, len - done);
+        const result = disk.allocate(null, file, offset + done, part);
+        switch (errnoOf(result)) {
+            .SUCCESS => {},
+            .OPNOTSUPP, .NOSYS => {
+                const written = writeZeros(file, offset + done, part);
+                if (written < 0) return written;
+            },
+            else => return result,
+        }
+        done += part;
+    }
+    return 0;
+}
+
+/// Bytes that a file of this process may have; beyond it a signal would end the program.
+fn sizeLimit() u64 {
+    var limit: linux.rlimit = undefined;
+    if (os.failed(linux.getrlimit(.FSIZE, &limit)) != null) return std.math.maxInt(i64);
+    return @min(limit.cur, std.math.maxInt(i64));
+}
+
+fn writeZeros(file: File, offset: u64, len: u64) i64 {
+    const zeros: [16384]u8 = @splat(0);
+    var done: u64 = 0;
+    while (done < len) {
+        const result = disk.write(null, file, zeros[0..@min(zeros.len, len - done)], offset + done);
+        if (result < 0) return result;
+        if (result == 0) return -@as(i64, @intFromEnum(linux.E.NOSPC));
+        done += @intCast(result);
+    }
+    return 0;
+}
+
+/// Maps the file's pages at `offset`, stores reaching the file, over a range that the caller reserved.
+pub fn mapShared(address: usize, len: usize, file: File, offset: u64) i64 {
+    return signed(linux.mmap(@ptrFromInt(address), len, .{ .READ = true, .WRITE = true }, .{
+        .TYPE = .SHARED,
+        .NORESERVE = true,
+        .FIXED = true,
+    }, file, @intCast(offset)));
+}
+
+/// Drops pages of a shared map and the file's blocks below them; they read as zero from then on.
+pub fn punch(address: usize, len: usize) bool {
+    return os.advise(address, len, linux.MADV.REMOVE) == null;
+}
+
+/// Makes room below pages of a shared map whose file is not at hand; false when there is none.
+pub fn populate(address: usize, len: usize) bool {
+    const populate_write = 23;
+    while (true) {
+        const errno = os.advise(address, len, populate_write) orelse return true;
+        if (errno != @intFromEnum(linux.E.INTR)) return false;
+    }
+}
+
+/// Makes the address space of a map readable and writable.
+pub fn allowAccess(address: usize, len: usize) bool {
+    return os.failed(linux.mprotect(@ptrFromInt(address), len, .{ .READ = true, .WRITE = true })) == null;
+}
+
+/// Writes all of `bytes`, or fails.
+pub fn writeAll(file: File, bytes: []const u8, offset: u64) i64 {
+    var done: usize = 0;
+    while (done < bytes.len) {
+        const result = disk.write(null, file, bytes[done..], offset + done);
+        if (result < 0) return result;
+        if (result == 0) return -@as(i64, @intFromEnum(linux.E.NOSPC));
+        done += @intCast(result);
+    }
+    return 0;
+}
+
+pub fn close(file: File) void {
+    disk.close(null, file);
+}
+
+pub fn errnoOf(result: i64) linux.E {
+    return linux.errno(@bitCast(result));
+}
+
+fn signed(result: usize) i64 {
+    return @bitCast(result);
+}
+
+test "a file without a name holds what is stored through a shared map, and knows itself again" {
+    const file: File = @intCast(openUnnamed("/tmp"));
+    try std.testing.expect(file >= 0);
+    const moved = moveUp(file);
+    defer close(moved);
+    const identity = Identity.of(moved).?;
+    try std.testing.expect(identity.is(moved) and !identity.is(none));
+    try std.testing.expectEqual(@as(i64, 0), reserve(moved, 0, 1 << 16));
+    const at = try os.reserve(0, 1 << 16);
+    defer os.unmap(at, 1 << 16);
+    try std.testing.expect(mapShared(at, 1 << 16, moved, 0) > 0);
+    @as(*u8, @ptrFromInt(at + 5000)).* = 7;
+    var byte: [1]u8 = undefined;
+    try std.testing.expectEqual(@as(i64, 1), disk.read(null, moved, &byte, 5000));
+    try std.testing.expectEqual(@as(u8, 7), byte[0]);
+    try std.testing.expect(punch(at, 1 << 16));
+    try std.testing.expectEqual(@as(u8, 0), @as(*u8, @ptrFromInt(at + 5000)).*);
+    try std.testing.expectEqual(linux.E.FBIG, errnoOf(reserve(moved, std.math.maxInt(i64), 1)));
+}

@@ -1,0 +1,306 @@
+//! The memory of a process's malloc: address space set aside once, and a file without a name whose
+//! pages are mapped into it piece by piece.
+//!
+//!   reserved                base               data                             data + ready     end
+//!    |  (to align to 2 MiB)  | allocator's       | private        | shared map    | nothing yet     |
+//!    |                       | tables, in the    | (after a fork) | of the file   |                 |
+//!    |                       | process's memory  | [0, own_from)  | [own_from, …) |                 |
+//!
+//! Invariants: whatever the allocator hands out has room in the file below it: a full disk shows when
+//! a block is asked for, never when it is touched. A byte of the pool lies at its own offset in the
+//! file. `supply`'s functions run under the allocator's lock; the others while it is held.
+
+const std = @import("std");
+const os = @import("../os/os.zig");
+const files = @import("../os/pool_file.zig");
+const errors = @import("../errors.zig");
+const alloc = @import("../alloc/alloc.zig");
+const log = @import("log.zig");
+
+const slice_size = alloc.slice_size;
+const table_alignment = 2 << 20;
+
+/// Address space is set aside for this much at least, where the system gives it.
+const reach_wanted: u64 = 1 << 40;
+const reach_max: u64 = 16 << 40;
+/// Tables are made usable for this much data at first.
+const tables_first: u64 = 256 << 20;
+/// The file grows by a sixteenth of itself, within these bounds …
+const piece_min: u64 = 1 << 20;
+const piece_max: u64 = 64 << 20;
+/// … and pieces below this are not worth a huge page.
+const huge_page: u64 = 2 << 20;
+/// A private run is worth a map of its own from this length on.
+const private_gift_min: u64 = 1 << 20;
+
+pub const Fault = struct { what: []const u8, errno: u32 = 0 };
+
+pub const Pool = struct {
+    allocator: alloc.Allocator = .{},
+    directory: [:0]const u8 = "",
+    base: usize = 0,
+    data: usize = 0,
+    geometry: alloc.Geometry = undefined,
+    /// Bytes of data that are mapped and have room below them.
+    ready: u64 = 0,
+    /// From here on up to `ready` the pages are those of `file`.
+    file_from: u64 = 0,
+    /// Up to here pages are private; between it and `file_from` they belong to files that were closed
+    /// by the program.
+    shared_from: u64 = 0,
+    file: files.File = files.none,
+    identity: files.Identity = .{},
+    /// A bit a slice: its room was given back to the file system.
+    gone: []u64 = &.{},
+    gone_count: u64 = 0,
+    files_made: u32 = 0,
+
+    /// Opens a pool in the directory: null, or what stood in the way.
+    pub fn open(self: *Pool, directory: [:0]const u8, size: u64) ?Fault {
+        self.directory = directory;
+        if (self.newFile()) |errno| return .{ .what = "no file can be made in it", .errno = errno };
+        if (!self.setAside(size)) return .{ .what = "the system gives no address space of that size" };
+        if (!self.extend(piece_min)) return .{ .what = "there is no room for the first MiB in it" };
+        self.allocator.format(self.base, self.geometry, tables_first, .{
+            .context = self,
+            .grow = growHook,
+            .give_back = giveBackHook,
+            .prepare = prepareHook,
+        }, .{ .nonce = 1 }) catch return .{ .what = "the system gives no memory" };
+        return null;
+    }
+
+    pub fn close(self: *Pool) void {
+        if (self.file != files.none) files.close(self.file);
+        self.file = files.none;
+    }
+
+    fn setAside(self: *Pool, size: u64) bool {
+        var reach = @min(@max(reach_wanted, 2 * size), reach_max);
+        while (reach >= size) : (reach /= 2) {
+            const geometry = alloc.Geometry.init(reach) catch return false;
+            const gone_bytes = std.mem.alignForward(u64, geometry.slices / 8 + 8, table_alignment);
+            const len = table_alignment + geometry.span + gone_bytes;
+            const reserved = os.reserve(0, len) catch continue;
+            self.base = std.mem.alignForward(usize, reserved, table_alignment);
+            self.data = self.base + geometry.data_offset;
+            self.geometry = geometry;
+            const bits: [*]u64 = @ptrFromInt(self.base + geometry.span);
+            self.gone = bits[0 .. (geometry.slices + 63) / 64];
+            if (self.grow(tables_first)) return true;
+            os.unmap(reserved, len);
+        }
+        return false;
+    }
+
+    /// The headers before the tables, and what rounding may miss.
+    const table_page = 4 * os.page_size;
+
+    fn allow(self: *Pool, offset: u64, len: u64) bool {
+        return files.allowAccess(self.base + offset, std.mem.alignForward(u64, len, os.page_size));
+    }
+
+    // -------------------------------------------------------------- what the allocator asks for
+
+    /// Makes the tables usable for `capacity` bytes of data; the data itself comes with `prepare`.
+    fn grow(self: *Pool, capacity: u64) bool {
+        const slices = capacity / slice_size;
+        const g = self.geometry;
+        // Both tables have a line of fixed size for each slice, in order.
+        return self.allow(0, g.remote_offset * slices / g.slices + table_page) and
+            self.allow(g.remote_offset, (g.data_offset - g.remote_offset) * slices / g.slices) and
+            self.allow(g.span, slices / 8 + 8);
+    }
+
+    fn growHook(context: ?*anyopaque, capacity: u64) bool {
+        return of(context).grow(capacity);
+    }
+
+    fn prepareHook(context: ?*anyopaque, address: usize, len: u64) bool {
+        const self = of(context);
+        const from = address - self.data;
+        if (from + len > self.ready and !self.extend(from + len)) return false;
+        return self.gone_count == 0 or self.bringBack(from, from + len);
+    }
+
+    fn of(context: ?*anyopaque) *Pool {
+        return @ptrCast(@alignCast(context.?));
+    }
+
+    /// Makes room in the file up to `end`, and some ahead while there is any.
+    fn extend(self: *Pool, end: u64) bool {
+        if (!self.fileIsOurs() and self.newFile() != null) return false;
+        const need = end - self.ready;
+        const ahead = std.mem.alignForward(u64, std.math.clamp(self.ready / 16, piece_min, piece_max), piece_min);
+        const room = self.geometry.maxSize() - self.ready;
+        return self.extendBy(@min(@max(need, ahead), room)) or (need < ahead and self.extendBy(need));
+    }
+
+    fn extendBy(self: *Pool, len: u64) bool {
+        const reserved = files.reserve(self.file, self.ready, len);
+        if (reserved < 0) {
+            log.line(1, "no room for {d} bytes more in {s}: {s}", .{ len, self.directory, errorText(reserved) });
+            return false;
+        }
+        const address = self.data + self.ready;
+        if (files.mapShared(address, len, self.file, self.ready) < 0) return false;
+        if (len >= huge_page) _ = os.advise(address, len, std.os.linux.MADV.HUGEPAGE);
+        self.ready += len;
+        log.line(3, "the pool has {d} bytes", .{self.ready});
+        return true;
+    }
+
+    fn giveBackHook(context: ?*anyopaque, address: usize, len: u64) bool {
+        const self = of(context);
+        return self.giveBack(address - self.data, len);
+    }
+
+    fn giveBack(self: *Pool, from: u64, len: u64) bool {
+        const end = from + len;
+        // A private page that is dropped would show the file's old bytes: zeros are laid over instead.
+        const private_end = @min(end, self.shared_from);
+        if (from < private_end) {
+            if (private_end - from < private_gift_min) return false;
+            os.commitAnonymous(self.data + from, private_end - from) catch return false;
+        }
+        const start = @max(from, self.shared_from);
+        if (start >= end) return true;
+        if (!files.punch(self.data + start, end - start)) return false;
+        self.mark(start, end, true);
+        return true;
+    }
+
+    fn mark(self: *Pool, from: u64, end: u64, gone: bool) void {
+        var slice = from / slice_size;
+        while (slice < end / slice_size) : (slice += 1) {
+            const word = &self.gone[slice / 64];
+            const bit = @as(u64, 1) << @truncate(slice);
+            if ((word.* & bit != 0) == gone) continue;
+            word.* ^= bit;
+            if (gone) self.gone_count += 1 else self.gone_count -= 1;
+        }
+    }
+
+    fn isGone(self: *const Pool, slice: u64) bool {
+        return self.gone[slice / 64] >> @truncate(slice) & 1 != 0;
+    }
+
+    /// Makes room again below slices whose room was given back.
+    fn bringBack(self: *Pool, from: u64, end: u64) bool {
+        var slice = from / slice_size;
+        const last = end / slice_size;
+        while (slice < last) : (slice += 1) {
+            if (!self.isGone(slice)) continue;
+            const first = slice;
+            while (slice < last and self.isGone(slice) and
+                (slice * slice_size >= self.shared_from) == (first * slice_size >= self.shared_from)) slice += 1;
+            if (!self.makeRoom(first * slice_size, slice * slice_size)) return false;
+            self.mark(first * slice_size, slice * slice_size, false);
+            slice -= 1;
+        }
+        return true;
+    }
+
+    fn makeRoom(self: *Pool, from: u64, end: u64) bool {
+        if (from < self.shared_from) {
+            os.commitAnonymous(self.data + from, end - from) catch return false;
+            return true;
+        }
+        if (from >= self.file_from and self.fileIsOurs())
+            return files.reserve(self.file, from, end - from) >= 0;
+        return files.populate(self.data + from, end - from);
+    }
+
+    // -------------------------------------------------------------- the file
+
+    fn fileIsOurs(self: *Pool) bool {
+        return self.file != files.none and self.identity.is(self.file);
+    }
+
+    /// Begins a new file for what comes after `ready`: null, or the error number.
+    fn newFile(self: *Pool) ?u32 {
+        const opened = files.openUnnamed(self.directory);
+        if (opened < 0) {
+            log.line(1, "no file can be made in {s}: {s}", .{ self.directory, errorText(opened) });
+            return @intCast(-opened);
+        }
+        self.file = files.moveUp(@intCast(opened));
+        self.identity = files.Identity.of(self.file) orelse .{};
+        self.file_from = self.ready;
+        self.files_made += 1;
+        return null;
+    }
+
+    // -------------------------------------------------------------- fork
+
+    /// Makes all pages private to each process that a fork gives them to; what is allocated beyond
+    /// comes from a new file. False when the system refuses.
+    pub fn makePrivate(self: *Pool) bool {
+        if (self.shared_from == self.ready) return true;
+        const file_ours = self.fileIsOurs();
+        const closed_end = if (file_ours) self.file_from else self.ready;
+        if (self.shared_from < closed_end and !self.copyOut(self.shared_from, closed_end)) return false;
+        self.shared_from = closed_end;
+        if (closed_end < self.ready) {
+            os.mapFilePrivate(self.data + closed_end, self.ready - closed_end, self.file, closed_end) catch return false;
+        }
+        if (file_ours) files.close(self.file);
+        self.forgetFile();
+        return true;
+    }
+
+    /// Makes pages private whose file is not at hand.
+    fn copyOut(self: *Pool, from: u64, end: u64) bool {
+        const pages = os.allocatePages(end - from) catch return false;
+        @memcpy(pages, @as([*]const u8, @ptrFromInt(self.data + from))[0..pages.len]);
+        self.mark(from, end, false);
+        return os.moveMapping(@intFromPtr(pages.ptr), pages.len, self.data + from) == null;
+    }
+
+    fn forgetFile(self: *Pool) void {
+        self.file = files.none;
+        self.file_from = self.ready;
+        self.shared_from = self.ready;
+    }
+
+    /// A new file with the pool's bytes, for `moveTo`: negative when there is no room for it.
+    pub fn copy(self: *Pool) i64 {
+        const opened = files.openUnnamed(self.directory);
+        if (opened < 0) return opened;
+        const file: files.File = @intCast(opened);
+        const result = self.copyInto(file);
+        if (result >= 0) return files.moveUp(file);
+        files.close(file);
+        return result;
+    }
+
+    fn copyInto(self: *Pool, file: files.File) i64 {
+        const reserved = files.reserve(file, 0, self.ready);
+        if (reserved < 0) return reserved;
+        var at: u64 = 0;
+        var free = self.allocator.freeRuns();
+        while (true) {
+            const run = free.next() catch null;
+            const end = if (run) |r| r.offset - self.geometry.data_offset else self.allocator.usedRanges()[3].len;
+            const written = files.writeAll(file, @as([*]const u8, @ptrFromInt(self.data + at))[0 .. end - at], at);
+            if (written < 0) return written;
+            at = end + (run orelse return 0).len;
+        }
+    }
+
+    /// Takes `file`, a copy of the pool's bytes, for the pool's own.
+    pub fn moveTo(self: *Pool, file: files.File) bool {
+        if (files.mapShared(self.data, self.ready, file, 0) < 0) return false;
+        if (self.fileIsOurs()) files.close(self.file);
+        self.file = file;
+        self.identity = files.Identity.of(file) orelse .{};
+        self.file_from = 0;
+        self.shared_from = 0;
+        self.mark(0, self.ready, false);
+        return true;
+    }
+};
+
+pub fn errorText(result: i64) []const u8 {
+    return os.errnoText(@intCast(-result));
+}

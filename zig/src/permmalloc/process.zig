@@ -1,0 +1,219 @@
+//! The process's malloc: which one it is, how it begins, and what a fork does to it.
+//!
+//! Invariants: the first call of any kind decides once between the pool and the system's malloc, in
+//! the loader's start-up already; the decision never changes. What is called while it is being made
+//! comes from a small fixed buffer. In a forked child nothing that the parent's other threads held
+//! stays held.
+
+const std = @import("std");
+const os = @import("../os/os.zig");
+const files = @import("../os/pool_file.zig");
+const host = @import("../os/host.zig");
+const errors = @import("../errors.zig");
+const settings_room = @import("settings.zig");
+const log = @import("log.zig");
+const Pool = @import("pool.zig").Pool;
+const errorText = @import("pool.zig").errorText;
+
+const linux = std.os.linux;
+
+pub const Choice = enum(u8) { none, pool, system };
+
+pub var choice: std.atomic.Value(Choice) = .init(.none);
+pub var pool: Pool = .{};
+pub var system: host.System = undefined;
+
+var settings: settings_room.Settings = .{};
+var start_lock: os.Mutex = .{};
+var starter: std.atomic.Value(usize) = .init(0);
+
+/// Whether the pool serves the process; makes the choice when there is none.
+pub inline fn usesPool() bool {
+    return choice.load(.acquire) == .pool or chosen() == .pool;
+}
+
+/// The choice; `none` only for a call from within the start itself.
+pub noinline fn chosen() Choice {
+    @branchHint(.cold);
+    const known = choice.load(.acquire);
+    if (known != .none) return known;
+    const thread = os.threadId();
+    if (starter.load(.monotonic) == thread) return .none;
+    start_lock.lock();
+    defer start_lock.unlock();
+    if (choice.load(.acquire) == .none) {
+        starter.store(thread, .monotonic);
+        start();
+        starter.store(0, .monotonic);
+    }
+    return choice.load(.acquire);
+}
+
+fn start() void {
+    os.neverUnloaded();
+    system = host.System.locate() orelse {
+        log.complain("the C library's malloc is not found, and it is needed where the pool is not used; stopping", .{});
+        host.abort();
+    };
+    if (openPool()) {
+        choice.store(.pool, .release);
+        _ = host.aroundFork(beforeFork, afterForkInParent, afterForkInChild);
+        // Announced while there is one thread, it costs nothing; later it costs milliseconds.
+        if (os.hasMembarrier()) os.membarrier();
+    } else choice.store(.system, .release);
+}
+
+fn openPool() bool {
+    // Whoever starts a program that has more rights than he has does not choose its files.
+    if (host.isPrivileged()) return false;
+    var directory: [4096]u8 = undefined;
+    const here = host.currentDirectory(&directory) orelse "/";
+    if (settings_room.read(&settings, host.environment(), here, os.processId())) |fault| {
+        log.complain("{s} is \"{s}\": {s}; the program runs on the system's malloc", .{ fault.name, cut(fault.value), fault.advice });
+        return false;
+    }
+    log.settings = &settings;
+    if (settings.log_file.len > 0 and !host.append(settings.log_file, "")) {
+        log.complain("VMMALLOC_LOG_FILE is \"{s}\": it cannot be written to; the program runs on the system's malloc", .{cut(settings.log_file)});
+        log.settings = null;
+        return false;
+    }
+    if (pool.open(settings.directory, settings.pool_size)) |fault| {
+        log.complain("cannot open a pool of {d} bytes in \"{s}\": {s}{s}{s}; the program runs on the system's malloc", .{
+            settings.pool_size,
+            cut(settings.directory),
+            fault.what,
+            if (fault.errno != 0) ", " else "",
+            if (fault.errno != 0) os.errnoText(fault.errno) else "",
+        });
+        return false;
+    }
+    log.line(2, "pool of {d} bytes in {s}, fork mode {d}, at 0x{x}", .{
+        settings.pool_size,
+        settings.directory,
+        @intFromEnum(settings.fork),
+        pool.data,
+    });
+    return true;
+}
+
+/// As much of a value as a line has room for.
+fn cut(text: []const u8) []const u8 {
+    return text[0..@min(text.len, 400)];
+}
+
+// ------------------------------------------------------------------ fork
+
+const Plan = enum { keep, private, copy_in_child, copied, stop_child };
+
+/// What `beforeFork` prepared; the forking thread's until the handler after it.
+var plan: Plan = .keep;
+var plan_file: files.File = files.none;
+var fork_held: bool = false;
+
+/// Registered before all others, so that it runs last: whatever other handlers allocate is done.
+fn beforeFork() callconv(.c) void {
+    // A signal handler that interrupted malloc and forks would wait for itself.
+    fork_held = !pool.allocator.callerIsInside();
+    if (fork_held) pool.allocator.hold();
+    plan = prepareFork();
+    log.line(2, "fork: {s}", .{@tagName(plan)});
+}
+
+fn prepareFork() Plan {
+    switch (settings.fork) {
+        .nothing => return .keep,
+        .private => return makePrivate(.private),
+        .copy, .copy_or_private => {
+            // With other threads at work the pages are made private first: no store is lost then, and
+            // the child's C library may write to them before its handlers run.
+            if (!host.isSingleThreaded()) return makePrivate(.copy_in_child);
+            const file = pool.copy();
+            if (file >= 0) {
+                plan_file = @intCast(file);
+                return .copied;
+            }
+            log.line(1, "no copy of the pool for a forked child: {s}", .{errorText(file)});
+            return if (settings.fork == .copy) .stop_child else makePrivate(.private);
+        },
+    }
+}
+
+fn makePrivate(then: Plan) Plan {
+    return if (pool.makePrivate()) then else .stop_child;
+}
+
+fn afterForkInParent() callconv(.c) void {
+    if (plan == .copied) files.close(plan_file);
+    if (fork_held) pool.allocator.release();
+}
+
+fn afterForkInChild() callconv(.c) void {
+    errors.afterFork();
+    start_lock = .{};
+    pool.allocator.afterFork();
+    switch (plan) {
+        .keep, .private => {},
+        .copied => if (!pool.moveTo(plan_file)) stopChild(),
+        .copy_in_child => {
+            const file = pool.copy();
+            const moved = file >= 0 and pool.moveTo(@intCast(file));
+            if (!moved and settings.fork == .copy) stopChild();
+        },
+        .stop_child => stopChild(),
+    }
+}
+
+fn stopChild() noreturn {
+    log.complain("a forked child gets no copy of the pool (VMMALLOC_FORK={d}): no room in \"{s}\"; the child ends", .{
+        @intFromEnum(settings.fork),
+        cut(settings.directory),
+    });
+    host.exitNow(127);
+}
+
+// ------------------------------------------------------------------ beginning and end
+
+/// Runs when the loader has everything in place, if no call came before.
+pub fn begin() callconv(.c) void {
+    _ = chosen();
+    host.stayLoaded(@ptrCast(&begin));
+}
+
+/// Runs when the program ends by exit().
+pub fn end() callconv(.c) void {
+    if (!settings.log_stats or choice.load(.acquire) != .pool) return;
+    const stats = pool.allocator.stats() catch return;
+    log.always("{d} blocks of {d} bytes live in {d} bytes of spans and large blocks; the pool grew to {d} bytes of {d}, {d} of them given back, in {d} file(s)", .{
+        stats.live_blocks,
+        stats.live_bytes,
+        stats.used_bytes,
+        pool.ready,
+        settings.pool_size,
+        pool.gone_count * 65536,
+        pool.files_made,
+    });
+}
+
+// ------------------------------------------------------------------ calls during the start
+
+var early: [16384]u8 align(16) = undefined;
+var early_used: usize = 0;
+
+/// Memory for what is called while the start is under way, by its thread alone.
+pub fn earlyBlock(size: usize) ?*anyopaque {
+    const len = std.mem.alignForward(usize, @max(size, 1), 16) + 16;
+    if (size > early.len or len > early.len - early_used) return null;
+    const at = early_used + 16;
+    early_used += len;
+    std.mem.writeInt(u64, early[at - 16 ..][0..8], len - 16, .little);
+    @memset(early[at..][0 .. len - 16], 0);
+    return &early[at];
+}
+
+/// Bytes of a block of `earlyBlock`, or null for what is none.
+pub fn earlySize(address: usize) ?usize {
+    const start_address = @intFromPtr(&early);
+    if (address < start_address + 16 or address >= start_address + early.len) return null;
+    return std.mem.readInt(u64, early[address - start_address - 16 ..][0..8], .little);
+}
