@@ -279,6 +279,11 @@ pub fn hasMembarrier() bool {
     return failed(known) == null and known & membarrier_private_expedited != 0;
 }
 
+/// Announces that `membarrier` will be used, for a process that has one thread still.
+pub fn announceMembarrier() void {
+    _ = linux.syscall3(.membarrier, membarrier_register_private_expedited, 0, 0);
+}
+
 /// After it every running thread of this process has executed a full memory barrier.
 pub fn membarrier() void {
     if (failed(linux.syscall3(.membarrier, membarrier_private_expedited, 0, 0)) == null) return;

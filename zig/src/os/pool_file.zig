@@ -89,6 +89,12 @@ pub fn reserve(file: File, offset: u64, len: u64) i64 {
     return 0;
 }
 
+/// Sets the file's length; makes no room.
+pub fn resize(file: File, len: u64) i64 {
+    if (len > sizeLimit()) return -@as(i64, @intFromEnum(linux.E.FBIG));
+    return disk.truncate(null, file, len);
+}
+
 /// Bytes that a file of this process may have; beyond it a signal would end the program.
 fn sizeLimit() u64 {
     var limit: linux.rlimit = undefined;

@@ -25,7 +25,11 @@ const reach_wanted: u64 = 1 << 40;
 const reach_max: u64 = 16 << 40;
 /// Tables are made usable for this much data at first.
 const tables_first: u64 = 256 << 20;
-/// The file grows by a sixteenth of itself, within these bounds …
+/// Up to this size of a file its room is had by touching pages, which a file system can forget again
+/// before it chose blocks for them: small programs end 3 ms sooner on ext4 than with blocks to free.
+const touched_max: u64 = 4 << 20;
+const touched_piece: u64 = 128 << 10;
+/// Beyond, blocks are allocated: a sixteenth of the pool at a time, within these bounds …
 const piece_min: u64 = 1 << 20;
 const piece_max: u64 = 64 << 20;
 /// … and pieces below this are not worth a huge page.
@@ -60,7 +64,7 @@ pub const Pool = struct {
         self.directory = directory;
         if (self.newFile()) |errno| return .{ .what = "no file can be made in it", .errno = errno };
         if (!self.setAside(size)) return .{ .what = "the system gives no address space of that size" };
-        if (!self.extend(piece_min)) return .{ .what = "there is no room for the first MiB in it" };
+        if (!self.extend(touched_piece)) return .{ .what = "there is no room in it" };
         self.allocator.format(self.base, self.geometry, tables_first, .{
             .context = self,
             .grow = growHook,
@@ -131,12 +135,24 @@ pub const Pool = struct {
     fn extend(self: *Pool, end: u64) bool {
         if (!self.fileIsOurs() and self.newFile() != null) return false;
         const need = end - self.ready;
+        const left = self.geometry.maxSize() - self.ready;
+        const touched = @max(need, touched_piece);
+        if (self.ready - self.file_from + touched <= touched_max and touched <= left and self.touch(touched))
+            return true;
         const ahead = std.mem.alignForward(u64, std.math.clamp(self.ready / 16, piece_min, piece_max), piece_min);
-        const room = self.geometry.maxSize() - self.ready;
-        return self.extendBy(@min(@max(need, ahead), room)) or (need < ahead and self.extendBy(need));
+        return self.allocate(@min(@max(need, ahead), left)) or (need < ahead and self.allocate(need));
     }
 
-    fn extendBy(self: *Pool, len: u64) bool {
+    fn touch(self: *Pool, len: u64) bool {
+        const address = self.data + self.ready;
+        if (files.resize(self.file, self.ready + len) < 0) return false;
+        if (files.mapShared(address, len, self.file, self.ready) < 0) return false;
+        if (!files.populate(address, len)) return false;
+        self.ready += len;
+        return true;
+    }
+
+    fn allocate(self: *Pool, len: u64) bool {
         const reserved = files.reserve(self.file, self.ready, len);
         if (reserved < 0) {
             log.line(1, "no room for {d} bytes more in {s}: {s}", .{ len, self.directory, errorText(reserved) });

@@ -59,7 +59,7 @@ fn start() void {
         choice.store(.pool, .release);
         _ = host.aroundFork(beforeFork, afterForkInParent, afterForkInChild);
         // Announced while there is one thread, it costs nothing; later it costs milliseconds.
-        if (os.hasMembarrier()) os.membarrier();
+        os.announceMembarrier();
     } else choice.store(.system, .release);
 }
 
