@@ -152,7 +152,7 @@ pub const functions = struct {
 
     /// Returns the error number and leaves errno alone.
     pub fn perm_posix_memalign(out: ?*Pointer, alignment: usize, size: usize) callconv(.c) c_int {
-        if (alignment % @sizeOf(usize) != 0 or !std.math.isPowerOfTwo(alignment)) {
+        if (alignment == 0 or alignment % @sizeOf(usize) != 0 or !std.math.isPowerOfTwo(alignment)) {
             _ = fail(.INVALID_ARGUMENT, .{}, "Cannot align a block to {d}: give a power of two that is a multiple of {d}", .{
                 alignment, @sizeOf(usize),
             }) catch {};
