@@ -14,7 +14,7 @@ import { bun } from "./bun.ts";
 import { deno } from "./deno.ts";
 import { embedded } from "./embedded.ts";
 import { PermError } from "./errors.ts";
-import { abiHash, type NativeType, symbols } from "./symbols.ts";
+import { abiHash, late, type NativeType, symbols } from "./symbols.ts";
 
 type Parameters<Types extends readonly NativeType[]> = {
   -readonly [Index in keyof Types]: Types[Index] extends "f64" ? number
@@ -162,17 +162,13 @@ function open(path: string, isLasting = false): Native {
   }
   if (!isLasting || !adapter.openUnbound) return adapter.open(path, table) as unknown as Native;
 
-  const functions = native as Record<string, NativeFunction>;
   const stubs: Record<string, NativeFunction> = {};
-  for (const [name, unboundOne] of Object.entries(adapter.openUnbound(path, table))) {
+  for (const [name, seldom] of Object.entries(adapter.openUnbound(path, table))) {
     let calls = 0;
-    stubs[name] = (...args) => {
-      if (++calls < OFTEN) return unboundOne(...args);
-      if (functions[name] === stubs[name]) {
-        functions[name] = adapter.open(path, { [name]: table[name] })[name];
-      }
-      return functions[name](...args);
-    };
+    stubs[name] = late[name as keyof typeof late](
+      seldom,
+      () => ++calls < OFTEN ? undefined : adapter.open(path, { [name]: table[name] })[name],
+    );
   }
   return stubs as unknown as Native;
 }

@@ -6,6 +6,7 @@
 //! Invariant: whatever numbers arrive, nothing here crashes.
 
 const std = @import("std");
+const builtin = @import("builtin");
 const errors = @import("errors.zig");
 const os = @import("os/os.zig");
 const file = @import("os/file.zig");
@@ -239,9 +240,11 @@ pub const functions = struct {
 
     // ---- memory: pointers are addresses; 0 is null
     pub fn ph_malloc(handle: HeapHandle, size: f64) callconv(.c) f64 {
-        const heap = writable(handle) catch |err| return codeOf(err);
-        const bytes = whole(size) orelse return refuse("allocate", size);
-        return number(heap.alloc.malloc(bytes) catch |err| return codeOf(err));
+        if (lately(handle)) |heap| if (exact(size)) |bytes| {
+            const address = heap.alloc.tryMalloc(bytes);
+            if (address != 0) return number(address);
+        };
+        return mallocSlow(handle, size);
     }
 
     pub fn ph_calloc(handle: HeapHandle, count: f64, size: f64) callconv(.c) f64 {
@@ -259,10 +262,10 @@ pub const functions = struct {
     }
 
     pub fn ph_free(handle: HeapHandle, pointer: f64) callconv(.c) f64 {
-        const heap = writable(handle) catch |err| return codeOf(err);
-        const address = whole(pointer) orelse return badPointer(pointer);
-        heap.alloc.free(address) catch |err| return codeOf(err);
-        return 0;
+        if (lately(handle)) |heap| if (exact(pointer)) |address| {
+            if (heap.alloc.tryFree(address)) return 0;
+        };
+        return freeSlow(handle, pointer);
     }
 
     pub fn ph_aligned_alloc(handle: HeapHandle, alignment: f64, size: f64) callconv(.c) f64 {
@@ -491,6 +494,42 @@ pub inline fn writable(handle: HeapHandle) Error!*Heap {
     return heap;
 }
 
+/// The heap that memory was last taken from or given to the long way: usually the only one.
+var latest: ?*Heap = null;
+
+/// The heap of a handle when it is that one and may be changed.
+inline fn lately(handle: HeapHandle) ?*Heap {
+    const heap = @atomicLoad(?*Heap, &latest, .monotonic) orelse return null;
+    return if (heap.write_key == handle) heap else null;
+}
+
+/// `whole` in three instructions for the hot paths, where a number that is negative or too large
+/// becomes one that no size or address is.
+inline fn exact(value: f64) ?u64 {
+    @setRuntimeSafety(false);
+    if (builtin.cpu.arch != .x86_64) return whole(value);
+    const integer = asm ("cvttsd2si %[value], %[integer]"
+        : [integer] "=r" (-> i64),
+        : [value] "x" (value),
+    );
+    return if (@as(f64, @floatFromInt(integer)) == value) @bitCast(integer) else null;
+}
+
+noinline fn mallocSlow(handle: HeapHandle, size: f64) f64 {
+    const heap = writable(handle) catch |err| return codeOf(err);
+    @atomicStore(?*Heap, &latest, heap, .monotonic);
+    const bytes = whole(size) orelse return refuse("allocate", size);
+    return number(heap.alloc.malloc(bytes) catch |err| return codeOf(err));
+}
+
+noinline fn freeSlow(handle: HeapHandle, pointer: f64) f64 {
+    const heap = writable(handle) catch |err| return codeOf(err);
+    @atomicStore(?*Heap, &latest, heap, .monotonic);
+    const address = whole(pointer) orelse return badPointer(pointer);
+    heap.alloc.free(address) catch |err| return codeOf(err);
+    return 0;
+}
+
 fn record(comptime T: type, buffer: Buffer) Error!*align(8) T {
     const bytes = buffer orelse return fail(.INVALID_ARGUMENT, .{}, "A record's buffer is empty", .{});
     return @ptrCast(@alignCast(bytes));
@@ -700,6 +739,20 @@ comptime {
         for (@typeInfo(@field(records, decl.name)).@"struct".fields) |field| {
             std.debug.assert(field.type == f64);
         }
+    }
+}
+
+test "a number that is no size and no address never becomes one on the hot paths" {
+    for ([_]f64{ 0, 1, 16, 32_768, 1 << 46, (1 << 53) - 1, 1 << 53 }) |value| {
+        try std.testing.expectEqual(whole(value), exact(value));
+    }
+    const nan = std.math.nan(f64);
+    for ([_]f64{ nan, 0.5, -0.5, 1.5, 1e-300, 4095.999 }) |value| {
+        try std.testing.expectEqual(null, exact(value));
+    }
+    const infinite = std.math.inf(f64);
+    for ([_]f64{ -1, -16, -1e300, 1e300, 1 << 63, -(1 << 63), 1 << 64, infinite, -infinite }) |value| {
+        if (exact(value)) |number_of| try std.testing.expect(number_of > whole_max);
     }
 }
 

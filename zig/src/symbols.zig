@@ -13,6 +13,29 @@ const head =
     \\
 ;
 
+const late_head =
+    \\type Call = (...args: (number | Uint8Array | Float64Array | null)[]) => number;
+    \\
+    \\/**
+    \\ * Functions that call `seldom` until `bind` gives them a better one. Each is a literal of its own:
+    \\ * a runtime calls fast where it has only seen one function called.
+    \\ */
+    \\export const late: Record<
+    \\  keyof typeof symbols,
+    \\  (seldom: Call, bind: () => Call | undefined) => Call
+    \\> = {
+    \\
+;
+
+fn lateOne(comptime name: []const u8, comptime count: usize) []const u8 {
+    var names: []const u8 = "";
+    for (0..count) |i| names = names ++ (if (i == 0) "" else ", ") ++ .{'a' + i};
+    const call = "often(" ++ names ++ ")";
+    return "  " ++ name ++ ": (seldom, bind, often?: Call) => (" ++ names ++ ") =>\n    often !== undefined\n" ++
+        "      ? " ++ call ++ "\n      : (often = bind()) !== undefined\n      ? " ++ call ++
+        "\n      : seldom(" ++ names ++ "),\n";
+}
+
 const text = blk: {
     @setEvalBranchQuota(1_000_000);
     var out: []const u8 = head;
@@ -28,6 +51,11 @@ const text = blk: {
         out = out ++ "],\n";
     };
     out = out ++ "} as const satisfies Record<string, readonly NativeType[]>;\n\n";
+    out = out ++ late_head ++ lateOne("ph_abi", 0);
+    for (abi.function_sets) |set| for (@typeInfo(set).@"struct".decls) |decl| {
+        out = out ++ lateOne(decl.name, @typeInfo(@TypeOf(@field(set, decl.name))).@"fn".params.len);
+    };
+    out = out ++ "};\n\n";
     out = out ++ "/** Fields of the records that cross as a Float64Array, in order. */\nexport const records = {\n";
     for (@typeInfo(abi.records).@"struct".decls) |decl| {
         out = out ++ "  " ++ decl.name ++ ": [";

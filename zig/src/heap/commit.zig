@@ -110,7 +110,7 @@ pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records
 
     placed = true;
     try swapIn(heap, im, point, .{ .at = at, .geometry = geometry, .usable = usable, .reach = reach });
-    errdefer heap.handle = 0;
+    errdefer heap.conceal();
     try im.adopt(&heap.history, point);
     const other = if (which == .map) heap.backup else heap.map;
     if (other) |each| try each.join(&heap.history, heap.geometry.span, im);
@@ -135,7 +135,7 @@ fn swapIn(heap: *Heap, im: *Image, point: image_room.Point, built: Built) Error!
     const span = built.geometry.span;
     heap.alloc.hold();
     defer heap.alloc.release();
-    errdefer heap.handle = 0;
+    errdefer heap.conceal();
     // A range that is registered cannot be moved over.
     heap.tracker.release();
     if (os.moveMapping(built.at, span, identity.address) != null) {

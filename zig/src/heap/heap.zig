@@ -78,6 +78,8 @@ var fork_hook_made = false;
 pub const Heap = struct {
     /// Place in the table (low 12 bits) and how many heaps that place has had; 0 when closed.
     handle: u64 = 0,
+    /// `handle` as it crosses the ABI while the heap may be changed; otherwise no number equals it.
+    write_key: f64 = std.math.nan(f64),
     index: u64,
     generation: u64 = 0,
     mode: Mode = .w,
@@ -142,13 +144,20 @@ pub const Heap = struct {
         self.process = os.processId();
         self.nonce = os.randomU64();
         self.handle = self.generation * heaps_max + self.index;
+        if (self.mode != .r) self.write_key = @floatFromInt(self.handle);
+    }
+
+    /// From now on every handle of this heap is CLOSED.
+    pub fn conceal(self: *Heap) void {
+        self.handle = 0;
+        self.write_key = std.math.nan(f64);
     }
 
     /// Gives up a heap that was acquired; its range has been dealt with.
     pub fn relinquish(self: *Heap) void {
         table_lock.lock();
         defer table_lock.unlock();
-        self.handle = 0;
+        self.conceal();
         self.generation += 1;
     }
 
@@ -444,7 +453,7 @@ pub const Heap = struct {
 
     /// Lets go of everything the heap holds.
     pub fn giveUp(self: *Heap) void {
-        self.handle = 0;
+        self.conceal();
         for (self.images()) |slot| if (slot) |im| im.close();
         self.map = null;
         self.backup = null;
