@@ -15,7 +15,8 @@ import process from "node:process";
 import type { Folder } from "./support.ts";
 import { repository, run, thisRuntime } from "./runtimes.ts";
 
-const zig = `${repository}node_modules/.bin/zig`;
+/** The project's Zig. */
+export const zig: string = `${repository}node_modules/.bin/zig`;
 
 /** Why tests of C programs are skipped here, or false: they need to run once, not in each runtime. */
 export const skipNative: string | false = thisRuntime === "deno"
@@ -96,10 +97,15 @@ export function compile(folder: Folder, source: string, options: Build = {}): st
 export function runIn(
   folder: Folder,
   command: string[],
-  { exit = 0, env }: { exit?: number | "killed"; env?: Record<string, string> } = {},
+  { exit = 0, env, says = "" }: {
+    exit?: number | "killed";
+    env?: Record<string, string>;
+    /** What it writes to standard error, which the library never does. */
+    says?: string;
+  } = {},
 ): string {
   const { code, out, err } = run(command, { directory: folder.path, env });
   assert.equal(code, exit === "killed" ? null : exit, `${command.join(" ")}\n${out}${err}`);
-  assert.equal(err, "", "nothing is printed by the library");
+  assert.equal(err, says);
   return out;
 }

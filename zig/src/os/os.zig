@@ -306,7 +306,7 @@ var stays_loaded = false;
 /// Called before the host gets a pointer to a function of this library. Deno closes a library when
 /// the isolate that opened it ends, be it a Worker; the host would then call what is unmapped.
 fn stayLoaded() void {
-    if (links_host or stays_loaded) return;
+    if (links_host or no_host or stays_loaded) return;
     const locate = host(Dladdr, "dladdr") orelse return;
     const open = host(Dlopen, "dlopen") orelse return;
     const now = 2;
@@ -326,7 +326,11 @@ pub fn neverUnloaded() void {
 /// pthreads out of a static libc.
 const links_host = builtin.link_libc or @hasDecl(@import("root"), "links_host");
 
+/// A Zig program without libc: nobody is there to be found.
+const no_host = builtin.output_mode == .Exe and !links_host;
+
 fn host(comptime T: type, comptime name: []const u8) ?T {
+    if (no_host) return null;
     if (links_host) return @extern(T, .{ .name = name });
     return @extern(?T, .{ .name = name, .linkage = .weak });
 }
