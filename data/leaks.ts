@@ -15,7 +15,7 @@ import { check, native } from "../ffi/mod.ts";
 import { type Heap, internals } from "../heap/heap.ts";
 import type { Pointer } from "../heap/views.ts";
 import { type Access, accessTo } from "./pane.ts";
-import { Root, rootsAt, rootsOf } from "./roots.ts";
+import { Root, rootsOf } from "./roots.ts";
 import { typeOfSchema } from "./schema.ts";
 import type { Type, Walker } from "./type.ts";
 
@@ -161,7 +161,6 @@ class Search implements Walker {
 
 function search(access: Access): Blocks {
   const { heap } = access;
-  const start = rootsAt(heap, false);
   const search = new Search(access);
   for (const p of access.kept) search.block(p);
   for (const root of rootsOf(heap)) {
@@ -171,7 +170,7 @@ function search(access: Access): Blocks {
   search.walk();
   const own = ownBlocks(internals.extent(heap).handle);
   for (const { p } of own) search.block(p);
-  for (const { p, bytes } of own) if (p !== start) search.scan(p, bytes - bytes % 8);
+  for (const { p, bytes } of own) search.scan(p, bytes - bytes % 8);
   const { root } = heap;
   const index = root === 0 ? -1 : search.blocks.find(root);
   if (index >= 0 && search.blocks.reached[index] === 0) {

@@ -310,7 +310,22 @@ test("references into other objects, to two types at one place and to nothing ar
   assert.equal(leaks(heap).length, 1, "the text of an outer object that only its parts keep");
   views.whole = outer;
   assert.deepEqual(leaks(heap), []);
-  destroy(gone);
+  const behind = new Node(heap);
+  gone.next = behind;
+  assert.deepEqual(leaks(heap), []);
+  // Freed without being emptied, as C would: what it referred to is reached no more.
+  gone.name = "";
+  heap.free(gone.ptr);
+  assert.deepEqual(leaks(heap).map(({ address }) => address), [behind.ptr]);
+  destroy(behind);
+  const Inner = struct("Inner", {
+    get self() {
+      return ref(Inner);
+    },
+  });
+  const Around = struct("Around", { n: f64, inner: Inner });
+  const around = roots(heap).open("around", Around);
+  around.inner.self = around.inner;
   assert.deepEqual(leaks(heap), []);
   views.a = null;
   views.whole = null;

@@ -189,6 +189,8 @@ test("structs in structs are live views, and take objects and other structs as v
   const { at } = p.from;
   at.y = 2;
   assert.equal(p.from.at.y, 2);
+  Node.assign(p.from, { id: undefined, name: undefined });
+  assert.deepEqual([p.from.id, p.from.name], [7, long]);
   p.to = p.from;
   assert.equal(p.to.name, long);
   p.from.name = "other";

@@ -17,7 +17,17 @@ const steps: Record<string, string[]> = {
   "Zig format": [zig, "fmt", "--check", "zig"],
   "lint": [deno, "lint"],
   "types": [deno, "check"],
-  "types of examples": [deno, "check", "--doc", "mod.ts", "heap", "data", "ffi", "tuning", "README.md"],
+  "types of examples": [
+    deno,
+    "check",
+    "--doc",
+    "mod.ts",
+    "heap",
+    "data",
+    "ffi",
+    "tuning",
+    "README.md",
+  ],
   "documentation": [deno, "doc", "--lint", "mod.ts", "data/mod.ts", "tuning/mod.ts"],
   "generated files": [deno, "run", "-A", "tests/tasks/build.ts", "--check"],
 };
