@@ -3,6 +3,7 @@
 import type { Measure } from "../harness.ts";
 import { commitFull } from "./commit_full.ts";
 import { commitSmall } from "./commit_small.ts";
+import { dataFields } from "./data_fields.ts";
 import { malloc } from "./malloc.ts";
 import { native } from "./native.ts";
 import { open } from "./open.ts";
@@ -17,6 +18,7 @@ export const measures: Record<string, Measure> = {
   "commit-full": commitFull,
   "commit-small": commitSmall,
   overhead,
+  "data-fields": dataFields,
   records: recordsKept,
   start,
 };
