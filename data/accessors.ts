@@ -6,12 +6,18 @@
  * @module
  */
 
-import { type Handle, paneOf } from "./handle.ts";
-import { overflowsF32, readU53, refuseValue, type Type, wanted, writeU53 } from "./type.ts";
+import { adapter } from "../ffi/mod.ts";
+import { type Handle, paneOf, readerOf } from "./handle.ts";
+import type { Pane } from "./pane.ts";
+import { overflowsF32, refuseU53, refuseValue, type Type, wanted } from "./type.ts";
 
 /** A field's getter and setter; `offset` is from the struct's first byte, `label` is for errors. */
 export type Accessor = PropertyDescriptor & ThisType<Handle>;
 type Factory = (offset: number, label: string) => Accessor;
+
+// V8 compares bigints slowly, JavaScriptCore cuts them slowly: 2.5 and 2.3 ns for the right one of
+// the two, 6 and 13 for the other.
+const cutsFast = adapter.runtime === "deno";
 
 const scalars: Readonly<Record<string, Factory>> = {
   u8: (offset, label) => ({
@@ -80,35 +86,65 @@ const scalars: Readonly<Record<string, Factory>> = {
   }),
   u53: (offset, label) => ({
     get() {
-      return readU53(this.$view, (this.$at + offset) | 0);
+      const high = this.$view.getUint32((this.$at + offset + 4) | 0, true);
+      if (high > 0x1fffff) refuseU53(this.$view, (this.$at + offset) | 0);
+      return this.$view.getUint32((this.$at + offset) | 0, true) + high * 0x100000000;
     },
     set(value: number) {
       if (!(Number.isSafeInteger(value) && value >= 0)) refuseValue(label, value, wanted.u53);
-      writeU53(this.$view, (this.$at + offset) | 0, value);
+      const high = Math.floor(value / 0x100000000);
+      this.$view.setUint32((this.$at + offset) | 0, value - high * 0x100000000, true);
+      this.$view.setUint32((this.$at + offset + 4) | 0, high, true);
     },
   }),
-  u64: (offset, label) => ({
-    get() {
-      return this.$view.getBigUint64((this.$at + offset) | 0, true);
-    },
-    set(value: bigint) {
-      if (typeof value !== "bigint" || value < 0n || value > 0xffffffffffffffffn) {
-        refuseValue(label, value, wanted.u64);
-      }
-      this.$view.setBigUint64((this.$at + offset) | 0, value, true);
-    },
-  }),
-  i64: (offset, label) => ({
-    get() {
-      return this.$view.getBigInt64((this.$at + offset) | 0, true);
-    },
-    set(value: bigint) {
-      if (
-        typeof value !== "bigint" || value < -0x8000000000000000n || value > 0x7fffffffffffffffn
-      ) refuseValue(label, value, wanted.i64);
-      this.$view.setBigInt64((this.$at + offset) | 0, value, true);
-    },
-  }),
+  u64: cutsFast
+    ? (offset, label) => ({
+      get() {
+        return this.$view.getBigUint64((this.$at + offset) | 0, true);
+      },
+      set(value: bigint) {
+        if (typeof value !== "bigint" || BigInt.asUintN(64, value) !== value) {
+          refuseValue(label, value, wanted.u64);
+        }
+        this.$view.setBigUint64((this.$at + offset) | 0, value, true);
+      },
+    })
+    : (offset, label) => ({
+      get() {
+        return this.$view.getBigUint64((this.$at + offset) | 0, true);
+      },
+      set(value: bigint) {
+        if (typeof value !== "bigint" || value < 0n || value > 0xffffffffffffffffn) {
+          refuseValue(label, value, wanted.u64);
+        }
+        this.$view.setBigUint64((this.$at + offset) | 0, value, true);
+      },
+    }),
+  i64: cutsFast
+    ? (offset, label) => ({
+      get() {
+        return this.$view.getBigInt64((this.$at + offset) | 0, true);
+      },
+      set(value: bigint) {
+        if (typeof value !== "bigint" || BigInt.asIntN(64, value) !== value) {
+          refuseValue(label, value, wanted.i64);
+        }
+        this.$view.setBigInt64((this.$at + offset) | 0, value, true);
+      },
+    })
+    : (offset, label) => ({
+      get() {
+        return this.$view.getBigInt64((this.$at + offset) | 0, true);
+      },
+      set(value: bigint) {
+        if (
+          typeof value !== "bigint" || value < -0x8000000000000000n || value > 0x7fffffffffffffffn
+        ) {
+          refuseValue(label, value, wanted.i64);
+        }
+        this.$view.setBigInt64((this.$at + offset) | 0, value, true);
+      },
+    }),
   f32: (offset, label) => ({
     get() {
       return this.$view.getFloat32((this.$at + offset) | 0, true);
@@ -143,9 +179,12 @@ export function accessor(type: Type, offset: number, label: string): Accessor {
   const scalar = scalars[type.kind];
   if (scalar !== undefined) return scalar(offset, label);
   const wide = type as Type<unknown, unknown>;
+  // Found at the first use, since the type may be a struct that is being laid out.
+  let read: ((pane: Pane, at: number) => unknown) | undefined;
   return {
     get() {
-      return wide.get(this.$pane, (this.$at + offset) | 0);
+      if (read === undefined) read = readerOf(wide);
+      return read(this.$pane, (this.$at + offset) | 0);
     },
     set(value: unknown) {
       wide.set(paneOf(this), (this.$at + offset) | 0, value, label);

@@ -5,7 +5,7 @@
  */
 
 import { describe, PermError } from "../ffi/mod.ts";
-import { Handle, paneOf } from "./handle.ts";
+import { Handle, paneOf, readerOf } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
 import { objectSizeMax, type Pane } from "./pane.ts";
 import { refuseSize } from "./text.ts";
@@ -27,11 +27,22 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
   /** Elements. */
   readonly length: number;
   readonly #type: Type<ValueOf<T>, InputOf<T>>;
+  readonly #size: number;
+  readonly #read: (pane: Pane, at: number) => ValueOf<T>;
 
   /** @internal */
-  constructor(pane: Pane, at: number, type: Type, length: number) {
+  constructor(
+    pane: Pane,
+    at: number,
+    type: Type,
+    size: number,
+    read: (pane: Pane, at: number) => unknown,
+    length: number,
+  ) {
     super(pane, at, true);
     this.#type = type as Type<ValueOf<T>, InputOf<T>>;
+    this.#size = size;
+    this.#read = read as (pane: Pane, at: number) => ValueOf<T>;
     this.length = length;
   }
 
@@ -43,7 +54,7 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
   at(index: number): ValueOf<T> | undefined {
     const i = index < 0 ? index + this.length : index;
     if (!(i >= 0 && i < this.length && Number.isInteger(i))) return undefined;
-    return this.#type.get(paneOf(this), (this.$at + i * this.#type.size) | 0);
+    return this.#read(paneOf(this), (this.$at + i * this.#size) | 0);
   }
 
   /**
@@ -52,7 +63,7 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
    * @throws {PermError} `INVALID_ARGUMENT` outside.
    */
   get(index: number): ValueOf<T> {
-    return this.#type.get(this.$pane, this.#place(index));
+    return this.#read(this.$pane, this.#place(index));
   }
 
   /**
@@ -82,17 +93,7 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
 
   /** All elements in order. */
   [Symbol.iterator](): IterableIterator<ValueOf<T>> {
-    let index = 0;
-    const next = (): IteratorResult<ValueOf<T>> =>
-      index < this.length
-        ? { done: false, value: this.get(index++) }
-        : { done: true, value: undefined };
-    return {
-      next,
-      [Symbol.iterator]() {
-        return this;
-      },
-    };
+    return new Elements(paneOf(this), this.$at, this.#size, this.length, this.#read);
   }
 
   /** What `console.log` shows in Deno. */
@@ -108,17 +109,54 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
     return this.toArray();
   }
 
+  /** Offset of an element. A handle that ended needs no check: its pane throws. */
   #place(index: number): number {
-    paneOf(this);
-    if (!(Number.isInteger(index) && index >= 0 && index < this.length)) {
-      throw new PermError(
-        "INVALID_ARGUMENT",
-        `Cannot use element ${
-          describe(index)
-        } of an array of ${this.length}: indices go from 0 to ${this.length - 1}`,
-      );
-    }
-    return (this.$at + index * this.#type.size) | 0;
+    if ((index >>> 0) !== index || index >= this.length) refuseIndex(index, this.length);
+    return (this.$at + index * this.#size) | 0;
+  }
+}
+
+function refuseIndex(index: unknown, length: number): never {
+  throw new PermError(
+    "INVALID_ARGUMENT",
+    `Cannot use element ${describe(index)} of an array of ${length}: indices go from 0 to ${
+      length - 1
+    }`,
+  );
+}
+
+/** The walk over an array. */
+class Elements<T> implements IterableIterator<T> {
+  #at: number;
+  #left: number;
+  readonly #pane: Pane;
+  readonly #size: number;
+  readonly #read: (pane: Pane, at: number) => T;
+
+  constructor(
+    pane: Pane,
+    at: number,
+    size: number,
+    count: number,
+    read: (pane: Pane, at: number) => T,
+  ) {
+    this.#pane = pane;
+    this.#at = at;
+    this.#size = size;
+    this.#left = count;
+    this.#read = read;
+  }
+
+  next(): IteratorResult<T> {
+    if (this.#left === 0) return { done: true, value: undefined };
+    this.#left--;
+    const at = this.#at;
+    this.#at = (at + this.#size) | 0;
+    return { done: false, value: this.#read(this.#pane, at) };
+  }
+
+  [Symbol.iterator](): this {
+    return this;
   }
 }
 
@@ -157,6 +195,8 @@ export function array<T>(element: T, n: number): ArrayType<T> {
     const { size } = type;
     for (let index = 0; index < n; index++) action((at + index * size) | 0, index);
   };
+  let read: ((pane: Pane, at: number) => unknown) | undefined;
+  let step = 0;
   // What follows from the elements waits, for a struct may refer to what is declared later.
   return Object.freeze({
     kind: "array",
@@ -179,7 +219,11 @@ export function array<T>(element: T, n: number): ArrayType<T> {
       return type.owns;
     },
     get(pane: Pane, at: number): FixedArray<T> {
-      return new FixedArray<T>(pane, at, type, n);
+      if (read === undefined) {
+        read = readerOf(type);
+        step = type.size;
+      }
+      return new FixedArray<T>(pane, at, type, step, read, n);
     },
     set(
       pane: Pane,

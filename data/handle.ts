@@ -53,6 +53,8 @@ export interface ObjectType<out T extends object = object, in I = never> extends
   at(heap: Heap, p: Pointer): T;
   /** The object that stands alone at an offset of a pane. */
   open(pane: Pane, at: number): T;
+  /** What `open` (for `alone`) or `get` comes down to, for loops. */
+  reader?(alone: boolean): (pane: Pane, at: number) => T;
 }
 
 /** Makes every further use of a handle throw. */
@@ -132,3 +134,13 @@ function refusedRef(what: string, value: string, wanted: string): PermError {
 }
 
 export { Access, accessTo, Pane };
+
+/** What reads values of a type in a loop, without looking at the type again. */
+export function readerOf<T>(type: Type<T>, alone = false): (pane: Pane, at: number) => T {
+  const object = type as unknown as ObjectType;
+  if (typeof object.reader === "function") {
+    return object.reader(alone) as unknown as (pane: Pane, at: number) => T;
+  }
+  if (alone) return (pane, at) => object.open(pane, at) as T;
+  return (pane, at) => type.get(pane, at);
+}

@@ -18,8 +18,17 @@ type H = { $view: DataView<ArrayBuffer>; $at: number; $pane: Pane };
 type V = DataView<ArrayBuffer>;
 type N = Maker & ((this: H, v: V, a: number, p: Pane) => void);
 
-/** Makes a handle: `new Maker(pane.view, at, pane)`. */
-export type Maker = new (view: DataView<ArrayBuffer>, at: number, pane: Pane) => Handle;
+/** Makes a handle of what stands at an offset of a pane. */
+export type Reader = (pane: Pane, at: number) => Handle;
+
+/** Constructor of one struct's handles, and what calls it. */
+export interface Maker {
+  new (view: DataView<ArrayBuffer>, at: number, pane: Pane): Handle;
+  /** Of an object that stands alone. */
+  alone: Reader;
+  /** Of an object that stands in another one. */
+  inner: Reader;
+}
 
 let used = 0;
 
@@ -31,68 +40,292 @@ export function makerFor(prototype: object): Maker {
 }
 
 const makers: readonly (() => Maker)[] = [
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
-  () => function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N,
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
+  () => {
+    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
+    M.alone = (p, a) => new M(p.view, a, p);
+    M.inner = (p, a) => new M(p.inner, a, p);
+    return M;
+  },
 ];

@@ -5,7 +5,7 @@
  */
 
 import { PermError } from "../ffi/mod.ts";
-import { addressOf, type ObjectType, place } from "./handle.ts";
+import { addressOf, type ObjectType, place, readerOf } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
 import type { Pane } from "./pane.ts";
 import { expectTypeOf, readU53, type Type, type ValueOf, type Walker, writeU53 } from "./type.ts";
@@ -58,6 +58,9 @@ export interface RefType<T> {
 export function ref<T>(target: T): RefType<T> {
   const type = expectObject(target);
   const name = `ref(${type.name})`;
+  let open: ((pane: Pane, at: number) => object) | undefined;
+  let size = 0;
+  let mask = 0;
   return Object.freeze(
     {
       kind: "ref",
@@ -70,8 +73,16 @@ export function ref<T>(target: T): RefType<T> {
       get(pane: Pane, at: number): ValueOf<T> | null {
         const p = readU53(pane.view, at);
         if (p === 0) return null;
-        const there = place(pane.access, p, type);
-        return type.open(there, (p - there.base) | 0) as ValueOf<T>;
+        if (open === undefined) {
+          open = readerOf(type, true);
+          size = type.size;
+          mask = type.align - 1;
+        }
+        const there = pane.access.pane(p, size);
+        const offset = (p - there.base) | 0;
+        // Panes begin at multiples of 16.
+        if ((offset & mask) !== 0) place(pane.access, p, type);
+        return open(there, offset) as ValueOf<T>;
       },
       set(pane: Pane, at: number, value: ValueOf<T> | null, what = name): void {
         writeU53(pane.view, at, value === null ? 0 : addressOf(value, type, pane.access, what));

@@ -16,7 +16,7 @@ import { accessor } from "./accessors.ts";
 import { plain } from "./array.ts";
 import { Handle, isKindOf, paneOf, place, typeOf } from "./handle.ts";
 import { isKind } from "./kinds.ts";
-import { type Maker, makerFor } from "./makers.ts";
+import { type Maker, makerFor, type Reader } from "./makers.ts";
 import { accessTo, objectSizeMax, type Pane } from "./pane.ts";
 import {
   expectTypeOf,
@@ -338,8 +338,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
           throw error;
         }
       }
-      const Maker = makerOf(new.target);
-      return new Maker(pane.view, at, pane) as Handle & StructClass;
+      return makerOf(new.target).alone(pane, at) as Handle & StructClass;
     }
 
     static get size(): number {
@@ -380,13 +379,16 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     }
 
     static get(pane: Pane, at: number): Handle {
-      const Maker = this === StructClass && made !== undefined ? made : makerOf(this);
-      return new Maker(pane.inner, at, pane);
+      return makerOf(this).inner(pane, at);
     }
 
     static open(pane: Pane, at: number): Handle {
-      const Maker = this === StructClass && made !== undefined ? made : makerOf(this);
-      return new Maker(pane.view, at, pane);
+      return makerOf(this).alone(pane, at);
+    }
+
+    static reader(alone: boolean): Reader {
+      const { alone: open, inner: get } = makerOf(this);
+      return alone ? open : get;
     }
 
     static set(pane: Pane, at: number, value: unknown, what: string = name): void {
@@ -488,8 +490,9 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
   let made: Maker | undefined;
   const extended = new Map<unknown, Maker>();
   function makerOf(type: { prototype: object }): Maker {
+    if (type === StructClass && made !== undefined) return made;
     resolve();
-    if (type === StructClass) return made ??= makerFor(StructClass.prototype);
+    if (type === StructClass) return made = makerFor(StructClass.prototype);
     let maker = extended.get(type);
     if (maker === undefined) extended.set(type, maker = makerFor(type.prototype));
     return maker;

@@ -237,13 +237,16 @@ export const i32: Type<number, number> = scalar(
 /** Reads a u64 that must be exact as a number. */
 export function readU53(view: DataView, at: number): number {
   const high = view.getUint32((at + 4) | 0, true);
-  if (high > 0x1fffff) {
-    throw new PermError(
-      "INVALID_ARGUMENT",
-      `Cannot read ${view.getBigUint64(at, true)} as a u53: it is larger than 2^53 - 1; use u64`,
-    );
-  }
+  if (high > 0x1fffff) refuseU53(view, at);
   return view.getUint32(at, true) + high * 0x100000000;
+}
+
+/** Throws for a u64 that no number can stand for. */
+export function refuseU53(view: DataView, at: number): never {
+  throw new PermError(
+    "INVALID_ARGUMENT",
+    `Cannot read ${view.getBigUint64(at, true)} as a u53: it is larger than 2^53 - 1; use u64`,
+  );
 }
 
 /** Writes a number that has been checked as a u64. */
