@@ -9,7 +9,7 @@
 import { adapter } from "../ffi/mod.ts";
 import { type Handle, paneOf, readerOf } from "./handle.ts";
 import type { Pane } from "./pane.ts";
-import { overflowsF32, refuseU53, refuseValue, type Type, wanted } from "./type.ts";
+import { overflowsF32, refuseU53, refuseValue, type Type, wanted, writeU53 } from "./type.ts";
 
 /** A field's getter and setter; `offset` is from the struct's first byte, `label` is for errors. */
 export type Accessor = PropertyDescriptor & ThisType<Handle>;
@@ -91,10 +91,10 @@ const scalars: Readonly<Record<string, Factory>> = {
       return this.$view.getUint32((this.$at + offset) | 0, true) + high * 0x100000000;
     },
     set(value: number) {
-      if (!(Number.isSafeInteger(value) && value >= 0)) refuseValue(label, value, wanted.u53);
-      const high = Math.floor(value / 0x100000000);
-      this.$view.setUint32((this.$at + offset) | 0, value - high * 0x100000000, true);
-      this.$view.setUint32((this.$at + offset + 4) | 0, high, true);
+      if (typeof value === "number" && (value >>> 0) === value) {
+        this.$view.setUint32((this.$at + offset) | 0, value, true);
+        this.$view.setUint32((this.$at + offset + 4) | 0, 0, true);
+      } else setLarge(this.$view, (this.$at + offset) | 0, value, label);
     },
   }),
   u64: cutsFast
@@ -173,6 +173,11 @@ const scalars: Readonly<Record<string, Factory>> = {
     },
   }),
 };
+
+function setLarge(view: DataView, at: number, value: number, label: string): void {
+  if (!(Number.isSafeInteger(value) && value >= 0)) refuseValue(label, value, wanted.u53);
+  writeU53(view, at, value);
+}
 
 /** The accessor of a field of that type. */
 export function accessor(type: Type, offset: number, label: string): Accessor {
