@@ -1,7 +1,7 @@
 const std = @import("std");
 
 /// `zig build` makes libperm_heap.so, which TypeScript loads; `zig build libperm` the library for C and
-/// C++ with its headers, `zig build install` both; `zig build test` runs the tests beside the code;
+/// C++ with its headers, `zig build permmalloc` the malloc for other programs, `zig build install` all; `zig build test` runs the tests beside the code;
 /// `zig build symbols` prints ffi/symbols.ts. Zig programs depend on the module `perm_heap`.
 pub fn build(b: *std.Build) void {
     const target = b.standardTargetOptions(.{ .default_target = .{
@@ -28,7 +28,8 @@ pub fn build(b: *std.Build) void {
         }),
     });
     const install_library = b.addInstallArtifact(library, .{ .dest_sub_path = "libperm_heap.so" });
-    b.default_step = &install_library.step;
+    b.default_step = b.step("library", "Install libperm_heap.so (the default)");
+    b.default_step.dependOn(&install_library.step);
     b.getInstallStep().dependOn(&install_library.step);
 
     const libperm = b.step("libperm", "Install libperm.so, libperm.a, perm.h, pallocator.hpp and perm.pc");
@@ -56,6 +57,7 @@ pub fn build(b: *std.Build) void {
     const permmalloc_step = b.step("permmalloc", "Install libpermmalloc.so and permmalloc.h");
     permmalloc_step.dependOn(&b.addInstallArtifact(permmalloc, .{}).step);
     permmalloc_step.dependOn(&b.addInstallHeaderFile(b.path("include/permmalloc.h"), "permmalloc.h").step);
+    b.getInstallStep().dependOn(permmalloc_step);
 
     const symbols = b.addExecutable(.{
         .name = "symbols",

@@ -26,7 +26,7 @@ const placeholder = "libperm_heap-0000000000000000.so";
  */
 const sonameForm = "/dev/null/ph-0000000000000000.so";
 
-const symbols = zigBuild("install", "symbols");
+const symbols = zigBuild("library", "symbols");
 const library = named(readFileSync(`${root}zig/zig-out/lib/libperm_heap.so`));
 
 const stale = [
