@@ -6,8 +6,8 @@
 //! Invariant: whatever numbers arrive, nothing here crashes.
 
 const std = @import("std");
-const builtin = @import("builtin");
 const errors = @import("errors.zig");
+const numbers = @import("numbers.zig");
 const os = @import("os/os.zig");
 const file = @import("os/file.zig");
 const heap_room = @import("heap/heap.zig");
@@ -428,16 +428,8 @@ pub const functions = struct {
 
 // ------------------------------------------------------------------ numbers and buffers
 
-/// Largest whole number that an f64 holds exactly, and every one below it.
-const whole_max = 1 << 53;
-
-/// A size, count or address; null for what is none (negative, fractional, NaN, too large).
-pub inline fn whole(value: f64) ?u64 {
-    @setRuntimeSafety(false);
-    if (!(value >= 0 and value <= whole_max)) return null;
-    const integer: u64 = @intCast(@as(i64, @intFromFloat(value)));
-    return if (@as(f64, @floatFromInt(@as(i64, @intCast(integer)))) == value) integer else null;
-}
+pub const whole = numbers.whole;
+const exact = numbers.exact;
 
 inline fn number(value: u64) f64 {
     @setRuntimeSafety(false);
@@ -501,18 +493,6 @@ var latest: ?*Heap = null;
 inline fn lately(handle: HeapHandle) ?*Heap {
     const heap = @atomicLoad(?*Heap, &latest, .monotonic) orelse return null;
     return if (heap.write_key == handle) heap else null;
-}
-
-/// `whole` in three instructions for the hot paths, where a number that is negative or too large
-/// becomes one that no size or address is.
-inline fn exact(value: f64) ?u64 {
-    @setRuntimeSafety(false);
-    if (builtin.cpu.arch != .x86_64) return whole(value);
-    const integer = asm ("cvttsd2si %[value], %[integer]"
-        : [integer] "=r" (-> i64),
-        : [value] "x" (value),
-    );
-    return if (@as(f64, @floatFromInt(integer)) == value) @bitCast(integer) else null;
 }
 
 noinline fn mallocSlow(handle: HeapHandle, size: f64) f64 {
@@ -742,21 +722,8 @@ comptime {
     }
 }
 
-test "a number that is no size and no address never becomes one on the hot paths" {
-    for ([_]f64{ 0, 1, 16, 32_768, 1 << 46, (1 << 53) - 1, 1 << 53 }) |value| {
-        try std.testing.expectEqual(whole(value), exact(value));
-    }
-    const nan = std.math.nan(f64);
-    for ([_]f64{ nan, 0.5, -0.5, 1.5, 1e-300, 4095.999 }) |value| {
-        try std.testing.expectEqual(null, exact(value));
-    }
-    const infinite = std.math.inf(f64);
-    for ([_]f64{ -1, -16, -1e300, 1e300, 1 << 63, -(1 << 63), 1 << 64, infinite, -infinite }) |value| {
-        if (exact(value)) |number_of| try std.testing.expect(number_of > whole_max);
-    }
-}
-
 test {
+    _ = numbers;
     _ = errors;
     _ = os;
     _ = @import("heap/test.zig");

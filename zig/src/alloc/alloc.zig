@@ -30,6 +30,7 @@
 const std = @import("std");
 const os = @import("../os/os.zig");
 const errors = @import("../errors.zig");
+const numbers = @import("../numbers.zig");
 const layout = @import("layout.zig");
 const classes = @import("classes.zig");
 const tables_room = @import("tables.zig");
@@ -56,6 +57,7 @@ pub const Stats = checking.Stats;
 pub const Range = checking.Range;
 pub const FreeRuns = checking.FreeRuns;
 pub const slice_size = layout.slice_size;
+pub const slice_shift = layout.slice_shift;
 pub const small_size_max = classes.size_max;
 
 pub const Options = struct {
@@ -65,6 +67,10 @@ pub const Options = struct {
     holes_zero: bool = true,
     membarrier: bool = true,
 };
+
+/// Many blocks are taken or freed in portions, so that nobody who wants to hold the allocator waits
+/// long.
+const portion = 1024;
 
 /// Dirty free pages are kept up to this much, or 1/8 of what is used, before some are given back …
 const dirty_slices_kept = (32 << 20) / layout.slice_size;
@@ -368,17 +374,7 @@ pub const Allocator = struct {
             while (done < out.len) {
                 const cache = try threads.enterSlow(self);
                 defer threads.leaveSlow(self, cache);
-                // In portions, so that nobody who wants to hold the allocator waits long.
-                const end = @min(out.len, done + 1024);
-                while (done < end) {
-                    const address = cache.take(class);
-                    if (address == 0) {
-                        try spans.refill(self, cache, class);
-                        continue;
-                    }
-                    out[done] = @floatFromInt(address);
-                    done += 1;
-                }
+                try spans.takeMany(self, cache, class, out[0..@min(out.len, done + portion)], &done);
             }
         } else while (done < out.len) : (done += 1) {
             out[done] = @floatFromInt(try self.mallocLarge(size));
@@ -487,16 +483,54 @@ pub const Allocator = struct {
 
     /// Frees every address; stops at the first bad one, whose index is put into `bad`.
     pub fn freeMany(self: *Allocator, pointers: []const f64, bad: ?*usize) Error!void {
-        for (pointers, 0..) |pointer, i| {
-            if (bad) |out| out.* = i;
-            const address = addressOfNumber(pointer) orelse return fail(
+        var done: usize = 0;
+        while (true) {
+            if (threads.enter(self)) |cache| {
+                done += freeRun(cache, pointers[done..@min(pointers.len, done + portion)]);
+                threads.leave(cache);
+            }
+            if (done == pointers.len) return;
+            if (bad) |out| out.* = done;
+            const address = numbers.whole(pointers[done]) orelse return fail(
                 .BAD_POINTER,
                 .{},
                 "Cannot free {d}: it is no address",
-                .{pointer},
+                .{pointers[done]},
             );
-            try self.free(address);
+            try self.freeSlow(address);
+            done += 1;
         }
+    }
+
+    /// Frees blocks of spans that `cache` owns, as long as nothing changes but bits of the spans:
+    /// how many it freed. They get no hints.
+    fn freeRun(cache: *Cache, pointers: []const f64) usize {
+        @setRuntimeSafety(false);
+        var owned: Owned = .{};
+        var span_bytes: usize = 0;
+        for (pointers, 0..) |pointer, i| {
+            const address = numbers.exact(pointer) orelse return i;
+            if (address -% owned.start >= span_bytes) {
+                const slice = (address -% cache.data) >> layout.slice_shift;
+                if (slice >= cache.slices) return i;
+                owned = cache.owned[slice];
+                if (owned.owner != cache.mark) return i;
+                span_bytes = @as(usize, classes.table[owned.class].slices) << layout.slice_shift;
+            }
+            const index = classes.indexOf(owned.reciprocal, address - owned.start) orelse return i;
+            const line = owned.line.?;
+            const word = &line.words[index / 64];
+            const word_mask = @as(u64, 1) << @truncate(index / 64);
+            const mask = @as(u64, 1) << @truncate(index);
+            const old = word.*;
+            if (old & mask == 0 or line.state == state.idle) return i;
+            if (!cache.pending.isEmpty() and
+                @atomicLoad(u64, &line.remote_words, .monotonic) & word_mask != 0) return i;
+            if (old == mask and line.kept == 0 and line.state != state.current) return i;
+            word.* = old ^ mask;
+            line.free_words |= word_mask;
+        }
+        return pointers.len;
     }
 
     // -------------------------------------------------------------- finding a block
@@ -780,13 +814,6 @@ fn doubleFree(address: usize) Error {
     return fail(.DOUBLE_FREE, .{ .address = address }, "Cannot use block 0x{x}: it is free already", .{address});
 }
 
-/// The address that a number from TypeScript stands for, or null for what is none (NaN, negative,
-/// fractional, beyond 2^53).
-pub fn addressOfNumber(number: f64) ?usize {
-    if (!(number >= 0 and number <= 1 << 53) or number != @floor(number)) return null;
-    return @intFromFloat(number);
-}
-
 fn bytesAt(address: usize, len: usize) []u8 {
     return @as([*]u8, @ptrFromInt(address))[0..len];
 }
@@ -801,5 +828,6 @@ test {
     _ = checking;
     _ = @import("test_alloc.zig");
     _ = @import("test_threads.zig");
+    _ = @import("test_many.zig");
     _ = live_room;
 }

@@ -68,18 +68,67 @@ pub fn refill(a: *Allocator, cache: *Cache, class: u32) Error!void {
     const c = &cache.classes[class];
     if (cache.hints(class).len > 0) return;
     if (!cache.pending.isEmpty()) try collectPending(a, cache, cache);
-    while (true) {
-        if (c.current != none) {
-            if (gather(a, cache, class)) return;
-            a.tables.line(c.current).state = state.idle;
-            c.current = none;
+    while (c.current == none or !gather(a, cache, class)) try advance(a, cache, class);
+}
+
+/// Takes blocks of `class` one after the other from where they lie, without making hints, until
+/// `done` is all of `out`. In an error `done` says how many there are.
+pub fn takeMany(a: *Allocator, cache: *Cache, class: u32, out: []f64, done: *usize) Error!void {
+    const c = &cache.classes[class];
+    while (done.* < out.len) {
+        // Blocks that have hints first: what follows must not take those.
+        const address = cache.take(class);
+        if (address == 0 and cache.hints(class).len == 0) break;
+        if (address == 0) continue;
+        out[done.*] = @floatFromInt(address);
+        done.* += 1;
+    }
+    if (done.* < out.len and !cache.pending.isEmpty()) try collectPending(a, cache, cache);
+    while (done.* < out.len) {
+        const taken = if (c.current == none) 0 else takeFrom(a, c.current, class, out[done.*..]);
+        if (taken == 0) try advance(a, cache, class);
+        done.* += taken;
+    }
+}
+
+/// Takes the lowest free blocks of a span: how many of `out` it filled.
+fn takeFrom(a: *Allocator, slice: u32, class: u32, out: []f64) usize {
+    const shape = &classes.table[class];
+    const line = a.tables.line(slice);
+    const start = a.tables.addressOf(slice);
+    var len: usize = 0;
+    var left = line.free_words & shape.words_mask;
+    while (left != 0 and len < out.len) : (left &= left - 1) {
+        const w: u32 = @ctz(left);
+        const free = ~line.words[w] & shape.valid(w);
+        var rest = free;
+        var address = start + w * 64 * @as(usize, shape.size);
+        if (free == ~@as(u64, 0) and out.len - len >= 64) {
+            rest = 0;
+            for (out[len..][0..64]) |*pointer| {
+                pointer.* = @floatFromInt(@as(i64, @intCast(address)));
+                address += shape.size;
+            }
+            len += 64;
+        } else while (rest != 0 and len < out.len) : (rest &= rest - 1) {
+            out[len] = @floatFromInt(@as(i64, @intCast(address + @ctz(rest) * @as(usize, shape.size))));
+            len += 1;
         }
-        if (c.partial != none) {
-            const slice = c.partial;
-            try unlist(a, cache, slice, try expectSpan(a, slice, class));
-            makeCurrent(a, c, slice);
-            continue;
-        }
+        line.words[w] |= free ^ rest;
+        if (rest == 0) line.free_words &= ~(@as(u64, 1) << @intCast(w));
+    }
+    return len;
+}
+
+/// Makes another span the current one, which has none to give any more: one of the cache's own that
+/// has free blocks, one that nobody owns, or a new one.
+fn advance(a: *Allocator, cache: *Cache, class: u32) Error!void {
+    const c = &cache.classes[class];
+    if (c.current != none) {
+        a.tables.line(c.current).state = state.idle;
+        c.current = none;
+    }
+    while (c.partial == none) {
         if (try collectDead(a, cache)) continue;
         const slice = newSpan(a, cache, class) catch |err| slice: {
             if (err != error.OUT_OF_MEMORY) return err;
@@ -87,8 +136,11 @@ pub fn refill(a: *Allocator, cache: *Cache, class: u32) Error!void {
             try trim(a, cache);
             break :slice try newSpan(a, cache, class);
         };
-        makeCurrent(a, c, slice);
+        return makeCurrent(a, c, slice);
     }
+    const slice = c.partial;
+    try unlist(a, cache, slice, try expectSpan(a, slice, class));
+    makeCurrent(a, c, slice);
 }
 
 fn newSpan(a: *Allocator, cache: *Cache, class: u32) Error!u32 {
