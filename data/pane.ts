@@ -10,12 +10,20 @@
  * @module
  */
 
+import { Buffer } from "node:buffer";
 import { check, describe, native, PermError } from "../ffi/mod.ts";
 import { Heap, internals } from "../heap/heap.ts";
 import { expectNumber, type Opening, type Pointer, Views, windowStride } from "../heap/views.ts";
 
 /** The largest object that typed data may make in one piece. */
 export const objectSizeMax = windowStride;
+
+/** The part of Node's Buffer that reads text fastest in both runtimes: 55 ns, a TextDecoder 75–140. */
+interface Slicer {
+  readonly length: number;
+  utf8Slice?(from: number, to: number): string;
+}
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /** A stretch of a heap, and what belongs to it. */
 export class Pane {
@@ -32,6 +40,7 @@ export class Pane {
   /** The heap that it belongs to. */
   readonly access: Access;
   #bytes: Uint8Array<ArrayBuffer> | undefined;
+  #slicer: Slicer | undefined;
 
   /** Made by {@linkcode Access} only. */
   constructor(view: DataView<ArrayBuffer>, base: Pointer, access: Access) {
@@ -49,6 +58,14 @@ export class Pane {
   /** The same bytes for bulk copies; `at` is an offset in it as in the view. */
   get bytes(): Uint8Array<ArrayBuffer> {
     return this.#bytes ??= new Uint8Array(this.view.buffer);
+  }
+
+  /** The UTF-8 from one offset to another as a string. */
+  text(from: number, to: number): string {
+    const slicer = this.#slicer ??= Buffer.from(this.view.buffer) as unknown as Slicer;
+    if (slicer.length === 0 && to > from) throw new TypeError("The heap was closed or restored");
+    if (slicer.utf8Slice !== undefined) return slicer.utf8Slice(from, to);
+    return decoder.decode(this.bytes.subarray(from, to));
   }
 }
 

@@ -12,7 +12,7 @@
  * @module
  */
 
-import { describe, PermError } from "../ffi/mod.ts";
+import { adapter, describe, PermError } from "../ffi/mod.ts";
 import { registerKind } from "./kinds.ts";
 import type { Access, Pane } from "./pane.ts";
 import { readU53, refuseValue, type Type, type Walker, writeU53 } from "./type.ts";
@@ -28,8 +28,10 @@ export const outsideTag = 255;
 const wantedText = "a string";
 const wantedWellFormed = "a string without half surrogate pairs";
 
+/** Up to so many words are copied one by one, which is faster than a typed array's `set`. */
+const wordwiseMax = 16;
+
 const encoder = new TextEncoder();
-const decoder = new TextDecoder();
 
 /** Where {@linkcode encodeText} leaves its bytes; replaced by a larger one when needed. */
 export let scratch: Uint8Array<ArrayBuffer> = new Uint8Array(4096);
@@ -62,15 +64,39 @@ export function encodeText(value: string, what: string): number {
 
 /** Reads UTF-8; bytes that are none read as U+FFFD. */
 export function decodeText(pane: Pane, at: number, length: number): string {
-  if (length > 24) return decoder.decode(pane.bytes.subarray(at, at + length));
-  const { view } = pane;
-  let out = "";
-  for (let i = 0; i < length; i++) {
-    const byte = view.getUint8((at + i) | 0);
-    if (byte >= 0x80) return decoder.decode(pane.bytes.subarray(at, at + length));
-    out += String.fromCharCode(byte);
+  if (length <= characterwiseMax) {
+    const text = decodeAscii(pane.view, at, length);
+    if (text !== undefined) return text;
   }
-  return out;
+  return pane.text(at, at + length);
+}
+
+// V8 makes short strings fastest of characters, JavaScriptCore of bytes: for 8 characters 25 and 55 ns
+// there, 60 and 46 here.
+const characterwiseMax = adapter.runtime === "deno" ? 15 : 0;
+const { fromCharCode } = String;
+
+/** Up to 15 characters; `undefined` where one is not ASCII. Reads whole words of a slot or block. */
+function decodeAscii(view: DataView, at: number, length: number): string | undefined {
+  if (length === 0) return "";
+  let out = "";
+  for (let i = 0;; i += 4) {
+    const word = view.getUint32((at + i) | 0, true);
+    const left = length - i;
+    const a = word & 255;
+    const b = (word >>> 8) & 255;
+    const c = (word >>> 16) & 255;
+    const d = word >>> 24;
+    if (left > 4) {
+      if ((word & 0x80808080) !== 0) return undefined;
+      out += fromCharCode(a, b, c, d);
+    } else if (left === 4) {
+      return (word & 0x80808080) === 0 ? out + fromCharCode(a, b, c, d) : undefined;
+    } else if (left === 3) {
+      return (word & 0x808080) === 0 ? out + fromCharCode(a, b, c) : undefined;
+    } else if (left === 2) return (word & 0x8080) === 0 ? out + fromCharCode(a, b) : undefined;
+    else return (word & 0x80) === 0 ? out + fromCharCode(a) : undefined;
+  }
 }
 
 /** Reads the text of a slot. */
@@ -109,8 +135,16 @@ export function writeText(pane: Pane, at: number, value: string, what: string): 
 /** A new block with the first bytes of {@linkcode scratch}. */
 function storeBytes(access: Access, length: number): number {
   const p = access.heap.malloc(length);
-  const there = access.pane(p, length);
-  there.bytes.set(scratch.subarray(0, length), (p - there.base) | 0);
+  // Blocks are made of whole words.
+  const words = (length + 3) >>> 2;
+  const there = access.pane(p, 4 * words);
+  const at = (p - there.base) | 0;
+  if (words > wordwiseMax) there.bytes.set(scratch.subarray(0, length), at);
+  else {
+    for (let i = 0; i < 4 * words; i += 4) {
+      there.view.setUint32((at + i) | 0, scratchWords.getUint32(i, true), true);
+    }
+  }
   return p;
 }
 
@@ -179,7 +213,7 @@ export function fixedText(n: number): Type<string, string> {
     get(pane: Pane, at: number): string {
       let length = 0;
       while (length < n && pane.view.getUint8((at + length) | 0) !== 0) length++;
-      return decodeText(pane, at, length);
+      return pane.text(at, at + length);
     },
     set(pane: Pane, at: number, value: string, what = name): void {
       const length = encodeText(value, what);

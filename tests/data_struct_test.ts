@@ -88,7 +88,29 @@ test("every scalar keeps its smallest and its largest value, and starts at zero"
     k: [-0, Number.MIN_VALUE, -Infinity, NaN, 0.1],
     l: [true, false],
     m: ["", "12345", "ä€"],
-    n: ["", "fifteen bytes..", "sixteen bytes...", long, "\0", "a\0b"],
+    n: [
+      "\ufeffmark",
+      "\ufeff and a long text behind the mark",
+      "äöü",
+      "日本語テキスト",
+      "😀😀😀",
+      "aé",
+      "abcé",
+      "abcdefgé",
+      ...Array.from(
+        { length: 40 },
+        (_, n) => "abcdefghijklmnopqrstuvwxyz0123456789ABCDEF".slice(0, n),
+      ),
+      "x".repeat(63),
+      "x".repeat(64),
+      "x".repeat(65),
+      "",
+      "fifteen bytes..",
+      "sixteen bytes...",
+      long,
+      "\0",
+      "a\0b",
+    ],
   };
   for (const [name, values] of Object.entries(edges)) {
     for (const value of values) {
