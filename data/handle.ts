@@ -68,7 +68,8 @@ export function typeOf(handle: Handle): ObjectType {
   return handle.constructor as unknown as ObjectType;
 }
 
-function stale(): PermError {
+/** A handle that shows nothing any more. */
+export function stale(): PermError {
   return new PermError(
     "STALE",
     "Cannot use this object any more: it was destroyed, or the heap was closed or restored; take it " +

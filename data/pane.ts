@@ -28,7 +28,7 @@ const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 /** A stretch of a heap, and what belongs to it. */
 export class Pane {
   /** A pane of nothing, detached from the beginning. */
-  static readonly ended: Pane = new Pane(new DataView(new ArrayBuffer(0)), NaN, null!);
+  static readonly ended: Pane = new Pane(new DataView(new ArrayBuffer(0)), NaN, null!, 0);
   /** The bytes as numbers; detached when the heap was closed or restored. */
   readonly view: DataView<ArrayBuffer>;
   /** The same, for handles of objects that stand in another object: these are never freed. */
@@ -39,16 +39,19 @@ export class Pane {
   readonly length: number;
   /** The heap that it belongs to. */
   readonly access: Access;
+  /** The heap's native handle; 0, which every native function refuses, once it is detached. */
+  handle: number;
   #bytes: Uint8Array<ArrayBuffer> | undefined;
   #slicer: Slicer | undefined;
 
   /** Made by {@linkcode Access} only. */
-  constructor(view: DataView<ArrayBuffer>, base: Pointer, access: Access) {
+  constructor(view: DataView<ArrayBuffer>, base: Pointer, access: Access, handle: number) {
     this.view = view;
     this.inner = new DataView(view.buffer);
     this.base = base;
     this.length = view.byteLength;
     this.access = access;
+    this.handle = handle;
   }
 
   static {
@@ -121,7 +124,7 @@ export class Access {
     let pane = this.#panes.get(opening);
     if (pane === undefined) {
       this.#views.show(opening);
-      this.#panes.set(opening, pane = new Pane(opening.view, opening.base, this));
+      this.#panes.set(opening, pane = new Pane(opening.view, opening.base, this, handle));
     }
     this.#pane = pane;
     this.#from = pane.base;
@@ -131,6 +134,7 @@ export class Access {
 
   #end(): void {
     this.#views.close();
+    for (const pane of this.#panes.values()) pane.handle = 0;
     this.#panes.clear();
     this.kept.clear();
     this.#pane = undefined;

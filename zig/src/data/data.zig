@@ -195,6 +195,19 @@ pub const Walk = extern struct {
     }
 };
 
+/// Collects the addresses of a container's own blocks.
+pub const Blocks = struct {
+    out: []f64,
+    /// How many there are, whether they fit or not.
+    count: u64 = 0,
+
+    pub fn add(self: *Blocks, address: u64) void {
+        if (address == 0) return;
+        if (self.count < self.out.len) self.out[self.count] = number(address);
+        self.count += 1;
+    }
+};
+
 pub inline fn number(value: u64) f64 {
     return @floatFromInt(@as(i64, @bitCast(value)));
 }
@@ -204,5 +217,9 @@ test {
     _ = @import("pool.zig");
     _ = @import("hash_map.zig");
     _ = @import("vec.zig");
+    _ = @import("list.zig");
+    _ = @import("ordered_map.zig");
+    _ = @import("long_text.zig");
     _ = @import("test_maps.zig");
+    _ = @import("test_ordered.zig");
 }

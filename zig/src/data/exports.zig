@@ -12,6 +12,9 @@ const scratch = @import("scratch.zig");
 const text_room = @import("text.zig");
 const hash_map = @import("hash_map.zig");
 const vec_room = @import("vec.zig");
+const list_room = @import("list.zig");
+const ordered_map = @import("ordered_map.zig");
+const long_text = @import("long_text.zig");
 
 const Error = errors.Error;
 const Heap = @import("../heap/heap.zig").Heap;
@@ -28,7 +31,17 @@ pub const functions = struct {
         return result(scratch.ofThread());
     }
 
+    /// 0, or READ_ONLY or CLOSED: asked before values are destroyed on the way to a change.
+    pub fn ph_writable(handle: HeapHandle) callconv(.c) f64 {
+        return result(if (abi.writable(handle)) |_| {} else |err| @as(Error!void, err));
+    }
+
     // ---- all containers
+    /// Whether such a container stands there: 0, or what is wrong with the pointer.
+    pub fn ph_container_open(handle: HeapHandle, container: f64, shape: f64) callconv(.c) f64 {
+        return result(expectOpen(handle, container, shape));
+    }
+
     /// Removes everything, which owns nothing any more, and gives the memory back.
     pub fn ph_clear(handle: HeapHandle, container: f64, shape: f64) callconv(.c) f64 {
         return result(change(handle, container, shape, .clear));
@@ -44,10 +57,10 @@ pub const functions = struct {
         return result(check(handle, container, shape));
     }
 
-    /// Address of the container's own block `index` (0: none there), 1 behind the last. Blocks of keys
-    /// and values are in its walk.
-    pub fn ph_container_block(handle: HeapHandle, container: f64, shape: f64, index: f64) callconv(.c) f64 {
-        return result(block(handle, container, shape, index));
+    /// Addresses of the container's own blocks, the header left out, `capacity` at most, into `out`: how
+    /// many there are.
+    pub fn ph_container_blocks(handle: HeapHandle, container: f64, shape: f64, out: Buffer, capacity: f64) callconv(.c) f64 {
+        return result(blocks(handle, container, shape, out, capacity));
     }
 
     /// Begins or continues a walk: up to `count` elements into `walk`, behind a Walk's fields; two
@@ -70,6 +83,49 @@ pub const functions = struct {
     /// Removes a key, whose value owns nothing any more: 1, or 0 when it is not there.
     pub fn ph_map_delete(handle: HeapHandle, map: f64, shape: f64, a: f64, b: f64) callconv(.c) f64 {
         return result(mapDelete(handle, map, shape, a, b));
+    }
+
+    /// Places one end of a walk of an OrderedMap. `how`: 0 at the first key that is not below, 1 above, 2
+    /// past all that begin with it, 3 at the beginning, 4 at the end; 10 more for the second end.
+    pub fn ph_map_seek(handle: HeapHandle, map: f64, shape: f64, a: f64, b: f64, how: f64, walk: Buffer) callconv(.c) f64 {
+        return result(mapSeek(handle, map, shape, a, b, how, walk));
+    }
+
+    // ---- lists
+    /// Inserts a zeroed element before that of value `before`, or at the end for 0: its value's address.
+    pub fn ph_list_insert(handle: HeapHandle, list: f64, shape: f64, before: f64) callconv(.c) f64 {
+        return result(listChange(handle, list, shape, .{ .insert = whole(before) orelse return abi.refuse("insert before", before) }));
+    }
+
+    /// Removes the element of that value, which owns nothing any more.
+    pub fn ph_list_remove(handle: HeapHandle, list: f64, shape: f64, value: f64) callconv(.c) f64 {
+        return result(listChange(handle, list, shape, .{ .remove = whole(value) orelse return abi.refuse("remove", value) }));
+    }
+
+    pub fn ph_list_reverse(handle: HeapHandle, list: f64, shape: f64) callconv(.c) f64 {
+        return result(listChange(handle, list, shape, .reverse));
+    }
+
+    /// Address of the value at an index, 0 outside.
+    pub fn ph_list_at(handle: HeapHandle, list: f64, shape: f64, index: f64) callconv(.c) f64 {
+        return result(listAt(handle, list, shape, index));
+    }
+
+    // ---- text
+    /// Replaces `removed` bytes at byte `at` by the `len` bytes at `address`.
+    pub fn ph_text_splice(handle: HeapHandle, text: f64, shape: f64, at: f64, removed: f64, address: f64, len: f64) callconv(.c) f64 {
+        return result(textSplice(handle, text, shape, at, removed, address, len));
+    }
+
+    /// `what` 0: the byte at which unit `value` begins; 1: the unit that begins at byte `value`.
+    pub fn ph_text_convert(handle: HeapHandle, text: f64, shape: f64, value: f64, what: f64) callconv(.c) f64 {
+        return result(textConvert(handle, text, shape, value, what));
+    }
+
+    /// The byte + 1 at which the `len` bytes at `address` stand, from byte `from` on, or with `backward` 1
+    /// down; 0 when nowhere.
+    pub fn ph_text_find(handle: HeapHandle, text: f64, shape: f64, from: f64, backward: f64, address: f64, len: f64) callconv(.c) f64 {
+        return result(textFind(handle, text, shape, from, backward, address, len));
     }
 
     // ---- vectors
@@ -159,14 +215,43 @@ inline fn keyOf(space: Space, shape: u64, a: f64, b: f64) Error!hash_map.Key {
     }
 }
 
+/// The same for a tree of numbers, which has them in a form that orders.
+inline fn orderedKey(shape: u64, key: *const hash_map.Key) ordered_map.Key {
+    return switch (key.*) {
+        .bits => |bits| .{ .bits = ordered_map.bitsOf(@as(data.Shape, @bitCast(shape)).key, bits) },
+        .text => |it| .{ .text = it },
+    };
+}
+
+const MapCall = enum { get, set, remove };
+
+inline fn onMap(space: Space, map: f64, bits: u64, key: *const hash_map.Key, comptime call: MapCall) Error!u64 {
+    const address = try addressOf(map);
+    const shape: data.Shape = @bitCast(bits);
+    switch (shape.kind) {
+        .hash_map => return callMap(&try hash_map.Map.open(space, address, bits), key, call),
+        .ordered_map => {
+            const ordered = orderedKey(bits, key);
+            if (shape.key == .text) return callMap(&try ordered_map.Texts.open(space, address, bits), &ordered, call);
+            return callMap(&try ordered_map.Numbers.open(space, address, bits), &ordered, call);
+        },
+        else => return noMap(bits),
+    }
+}
+
+inline fn callMap(map: anytype, key: anytype, comptime call: MapCall) Error!u64 {
+    return switch (call) {
+        .get => map.get(key),
+        .set => map.set(key),
+        .remove => @intFromBool(try map.remove(key)),
+    };
+}
+
 fn mapGet(handle: HeapHandle, map: f64, shape: f64, a: f64, b: f64) Error!u64 {
     const space = try readable(handle);
     const bits = shapeOf(shape);
     const key = try keyOf(space, bits, a, b);
-    switch (@as(data.Shape, @bitCast(bits)).kind) {
-        .hash_map => return (try hash_map.Map.open(space, try addressOf(map), bits)).get(&key),
-        else => return noMap(bits),
-    }
+    return onMap(space, map, bits, &key, .get);
 }
 
 fn mapSet(handle: HeapHandle, map: f64, shape: f64, a: f64, b: f64) Error!u64 {
@@ -175,10 +260,7 @@ fn mapSet(handle: HeapHandle, map: f64, shape: f64, a: f64, b: f64) Error!u64 {
     const key = try keyOf(space, bits, a, b);
     const inside = try space.alloc.beginChange();
     defer space.alloc.endChange(inside);
-    switch (@as(data.Shape, @bitCast(bits)).kind) {
-        .hash_map => return (try hash_map.Map.open(space, try addressOf(map), bits)).set(&key),
-        else => return noMap(bits),
-    }
+    return onMap(space, map, bits, &key, .set);
 }
 
 fn mapDelete(handle: HeapHandle, map: f64, shape: f64, a: f64, b: f64) Error!u64 {
@@ -187,10 +269,25 @@ fn mapDelete(handle: HeapHandle, map: f64, shape: f64, a: f64, b: f64) Error!u64
     const key = try keyOf(space, bits, a, b);
     const inside = try space.alloc.beginChange();
     defer space.alloc.endChange(inside);
-    switch (@as(data.Shape, @bitCast(bits)).kind) {
-        .hash_map => return @intFromBool(try (try hash_map.Map.open(space, try addressOf(map), bits)).remove(&key)),
-        else => return noMap(bits),
-    }
+    return onMap(space, map, bits, &key, .remove);
+}
+
+fn mapSeek(handle: HeapHandle, map: f64, shape: f64, a: f64, b: f64, how: f64, buffer: Buffer) Error!void {
+    const space = try readable(handle);
+    const bits = shapeOf(shape);
+    const key = try keyOf(space, bits, a, b);
+    const bytes = buffer orelse return errors.fail(.INVALID_ARGUMENT, .{}, "The buffer `walk` is empty", .{});
+    const walk: *Walk = @ptrCast(@alignCast(bytes));
+    const wish = whole(how) orelse 99;
+    if (wish >= 20 or wish % 10 > @intFromEnum(ordered_map.Seek.end)) return errors.fail(.INVALID_ARGUMENT, .{}, "Cannot " ++
+        "seek by {d}", .{how});
+    const seek: ordered_map.Seek = @enumFromInt(wish % 10);
+    const address = try addressOf(map);
+    const ordered = orderedKey(bits, &key);
+    const kind: data.Shape = @bitCast(bits);
+    if (kind.kind != .ordered_map) return noMap(bits);
+    if (kind.key == .text) return (try ordered_map.Texts.open(space, address, bits)).seek(&ordered, seek, wish >= 10, walk);
+    return (try ordered_map.Numbers.open(space, address, bits)).seek(&ordered, seek, wish >= 10, walk);
 }
 
 fn noMap(shape: u64) Error {
@@ -204,7 +301,13 @@ inline fn onAny(space: Space, container: f64, shape: f64, context: anytype) Erro
     const bits = shapeOf(shape);
     switch (@as(data.Shape, @bitCast(bits)).kind) {
         .hash_map => return context.of(&try hash_map.Map.open(space, address, bits)),
+        .ordered_map => {
+            if (@as(data.Shape, @bitCast(bits)).key == .text) return context.of(&try ordered_map.Texts.open(space, address, bits));
+            return context.of(&try ordered_map.Numbers.open(space, address, bits));
+        },
         .vec => return context.of(&try vec_room.Vec.open(space, address, bits)),
+        .list => return context.of(&try list_room.List.open(space, address, bits)),
+        .text => return context.of(&try long_text.Text.open(space, address, bits)),
         else => return errors.fail(.INVALID_ARGUMENT, .{}, "Cannot use a container of shape {x}: there is none", .{bits}),
     }
 }
@@ -225,6 +328,15 @@ fn change(handle: HeapHandle, container: f64, shape: f64, what: Whole) Error!voi
     return onAny(space, container, shape, Context{ .what = what });
 }
 
+fn expectOpen(handle: HeapHandle, container: f64, shape: f64) Error!void {
+    const space = try readable(handle);
+    const Context = struct {
+        const Result = void;
+        fn of(_: @This(), _: anytype) Error!void {}
+    };
+    return onAny(space, container, shape, Context{});
+}
+
 fn check(handle: HeapHandle, container: f64, shape: f64) Error!void {
     const space = try readable(handle);
     const Context = struct {
@@ -236,17 +348,19 @@ fn check(handle: HeapHandle, container: f64, shape: f64) Error!void {
     return onAny(space, container, shape, Context{});
 }
 
-fn block(handle: HeapHandle, container: f64, shape: f64, index: f64) Error!u64 {
+fn blocks(handle: HeapHandle, container: f64, shape: f64, out: Buffer, capacity: f64) Error!u64 {
     const space = try readable(handle);
+    const count = if (out == null) 0 else whole(capacity) orelse 0;
     const Context = struct {
-        index: u32,
-        const Result = ?u64;
-        fn of(self: @This(), it: anytype) Error!?u64 {
-            return it.block(self.index);
+        sink: *data.Blocks,
+        const Result = void;
+        fn of(self: @This(), it: anytype) Error!void {
+            return it.blocks(self.sink);
         }
     };
-    const n: u32 = @intCast(@min(whole(index) orelse 0, std.math.maxInt(u32)));
-    return try onAny(space, container, shape, Context{ .index = n }) orelse 1;
+    var sink: data.Blocks = .{ .out = if (count == 0) &.{} else @as([*]f64, @ptrCast(@alignCast(out.?)))[0..count] };
+    try onAny(space, container, shape, Context{ .sink = &sink });
+    return sink.count;
 }
 
 fn walkOn(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, count: f64) Error!u64 {
@@ -255,16 +369,17 @@ fn walkOn(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, count:
     const walk: *Walk = @ptrCast(@alignCast(bytes));
     const pairs: [*][2]f64 = @ptrCast(@alignCast(bytes + @sizeOf(Walk)));
     const out = pairs[0..@intCast(@min(whole(count) orelse 0, 1 << 20))];
-    const address = try addressOf(container);
-    const bits = shapeOf(shape);
-    switch (@as(data.Shape, @bitCast(bits)).kind) {
-        .hash_map => {
-            const map = try hash_map.Map.open(space, address, bits);
-            if (walk.changes < 0) map.beginWalk(walk);
-            return map.nextOf(walk, out);
-        },
-        else => return errors.fail(.INVALID_ARGUMENT, .{}, "Cannot walk a container of shape {x}", .{bits}),
-    }
+    const Context = struct {
+        walk: *Walk,
+        out: [][2]f64,
+        const Result = u64;
+        fn of(self: @This(), it: anytype) Error!u64 {
+            if (!@hasDecl(@TypeOf(it.*), "nextOf")) return errors.fail(.INVALID_ARGUMENT, .{}, "Cannot walk this container", .{});
+            if (self.walk.changes < 0) try it.beginWalk(self.walk);
+            return it.nextOf(self.walk, self.out);
+        }
+    };
+    return onAny(space, container, shape, Context{ .walk = walk, .out = out });
 }
 
 const VecChange = union(enum) {
@@ -292,4 +407,56 @@ inline fn vecChange(handle: HeapHandle, address: f64, shape: f64, what: VecChang
         .permute => |order| try vec.permute(order),
     }
     return 0;
+}
+
+const ListChange = union(enum) { insert: u64, remove: u64, reverse };
+
+fn listChange(handle: HeapHandle, address: f64, shape: f64, what: ListChange) Error!u64 {
+    const space = try writable(handle);
+    const inside = try space.alloc.beginChange();
+    defer space.alloc.endChange(inside);
+    const list = try list_room.List.open(space, try addressOf(address), shapeOf(shape));
+    switch (what) {
+        .insert => |before| return list.insert(before),
+        .remove => |value| try list.remove(value),
+        .reverse => try list.reverse(),
+    }
+    return 0;
+}
+
+fn listAt(handle: HeapHandle, address: f64, shape: f64, index: f64) Error!u64 {
+    const list = try list_room.List.open(try readable(handle), try addressOf(address), shapeOf(shape));
+    return list.at(whole(index) orelse return 0);
+}
+
+/// Text that was passed in the scratch or stands in the heap.
+fn passedText(space: Space, address: f64, len: f64) Error![]const u8 {
+    const from = whole(address) orelse 0;
+    const bytes = whole(len) orelse 0;
+    if (bytes == 0) return "";
+    if (!scratch.contains(from, bytes) and !space.contains(from, bytes)) return errors.fail(.BAD_POINTER, .{ .address = from }, "Cannot " ++
+        "read {d} bytes of text at 0x{x}: it lies neither in the heap nor in the thread's scratch", .{ bytes, from });
+    return @as([*]const u8, @ptrFromInt(from))[0..bytes];
+}
+
+fn textSplice(handle: HeapHandle, text: f64, shape: f64, at: f64, removed: f64, address: f64, len: f64) Error!void {
+    const space = try writable(handle);
+    const inside = try space.alloc.beginChange();
+    defer space.alloc.endChange(inside);
+    const it = try long_text.Text.open(space, try addressOf(text), shapeOf(shape));
+    const bytes = try passedText(space, address, len);
+    return it.splice(whole(at) orelse std.math.maxInt(u64), whole(removed) orelse std.math.maxInt(u64), bytes, @bitCast(shapeOf(shape)));
+}
+
+fn textConvert(handle: HeapHandle, text: f64, shape: f64, value: f64, what: f64) Error!u64 {
+    const it = try long_text.Text.open(try readable(handle), try addressOf(text), shapeOf(shape));
+    const wanted = whole(value) orelse std.math.maxInt(u64);
+    return if (what == 0) it.byteOf(wanted) else it.unitOf(wanted);
+}
+
+fn textFind(handle: HeapHandle, text: f64, shape: f64, from: f64, backward: f64, address: f64, len: f64) Error!u64 {
+    const space = try readable(handle);
+    const it = try long_text.Text.open(space, try addressOf(text), shapeOf(shape));
+    const found = try it.find(whole(from) orelse 0, try passedText(space, address, len), backward != 0) orelse return 0;
+    return found + 1;
 }

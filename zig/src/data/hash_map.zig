@@ -363,7 +363,7 @@ pub const Map = struct {
     }
 
     /// Begins a walk over all entries.
-    pub fn beginWalk(self: *const Map, walk: *data.Walk) void {
+    pub fn beginWalk(self: *const Map, walk: *data.Walk) Error!void {
         walk.node = if (walk.backward != 0) data.number(self.header.last) else data.number(self.header.first);
         walk.changes = data.number(self.header.changes);
         walk.left = data.number(self.header.len);
@@ -431,10 +431,20 @@ pub const Map = struct {
         if (before != h.last or count != h.len) return data.damaged(h.index);
     }
 
-    /// The blocks that are the map's own, one after another: block `index`, or null behind the last
-    /// (0 for one that is not there). Text keys' own blocks are in the walk.
-    pub fn block(self: *const Map, index: u32) Error!?u64 {
-        if (index == 0) return self.header.index;
-        return self.header.pool.block(self.space, index - 1);
+    /// The blocks that are the map's own, those of text keys included.
+    pub fn blocks(self: *const Map, sink: *data.Blocks) Error!void {
+        const h = self.header;
+        sink.add(h.index);
+        try h.pool.blocks(self.space, sink);
+        if (self.shape.key != .text) return;
+        var next = h.first;
+        var left = h.len;
+        while (next != 0) : (left -= 1) {
+            if (left == 0) return data.damaged(h.index);
+            const entry = try self.entryAt(next - 1);
+            const slot = entry.slot();
+            if (slot.isOutside()) sink.add(slot.low);
+            next = entry.next;
+        }
     }
 };

@@ -136,7 +136,7 @@ pub const Pool = extern struct {
         const new = try space.malloc(@as(u64, len) * @sizeOf(Segment));
         const into = @as([*]Segment, @ptrFromInt(new))[0..len];
         errdefer space.free(new) catch {};
-        if (old > 0) @memcpy(into[0..old], try self.segments(space));
+        if (old > 0) @memmove(into[0..old], try self.segments(space));
         @memset(into[old..], std.mem.zeroes(Segment));
         const before = self.directory;
         self.directory = new;
@@ -229,11 +229,9 @@ pub const Pool = extern struct {
         return live;
     }
 
-    /// The blocks of the pool's own, one after another: block `index`, or null behind the last.
-    pub fn block(self: *const Pool, space: Space, index: u32) Error!?u64 {
-        if (self.directory == 0) return null;
-        if (index == 0) return self.directory;
-        if (index > self.directory_len) return null;
-        return (try self.segments(space))[index - 1].address;
+    pub fn blocks(self: *const Pool, space: Space, sink: *data.Blocks) Error!void {
+        if (self.directory == 0) return;
+        sink.add(self.directory);
+        for (try self.segments(space)) |segment| sink.add(segment.address);
     }
 };

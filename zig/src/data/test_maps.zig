@@ -125,7 +125,7 @@ fn compare(map: *const hash_map.Map, model: *Model) !void {
     for ([_]f64{ 0, 1 }) |backward| {
         var walk = std.mem.zeroes(data.Walk);
         walk.backward = backward;
-        map.beginWalk(&walk);
+        try map.beginWalk(&walk);
         var out: [7][2]f64 = undefined;
         var at: usize = 0;
         while (true) {
@@ -320,7 +320,7 @@ test "a damaged map is CORRUPT or wrong, never a crash" {
                 1 => _ = map.remove(&key) catch {},
                 2 => {
                     var walk = std.mem.zeroes(data.Walk);
-                    map.beginWalk(&walk);
+                    map.beginWalk(&walk) catch {};
                     var out: [100][2]f64 = undefined;
                     _ = map.nextOf(&walk, &out) catch {};
                 },

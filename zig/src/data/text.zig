@@ -95,7 +95,7 @@ pub const Key = struct {
         if (self.isShort()) return self.slot;
         if (self.bytes.len > std.math.maxInt(u32)) return data.tooLarge("text key", self.bytes.len);
         const address = try space.malloc(self.bytes.len);
-        @memcpy(@as([*]u8, @ptrFromInt(address)), self.bytes);
+        @memmove(@as([*]u8, @ptrFromInt(address))[0..self.bytes.len], self.bytes);
         return .{ .low = address, .high = self.slot.high };
     }
 };

@@ -118,7 +118,7 @@ pub const Vec = struct {
         var done = n;
         while (done < run.len) {
             const more = @min(done, run.len - done);
-            @memcpy(run[done..][0..more], run[0..more]);
+            @memmove(run[done..][0..more], run[0..more]);
             done += more;
         }
     }
@@ -192,10 +192,10 @@ pub const Vec = struct {
         for (order, 0..) |from, to| {
             if (from >= order.len or bits[from / 8] >> @intCast(from % 8) & 1 != 0) return outside(from, order.len);
             bits[from / 8] |= @as(u8, 1) << @intCast(from % 8);
-            @memcpy(into[to * n ..][0..n], all[from * n ..][0..n]);
+            @memmove(into[to * n ..][0..n], all[from * n ..][0..n]);
         }
         self.header.changes +%= 1;
-        @memcpy(all, into);
+        @memmove(all, into);
     }
 
     /// Removes all elements, which own nothing any more, and gives the memory back.
@@ -224,8 +224,8 @@ pub const Vec = struct {
         _ = try self.elements();
     }
 
-    pub fn block(self: *const Vec, index: u32) Error!?u64 {
-        return if (index == 0) self.header.data else null;
+    pub fn blocks(self: *const Vec, sink: *data.Blocks) Error!void {
+        sink.add(self.header.data);
     }
 };
 

@@ -1,0 +1,388 @@
+/**
+ * List: elements linked both ways, by the names that JavaScript's Array has. An element stays where it is
+ * until it is removed, so a handle to it stays good.
+ *
+ * @module
+ */
+
+import { describe, native, PermError } from "../ffi/mod.ts";
+import type { Heap } from "../heap/heap.ts";
+import { plain } from "./array.ts";
+import {
+  changesAt,
+  type Container,
+  containerType,
+  elementType,
+  expectIndex,
+  failed,
+  paneFor,
+  shapeOf,
+  Walk,
+  walkBlocks,
+} from "./container.ts";
+import { Handle, type ObjectType } from "./handle.ts";
+import type { Pane } from "./pane.ts";
+import { type InputOf, readU53, type Type, type ValueOf, type Walker } from "./type.ts";
+
+const lengthAt = 24;
+
+interface ListParts {
+  readonly name: () => string;
+  readonly type: Type<unknown, unknown>;
+  shape: number;
+  size: number;
+}
+
+/** A live List in a heap. */
+export class ListHandle<T, I> extends Handle implements Container, Iterable<T> {
+  /** Set on each class's prototype. @internal */
+  declare readonly $of: ListParts;
+
+  /** How many elements there are. */
+  get length(): number {
+    return readU53(this.$view, (this.$at + lengthAt) | 0);
+  }
+
+  /** The first element. */
+  get first(): T | undefined {
+    return this.at(0);
+  }
+
+  /** The last element. */
+  get last(): T | undefined {
+    return this.at(-1);
+  }
+
+  /**
+   * The element at an index, counted from the nearer end; negative ones count from the end.
+   *
+   * @returns `undefined` outside.
+   */
+  at(index: number): T | undefined {
+    const { length } = this;
+    const i = index < 0 ? index + length : index;
+    if (!(i >= 0 && i < length && Number.isInteger(i))) return undefined;
+    return readAt(this, find(this, i)) as T;
+  }
+
+  /**
+   * Writes an element; what it owned is freed.
+   *
+   * @throws {PermError} `INVALID_ARGUMENT` outside, or for what is no such value.
+   */
+  set(index: number, value: I): void {
+    const p = find(this, expectIndex("List", index, this.length));
+    onValue(this, p, (pane, at) => this.$of.type.set(pane, at, value, `element ${index}`));
+  }
+
+  /**
+   * Adds elements at the end.
+   *
+   * @returns The new length.
+   * @throws {PermError} `INVALID_ARGUMENT` for a value that cannot be one (those before it stay);
+   * `OUT_OF_MEMORY`, `READ_ONLY`.
+   */
+  push(...values: I[]): number {
+    for (const value of values) insertBefore(this, 0, value);
+    return this.length;
+  }
+
+  /** Adds elements at the beginning, in the order given. */
+  unshift(...values: I[]): number {
+    const before = this.length === 0 ? 0 : find(this, 0);
+    for (const value of values) insertBefore(this, before, value);
+    return this.length;
+  }
+
+  /** Removes the last element: a number or text is returned, an object as a plain copy. */
+  pop(): unknown {
+    return this.length === 0 ? undefined : take(this, this.length - 1);
+  }
+
+  /** Removes the first element, as `pop` does the last. */
+  shift(): unknown {
+    return this.length === 0 ? undefined : take(this, 0);
+  }
+
+  /**
+   * Inserts an element before that at an index, or at the end for the length.
+   *
+   * @throws {PermError} `INVALID_ARGUMENT` outside, or for what is no such value; `OUT_OF_MEMORY`.
+   */
+  insert(index: number, value: I): void {
+    expectIndex("List", index, this.length + 1);
+    insertBefore(this, index === this.length ? 0 : find(this, index), value);
+  }
+
+  /**
+   * Removes the element at an index.
+   *
+   * @returns Whether there was one.
+   */
+  delete(index: number): boolean {
+    if (!(Number.isInteger(index) && index >= 0 && index < this.length)) return false;
+    removeAt(this, find(this, index));
+    return true;
+  }
+
+  /**
+   * Removes the elements for which a function says yes.
+   *
+   * @returns How many they were.
+   */
+  deleteWhere(test: (value: T, index: number) => unknown): number {
+    const found: number[] = [];
+    let index = 0;
+    for (const p of new Values(this, false)) {
+      if (test(readAt(this, p) as T, index++)) found.push(p);
+    }
+    for (const p of found) removeAt(this, p);
+    return found.length;
+  }
+
+  /** Turns the order around. */
+  reverse(): this {
+    call(this, native.ph_list_reverse(...place(this)));
+    return this;
+  }
+
+  /** Removes all elements, and gives the memory back. */
+  clear(): void {
+    call(this, native.ph_writable(this.$pane.handle));
+    destroyValues(this);
+    call(this, native.ph_clear(...place(this)));
+  }
+
+  /** Calls a function with each element and its index. */
+  forEach(action: (value: T, index: number) => void): void {
+    let index = 0;
+    for (const value of this) action(value, index++);
+  }
+
+  /** The elements as a JavaScript array; objects in it are live. */
+  toArray(): T[] {
+    return [...this];
+  }
+
+  /** All elements in order. Ends with `STALE` when elements are inserted or removed meanwhile. */
+  values(): IterableIterator<T> {
+    return new Elements<T>(this, false);
+  }
+
+  /** All elements, the last one first. */
+  reversed(): IterableIterator<T> {
+    return new Elements<T>(this, true);
+  }
+
+  /** All elements in order. */
+  [Symbol.iterator](): IterableIterator<T> {
+    return new Elements<T>(this, false);
+  }
+
+  /** The elements, for `JSON.stringify`. */
+  toJSON(): unknown[] {
+    return this.toArray().map(plain);
+  }
+
+  /** What `console.log` shows in Deno. */
+  [Symbol.for("Deno.customInspect")](
+    inspect: (value: unknown, options?: unknown) => string,
+    options: unknown,
+  ): string {
+    if (this.$view.buffer.detached) return `${this.$of.name()} <ended>`;
+    return `${this.$of.name()} ${inspect(this.toArray(), options)}`;
+  }
+
+  /** What `console.log` shows in Bun and Node. */
+  [Symbol.for("nodejs.util.inspect.custom")](): unknown {
+    return this.$view.buffer.detached ? `${this.$of.name()} <ended>` : this.toArray();
+  }
+
+  /** Proves what its memory must be. @throws {PermError} `CORRUPT`. @internal */
+  $check(): void {
+    call(this, native.ph_container_check(...place(this)));
+  }
+
+  /** @internal */
+  $destroy(): void {
+    destroyValues(this);
+    call(this, native.ph_destroy(...place(this)));
+  }
+
+  /** @internal */
+  $assign(value: unknown, what: string): void {
+    if (value === this) return;
+    if (typeof value !== "object" || value === null || !(Symbol.iterator in value)) {
+      throw new PermError(
+        "INVALID_ARGUMENT",
+        `Cannot store ${describe(value)} in ${what}: give an array`,
+      );
+    }
+    this.clear();
+    for (const each of value as Iterable<I>) insertBefore(this, 0, each);
+  }
+
+  /** @internal */
+  $walk(walker: Walker): void {
+    const { type } = this.$of;
+    walkBlocks(this, shapeFor(this), walker);
+    if (type.walk === undefined) return;
+    for (const p of new Values(this, false)) {
+      onValue(this, p, (pane, at) => type.walk!(pane, at, walker));
+    }
+  }
+}
+
+type AnyList = Handle & { readonly $of: ListParts; readonly length: number };
+
+function shapeFor(list: AnyList): number {
+  const of = list.$of;
+  if (of.shape === 0) {
+    of.size = of.type.size;
+    of.shape = shapeOf("List", undefined, of.size);
+  }
+  return of.shape;
+}
+
+function place(list: AnyList): [number, number, number] {
+  const pane = list.$pane;
+  return [pane.handle, pane.base + list.$at, shapeFor(list)];
+}
+
+function call(list: AnyList, result: number): number {
+  if (result < 0) failed(list, result);
+  return result;
+}
+
+/** Address of the value at an index, which is there. */
+function find(list: AnyList, index: number): number {
+  return call(list, native.ph_list_at(...place(list), index));
+}
+
+function readAt(list: AnyList, p: number): unknown {
+  const { type, size } = list.$of;
+  const pane = paneFor(list.$pane, p, size);
+  return type.get(pane, (p - pane.base) | 0);
+}
+
+function onValue(list: AnyList, p: number, action: (pane: Pane, at: number) => void): void {
+  const pane = paneFor(list.$pane, p, list.$of.size);
+  action(pane, (p - pane.base) | 0);
+}
+
+function insertBefore(list: AnyList, before: number, value: unknown): void {
+  const p = call(list, native.ph_list_insert(...place(list), before));
+  try {
+    onValue(list, p, (pane, at) => list.$of.type.set(pane, at, value));
+  } catch (error) {
+    removeAt(list, p);
+    throw error;
+  }
+}
+
+function removeAt(list: AnyList, p: number): void {
+  const { type } = list.$of;
+  if (type.owns) {
+    call(list, native.ph_writable(list.$pane.handle));
+    onValue(list, p, (pane, at) => type.destroy(pane, at));
+  }
+  call(list, native.ph_list_remove(...place(list), p));
+}
+
+function take(list: AnyList, index: number): unknown {
+  const p = find(list, index);
+  const value = readAt(list, p);
+  const copy = typeof value === "bigint" ? value : plain(value);
+  removeAt(list, p);
+  return copy;
+}
+
+function destroyValues(list: AnyList): void {
+  const { type } = list.$of;
+  if (!type.owns) return;
+  for (const p of new Values(list, false)) onValue(list, p, (pane, at) => type.destroy(pane, at));
+}
+
+/** Where the values stand. */
+class Values extends Walk<number> {
+  constructor(list: AnyList, backward: boolean) {
+    super(list, shapeFor(list), changesAt.list, backward);
+  }
+
+  override read(_pane: Pane, _first: number, second: number): number {
+    return second;
+  }
+}
+
+class Elements<T> extends Walk<T> {
+  readonly #of: ListParts;
+
+  constructor(list: AnyList, backward: boolean) {
+    super(list, shapeFor(list), changesAt.list, backward);
+    this.#of = list.$of;
+  }
+
+  override read(pane: Pane, _first: number, second: number): T {
+    const there = paneFor(pane, second, this.#of.size);
+    return this.#of.type.get(there, (second - there.base) | 0) as T;
+  }
+}
+
+/**
+ * A live List.
+ *
+ * @typeParam T The elements' type.
+ */
+export type List<T> = ListHandle<ValueOf<T>, InputOf<T>>;
+
+/** What a List is made or assigned from. */
+export type ListInput<T> = Iterable<InputOf<T>>;
+
+/** The class, and type, of Lists of such elements. */
+export interface ListType<T> extends ObjectType<List<T>, ListInput<T>> {
+  /**
+   * Makes one in a heap.
+   *
+   * @throws {PermError} `INVALID_ARGUMENT` for values that cannot be; `OUT_OF_MEMORY`, `READ_ONLY`.
+   */
+  new (heap: Heap, values?: ListInput<T>): List<T>;
+}
+
+const made = new WeakMap<object, unknown>();
+
+/**
+ * The type of linked lists: a class to make them with, and what a struct's field, another container or
+ * a root may be.
+ *
+ * @param type The elements' type.
+ * @throws {PermError} `INVALID_ARGUMENT` for what is no type.
+ *
+ * @example
+ * ```ts
+ * import { Heap } from "@perm/heap";
+ * import { List, text } from "@perm/heap/data";
+ *
+ * using heap = Heap.open({ size: 1 << 20 });
+ * const jobs = new (List(text))(heap, ["wash", "dry"]);
+ * jobs.push("iron");
+ * console.log(jobs.shift()); // "wash"
+ * ```
+ */
+export function List<T>(type: T): ListType<T> {
+  const element = elementType("a List's elements", type);
+  let found = made.get(element);
+  if (found === undefined) {
+    const name = () => `List(${element.name})`;
+    const $of: ListParts = { name, type: element, shape: 0, size: 0 };
+    const prototype = Object.create(ListHandle.prototype, { $of: { value: $of } });
+    found = containerType(prototype, {
+      kind: "List",
+      name,
+      size: 40,
+      parts: [element],
+      shape: () => shapeOf("List", undefined, element.size),
+    });
+    made.set(element, found);
+  }
+  return found as ListType<T>;
+}

@@ -1,0 +1,368 @@
+/**
+ * What HashMap and OrderedMap share: keys and values by the names that JavaScript's Map has for them.
+ *
+ * Invariant: a value stays where it is until its key is deleted, so a handle to it stays good.
+ *
+ * @module
+ */
+
+import { describe, native, PermError } from "../ffi/mod.ts";
+import {
+  changesAt,
+  type Container,
+  failed,
+  type Keys,
+  paneFor,
+  passed,
+  passText,
+  textAddress,
+  Walk,
+  walkBlocks,
+} from "./container.ts";
+import { Handle } from "./handle.ts";
+import { plain } from "./array.ts";
+import type { Pane } from "./pane.ts";
+import type { Type, Walker } from "./type.ts";
+
+const lengthAt = 8;
+
+/** What a map's class knows of its keys and values. */
+export interface MapParts {
+  readonly name: () => string;
+  readonly keys: Keys;
+  readonly value: Type<unknown, unknown>;
+  /** The header's first word, and bytes of a value; 0 until they are first needed. */
+  shape: number;
+  size: number;
+  readonly findShape: () => number;
+}
+
+/** A live map in a heap. */
+export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterable<[K, V]> {
+  /** Set on each class's prototype. @internal */
+  declare readonly $of: MapParts;
+
+  /** How many keys there are. */
+  get size(): number {
+    return this.$view.getUint32((this.$at + lengthAt) | 0, true);
+  }
+
+  /**
+   * The value of a key; structs and containers as live handles.
+   *
+   * @returns `undefined` when there is no such key.
+   * @throws {PermError} `INVALID_ARGUMENT` for what no key can be.
+   */
+  get(key: KI): V | undefined {
+    const p = findKey(this, key);
+    if (p === 0) return undefined;
+    const { value, size } = this.$of;
+    const pane = paneFor(this.$pane, p, size);
+    return value.get(pane, (p - pane.base) | 0) as V;
+  }
+
+  /** Whether there is that key. */
+  has(key: KI): boolean {
+    return findKey(this, key) !== 0;
+  }
+
+  /**
+   * Writes a key's value; what it owned before is freed. Structs are copied, field by field; plain
+   * objects do as well.
+   *
+   * @throws {PermError} `INVALID_ARGUMENT` for a key or value that cannot be one (then a key that is
+   * new stays out); `OUT_OF_MEMORY`, `READ_ONLY`.
+   */
+  set(key: KI, value: VI): this {
+    const of = this.$of;
+    const before = this.$view.getUint32((this.$at + lengthAt) | 0, true);
+    const p = makeKey(this, key);
+    const pane = paneFor(this.$pane, p, of.size);
+    try {
+      of.value.set(pane, (p - pane.base) | 0, value);
+    } catch (error) {
+      if (this.size !== before) this.delete(key);
+      throw error;
+    }
+    return this;
+  }
+
+  /**
+   * The value of a key, which is made when there is none: of zeros, or what `make` gives.
+   *
+   * @throws {PermError} `INVALID_ARGUMENT`, `OUT_OF_MEMORY`, `READ_ONLY`.
+   */
+  getOrSet(key: KI, make?: () => VI): V {
+    let p = findKey(this, key);
+    if (p === 0) {
+      if (make !== undefined) return this.set(key, make()).get(key) as V;
+      p = makeKey(this, key);
+    }
+    const { value, size } = this.$of;
+    const pane = paneFor(this.$pane, p, size);
+    return value.get(pane, (p - pane.base) | 0) as V;
+  }
+
+  /**
+   * Removes a key, and frees what its value owned.
+   *
+   * @returns Whether it was there.
+   * @throws {PermError} `READ_ONLY`.
+   */
+  delete(key: KI): boolean {
+    const of = this.$of;
+    if (of.value.owns) {
+      const p = findKey(this, key);
+      if (p === 0) return false;
+      expectWritable(this);
+      const pane = paneFor(this.$pane, p, of.size);
+      of.value.destroy(pane, (p - pane.base) | 0);
+    } else {
+      of.keys.pass(key);
+    }
+    const { $pane: pane } = this;
+    const { a, b } = passed;
+    const done = native.ph_map_delete(pane.handle, pane.base + this.$at, shapeFor(this), a, b);
+    if (done < 0) failed(this, done);
+    return done === 1;
+  }
+
+  /** Removes all keys, and gives the memory back. */
+  clear(): void {
+    expectWritable(this);
+    destroyValues(this);
+    const { $pane: pane } = this;
+    const result = native.ph_clear(pane.handle, pane.base + this.$at, shapeFor(this));
+    if (result < 0) failed(this, result);
+  }
+
+  /** Calls a function with each value and key, in order. */
+  forEach(action: (value: V, key: K, map: this) => void): void {
+    for (const [key, value] of this) action(value, key, this);
+  }
+
+  /** Keys and values, in order. Ends with `STALE` when the map changes meanwhile. */
+  entries(): IterableIterator<[K, V]> {
+    return new Entries<K, V>(this, shapeFor(this), changesAt.map, false);
+  }
+
+  /** The keys, in order. */
+  keys(): IterableIterator<K> {
+    return new KeysWalk<K>(this, shapeFor(this), changesAt.map, false);
+  }
+
+  /** The values, in order. */
+  values(): IterableIterator<V> {
+    return new Values<V>(this, shapeFor(this), changesAt.map, false);
+  }
+
+  /** Keys and values, in order. */
+  [Symbol.iterator](): IterableIterator<[K, V]> {
+    return this.entries();
+  }
+
+  /** `[key, value]` pairs, for `JSON.stringify`; `new Map(pairs)` reads them. */
+  toJSON(): [unknown, unknown][] {
+    return Array.from(this, ([key, value]) => [plain(key), plain(value)]);
+  }
+
+  /** What `console.log` shows in Deno. */
+  [Symbol.for("Deno.customInspect")](
+    inspect: (value: unknown, options?: unknown) => string,
+    options: unknown,
+  ): string {
+    if (this.$view.buffer.detached) return `${this.$of.name()} <ended>`;
+    return inspect(new Map(this), options).replace(/^Map/, this.$of.name());
+  }
+
+  /** What `console.log` shows in Bun and Node. */
+  [Symbol.for("nodejs.util.inspect.custom")](): unknown {
+    return this.$view.buffer.detached ? `${this.$of.name()} <ended>` : new Map(this);
+  }
+
+  /** Proves what the map's memory must be. @throws {PermError} `CORRUPT`. @internal */
+  $check(): void {
+    const { $pane: pane } = this;
+    const result = native.ph_container_check(pane.handle, pane.base + this.$at, shapeFor(this));
+    if (result < 0) failed(this, result);
+  }
+
+  /** @internal */
+  $destroy(): void {
+    destroyValues(this);
+    const { $pane: pane } = this;
+    const result = native.ph_destroy(pane.handle, pane.base + this.$at, shapeFor(this));
+    if (result < 0) failed(this, result);
+  }
+
+  /** @internal */
+  $assign(value: unknown, what: string): void {
+    if (value === this) return;
+    const pairs = expectPairs(value, what);
+    this.clear();
+    for (const [key, each] of pairs) this.set(key as KI, each as VI);
+  }
+
+  /** @internal */
+  $walk(walker: Walker): void {
+    const { value } = this.$of;
+    walkBlocks(this, shapeFor(this), walker);
+    if (value.walk === undefined) return;
+    for (const place of new Places(this, shapeFor(this), changesAt.map, false)) {
+      const pane = paneFor(this.$pane, place[1], value.size);
+      value.walk(pane, (place[1] - pane.base) | 0, walker);
+    }
+  }
+}
+
+// Functions, not private methods: handles are made without running the class's constructor.
+
+type AnyMap = Handle & { readonly $of: MapParts };
+
+/** A map's shape; from then on its class knows the size of values as well. @internal */
+export function shapeFor(map: AnyMap): number {
+  const of = map.$of;
+  if (of.shape === 0) {
+    of.size = of.value.size;
+    of.shape = of.findShape();
+  }
+  return of.shape;
+}
+
+/** Address of a key's value, 0 when there is none. */
+function findKey(map: AnyMap, key: unknown): number {
+  const of = map.$of;
+  const { keys } = of;
+  const pane = map.$pane;
+  let a: number, b: number;
+  if (keys.path === 0) {
+    b = passText(key as string, keys.what);
+    a = textAddress();
+  } else if (
+    keys.path === 1 && (key as number) >= keys.low && (key as number) <= keys.high &&
+    Math.floor(key as number) === key
+  ) {
+    a = key as number;
+    b = 0;
+  } else {
+    keys.pass(key);
+    a = passed.a;
+    b = passed.b;
+  }
+  const p = native.ph_map_get(pane.handle, pane.base + map.$at, of.shape || shapeFor(map), a, b);
+  if (p < 0) failed(map, p);
+  return p;
+}
+
+/** Address of a key's value, which is made when there is none. */
+function makeKey(map: AnyMap, key: unknown): number {
+  const of = map.$of;
+  const pane = map.$pane;
+  of.keys.pass(key);
+  const { a, b } = passed;
+  const p = native.ph_map_set(pane.handle, pane.base + map.$at, of.shape || shapeFor(map), a, b);
+  if (p < 0) failed(map, p);
+  return p;
+}
+
+/** Before values are destroyed, which must not happen to a heap that is only read. */
+function expectWritable(map: AnyMap): void {
+  const result = native.ph_writable(map.$pane.handle);
+  if (result < 0) failed(map, result);
+}
+
+function destroyValues(map: AnyMap): void {
+  const { value } = map.$of;
+  if (!value.owns) return;
+  for (const place of new Places(map, shapeFor(map), changesAt.map, false)) {
+    const pane = paneFor(map.$pane, place[1], value.size);
+    value.destroy(pane, (place[1] - pane.base) | 0);
+  }
+}
+
+function expectPairs(value: unknown, what: string): Iterable<readonly [unknown, unknown]> {
+  const pairs = value as Iterable<readonly [unknown, unknown]>;
+  if (typeof value === "object" && value !== null) {
+    if (typeof pairs[Symbol.iterator] === "function") return pairs;
+    return Object.entries(value);
+  }
+  throw new PermError(
+    "INVALID_ARGUMENT",
+    `Cannot store ${describe(value)} in ${what}: give a Map, or an array of [key, value] pairs`,
+  );
+}
+
+/** @internal */
+export class Entries<K, V> extends Walk<[K, V]> {
+  readonly #of: MapParts;
+
+  constructor(
+    map: { $of: MapParts } & Handle,
+    shape: number,
+    at: number,
+    backward: boolean,
+    prepare?: (buffer: Float64Array<ArrayBuffer>) => void,
+  ) {
+    super(map, shape, at, backward, prepare);
+    this.#of = map.$of;
+  }
+
+  override read(pane: Pane, first: number, second: number): [K, V] {
+    const { keys, value } = this.#of;
+    const there = paneFor(pane, second, this.#of.size);
+    return [
+      keys.read(pane, first) as K,
+      value.get(there, (second - there.base) | 0) as V,
+    ];
+  }
+}
+
+/** @internal */
+export class KeysWalk<K> extends Walk<K> {
+  readonly #of: MapParts;
+
+  constructor(
+    map: { $of: MapParts } & Handle,
+    shape: number,
+    at: number,
+    backward: boolean,
+    prepare?: (buffer: Float64Array<ArrayBuffer>) => void,
+  ) {
+    super(map, shape, at, backward, prepare);
+    this.#of = map.$of;
+  }
+
+  override read(pane: Pane, first: number): K {
+    return this.#of.keys.read(pane, first) as K;
+  }
+}
+
+/** @internal */
+export class Values<V> extends Walk<V> {
+  readonly #value: Type;
+  readonly #size: number;
+
+  constructor(
+    map: { $of: MapParts } & Handle,
+    shape: number,
+    at: number,
+    backward: boolean,
+    prepare?: (buffer: Float64Array<ArrayBuffer>) => void,
+  ) {
+    super(map, shape, at, backward, prepare);
+    this.#value = map.$of.value;
+    this.#size = map.$of.size;
+  }
+
+  override read(pane: Pane, _first: number, second: number): V {
+    const there = paneFor(pane, second, this.#size);
+    return this.#value.get(there, (second - there.base) | 0) as V;
+  }
+}
+
+/** Where keys and values stand. @internal */
+export class Places extends Walk<[number, number]> {
+  override read(_pane: Pane, first: number, second: number): [number, number] {
+    return [first, second];
+  }
+}

@@ -1,0 +1,664 @@
+/**
+ * Vec: elements side by side in heap memory, by the names that JavaScript's Array has.
+ *
+ * Elements move when the Vec grows, as in C++: a handle to an element (a struct, an inner container) is
+ * good until something is inserted or removed. Where handles shall stay, take a List, a map, or a Vec of
+ * `ref`s.
+ *
+ * @module
+ */
+
+import { describe, native, PermError } from "../ffi/mod.ts";
+import type { Heap } from "../heap/heap.ts";
+import { plain } from "./array.ts";
+import {
+  changesAt,
+  type Container,
+  containerType,
+  elementType,
+  expectIndex,
+  failed,
+  paneFor,
+  shapeOf,
+  walkBlocks,
+} from "./container.ts";
+import { Handle, type ObjectType, paneOf } from "./handle.ts";
+import type { Pane } from "./pane.ts";
+import { type InputOf, readU53, type Type, type ValueOf, type Walker } from "./type.ts";
+
+const dataAt = 8;
+const lengthAt = 16;
+
+/** Types that native code sorts, in its order, and the typed arrays that have them side by side. */
+const scalars = ["u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f32", "f64"];
+const arrays: Readonly<Record<string, TypedArrayType>> = {
+  u8: Uint8Array,
+  u16: Uint16Array,
+  u32: Uint32Array,
+  u64: BigUint64Array,
+  i8: Int8Array,
+  i16: Int16Array,
+  i32: Int32Array,
+  i64: BigInt64Array,
+  f32: Float32Array,
+  f64: Float64Array,
+};
+
+type TypedArray = ArrayLike<number | bigint> & {
+  set(from: ArrayLike<number | bigint>, at?: number): void;
+  subarray(from: number, to: number): TypedArray;
+  slice(): TypedArray;
+};
+// deno-lint-ignore no-explicit-any
+type TypedArrayType = new (buffer: any, at?: any, length?: any) => any;
+
+interface VecParts {
+  readonly name: () => string;
+  readonly type: Type<unknown, unknown>;
+  shape: number;
+  size: number;
+}
+
+/** A live Vec in a heap. */
+export class VecHandle<T, I> extends Handle implements Container, Iterable<T> {
+  /** Set on each class's prototype. @internal */
+  declare readonly $of: VecParts;
+
+  /** How many elements there are; setting it cuts, or adds elements of zeros. */
+  get length(): number {
+    return readU53(this.$view, (this.$at + lengthAt) | 0);
+  }
+
+  set length(length: number) {
+    const now = this.length;
+    if (!Number.isSafeInteger(length) || length < 0) {
+      throw new PermError(
+        "INVALID_ARGUMENT",
+        `Cannot give ${this.$of.name()} the length ${describe(length)}: give a whole number from 0`,
+      );
+    }
+    if (length > now) insert(this, now, length - now);
+    else remove(this, length, now - length);
+  }
+
+  /**
+   * The element at an index; negative ones count from the end.
+   *
+   * @returns `undefined` outside.
+   */
+  at(index: number): T | undefined {
+    const { length } = this;
+    const i = index < 0 ? index + length : index;
+    if (!(i >= 0 && i < length && Number.isInteger(i))) return undefined;
+    return read(this, i) as T;
+  }
+
+  /**
+   * The element at an index.
+   *
+   * @throws {PermError} `INVALID_ARGUMENT` outside.
+   */
+  get(index: number): T {
+    return read(this, expectIndex("Vec", index, this.length)) as T;
+  }
+
+  /**
+   * Writes an element; what it owned is freed.
+   *
+   * @throws {PermError} `INVALID_ARGUMENT` outside, or for what is no such value.
+   */
+  set(index: number, value: I): void {
+    expectIndex("Vec", index, this.length);
+    write(this, index, value);
+  }
+
+  /**
+   * Adds elements at the end.
+   *
+   * @returns The new length.
+   * @throws {PermError} `INVALID_ARGUMENT` for a value that cannot be one (those before it stay);
+   * `OUT_OF_MEMORY`, `READ_ONLY`.
+   */
+  push(...values: I[]): number {
+    for (let i = 0; i < values.length; i++) pushOne(this, values[i]);
+    return this.length;
+  }
+
+  /** Removes the last element: a number or text is returned, an object as a plain copy. */
+  pop(): unknown {
+    const { length } = this;
+    if (length === 0) return undefined;
+    const value = plainValue(this.at(-1));
+    remove(this, length - 1, 1);
+    return value;
+  }
+
+  /** Removes the first element, as `pop` does the last; all others move. */
+  shift(): unknown {
+    if (this.length === 0) return undefined;
+    const value = plainValue(this.at(0));
+    remove(this, 0, 1);
+    return value;
+  }
+
+  /** Adds elements at the beginning; all others move. */
+  unshift(...values: I[]): number {
+    insertValues(this, 0, values);
+    return this.length;
+  }
+
+  /**
+   * Removes and inserts at a place, in one move of what lies behind.
+   *
+   * @returns What was removed: numbers and text, objects as plain copies.
+   */
+  splice(start: number, count: number = Infinity, ...values: I[]): unknown[] {
+    const { length } = this;
+    const from = clamp(start, length);
+    const removed = Math.min(Math.max(Math.trunc(count) || 0, 0), length - from);
+    const copies: unknown[] = [];
+    for (let i = 0; i < removed; i++) copies.push(plainValue(this.get(from + i)));
+    insertValues(this, from + removed, values);
+    remove(this, from, removed);
+    return copies;
+  }
+
+  /** Elements from one index to before another as a JavaScript array; objects in it are live. */
+  slice(start: number = 0, end: number = Infinity): T[] {
+    const { length } = this;
+    const to = clamp(end, length);
+    const out: T[] = [];
+    for (let i = clamp(start, length); i < to; i++) out.push(read(this, i) as T);
+    return out;
+  }
+
+  /** Writes a value to elements from one index to before another. */
+  fill(value: I, start: number = 0, end: number = Infinity): this {
+    const { length } = this;
+    const from = clamp(start, length);
+    const to = clamp(end, length);
+    if (from >= to) return this;
+    const { type } = this.$of;
+    write(this, from, value);
+    if (type.owns) {
+      for (let i = from + 1; i < to; i++) write(this, i, value);
+    } else call(this, native.ph_vec_spread(...place(this), from, to));
+    return this;
+  }
+
+  /**
+   * Adds many elements at the end: numbers of a typed array in one copy, anything else one by one.
+   *
+   * @returns The new length.
+   */
+  pushAll(values: Iterable<I> | ArrayLike<I>): number {
+    const array = arrays[this.$of.type.kind];
+    if (array !== undefined && values instanceof array) {
+      const at = this.length;
+      const { length } = values as unknown as ArrayLike<number>;
+      if (length === 0) return at;
+      const p = insert(this, at, length);
+      elements(this, p, length).set(values as unknown as ArrayLike<number>);
+      return this.length;
+    }
+    const each = values as Iterable<I>;
+    for (const value of typeof each[Symbol.iterator] === "function" ? each : Array.from(values)) {
+      pushOne(this, value);
+    }
+    return this.length;
+  }
+
+  /**
+   * A copy of the numbers as a typed array: `Float64Array` for f64, and so on.
+   *
+   * @throws {PermError} `UNSUPPORTED` for elements that no typed array holds.
+   */
+  toTypedArray(): ValueTypedArray {
+    const { length } = this;
+    const { type, name } = this.$of;
+    if (arrays[type.kind] === undefined) {
+      throw new PermError("UNSUPPORTED", `Cannot make a typed array of ${name()}: use toArray()`);
+    }
+    const p = length === 0 ? 0 : readU53(this.$view, (this.$at + dataAt) | 0);
+    return (p === 0 ? new arrays[type.kind](0) : elements(this, p, length).slice()) as never;
+  }
+
+  /** A JavaScript array of the elements; objects in it are live. */
+  toArray(): T[] {
+    return this.slice();
+  }
+
+  /** Makes room for that many elements at once; 0 gives back what is not needed. */
+  reserve(count: number): this {
+    call(this, native.ph_vec_reserve(...place(this), count));
+    return this;
+  }
+
+  /** Turns the order around. */
+  reverse(): this {
+    call(this, native.ph_vec_reverse(...place(this)));
+    return this;
+  }
+
+  /**
+   * Sorts in place: numbers ascending without `compare` (as typed arrays do, not as text), anything by
+   * `compare`. What stood equal keeps its order.
+   *
+   * @throws {PermError} `INVALID_ARGUMENT` without `compare` for what is neither number nor text.
+   */
+  sort(compare?: (a: T, b: T) => number): this {
+    const { type, name } = this.$of;
+    const { length } = this;
+    if (compare === undefined) {
+      const scalar = scalars.indexOf(type.kind === "u53" ? "u64" : type.kind);
+      if (scalar >= 0) {
+        call(this, native.ph_vec_sort(...place(this), scalar));
+        return this;
+      }
+      if (type.kind !== "text" && type.kind !== "fixedText" && type.kind !== "bool") {
+        throw new PermError(
+          "INVALID_ARGUMENT",
+          `Cannot sort ${name()} without a function that compares`,
+        );
+      }
+    }
+    const values = this.slice();
+    const order = Uint32Array.from({ length }, (_, i) => i);
+    const less = compare ?? ((a: T, b: T) => a < b ? -1 : a > b ? 1 : 0);
+    const changes = changesOf(this);
+    order.sort((a, b) => less(values[a], values[b]) || a - b);
+    if (changesOf(this) !== changes) {
+      throw new PermError("STALE", `Cannot sort ${name()}: it was changed while it was compared`);
+    }
+    if (length === 0) return this;
+    const bytes = new Uint8Array(order.buffer);
+    call(this, native.ph_vec_permute(...place(this), bytes, length));
+    return this;
+  }
+
+  /** The first index of a value that is `===`, or -1. */
+  indexOf(value: T, start: number = 0): number {
+    const { length } = this;
+    for (let i = clamp(start, length); i < length; i++) if (read(this, i) === value) return i;
+    return -1;
+  }
+
+  /** Whether a value is there; NaN is found. */
+  includes(value: T): boolean {
+    return this.some((each) => Object.is(each, value) || each === value);
+  }
+
+  /** The first element for which a function says yes. */
+  find(test: (value: T, index: number) => unknown): T | undefined {
+    const i = this.findIndex(test);
+    return i < 0 ? undefined : this.at(i);
+  }
+
+  /** The first index for which a function says yes, or -1. */
+  findIndex(test: (value: T, index: number) => unknown): number {
+    let index = 0;
+    for (const value of this) {
+      if (test(value, index)) return index;
+      index++;
+    }
+    return -1;
+  }
+
+  /** Whether a function says yes to some element. */
+  some(test: (value: T, index: number) => unknown): boolean {
+    return this.findIndex(test) >= 0;
+  }
+
+  /** Whether a function says yes to every element. */
+  every(test: (value: T, index: number) => unknown): boolean {
+    return this.findIndex((value, index) => !test(value, index)) < 0;
+  }
+
+  /** What a function makes of each element, as a JavaScript array. */
+  map<R>(make: (value: T, index: number) => R): R[] {
+    const out: R[] = [];
+    for (const value of this) out.push(make(value, out.length));
+    return out;
+  }
+
+  /** The elements for which a function says yes, as a JavaScript array. */
+  filter(test: (value: T, index: number) => unknown): T[] {
+    let index = 0;
+    const out: T[] = [];
+    for (const value of this) if (test(value, index++)) out.push(value);
+    return out;
+  }
+
+  /** Folds the elements into one value, from the first on. */
+  reduce<R>(fold: (sum: R, value: T, index: number) => R, start: R): R {
+    let sum = start;
+    let index = 0;
+    for (const value of this) sum = fold(sum, value, index++);
+    return sum;
+  }
+
+  /** Elements as text with something in between. */
+  join(between: string = ","): string {
+    return this.slice().join(between);
+  }
+
+  /** Calls a function with each element and its index. */
+  forEach(action: (value: T, index: number) => void): void {
+    let index = 0;
+    for (const value of this) action(value, index++);
+  }
+
+  /** Removes all elements, and gives the memory back. */
+  clear(): void {
+    expectWritable(this);
+    destroyRange(this, 0, this.length);
+    call(this, native.ph_clear(...place(this)));
+  }
+
+  /** All elements in order. Ends with `STALE` when elements are inserted, removed or moved meanwhile. */
+  values(): IterableIterator<T> {
+    return new VecIterator(this, (_, value) => value);
+  }
+
+  /** All indices in order. */
+  keys(): IterableIterator<number> {
+    return new VecIterator<number>(this, (index) => index);
+  }
+
+  /** Index and element, in order. */
+  entries(): IterableIterator<[number, T]> {
+    return new VecIterator<[number, T]>(this, (index, value) => [index, value as T]);
+  }
+
+  /** All elements in order. */
+  [Symbol.iterator](): IterableIterator<T> {
+    return new VecIterator<T>(this, undefined);
+  }
+
+  /** The elements, for `JSON.stringify`. */
+  toJSON(): unknown[] {
+    return this.slice().map(plain);
+  }
+
+  /** What `console.log` shows in Deno. */
+  [Symbol.for("Deno.customInspect")](
+    inspect: (value: unknown, options?: unknown) => string,
+    options: unknown,
+  ): string {
+    if (this.$view.buffer.detached) return `${this.$of.name()} <ended>`;
+    return `${this.$of.name()} ${inspect(this.toArray(), options)}`;
+  }
+
+  /** What `console.log` shows in Bun and Node. */
+  [Symbol.for("nodejs.util.inspect.custom")](): unknown {
+    return this.$view.buffer.detached ? `${this.$of.name()} <ended>` : this.toArray();
+  }
+
+  /** Proves what its memory must be. @throws {PermError} `CORRUPT`. @internal */
+  $check(): void {
+    call(this, native.ph_container_check(...place(this)));
+  }
+
+  /** @internal */
+  $destroy(): void {
+    destroyRange(this, 0, this.length);
+    call(this, native.ph_destroy(...place(this)));
+  }
+
+  /** @internal */
+  $assign(value: unknown, what: string): void {
+    if (value === this) return;
+    if (
+      typeof value !== "object" || value === null ||
+      !(Symbol.iterator in value || "length" in value)
+    ) {
+      throw new PermError(
+        "INVALID_ARGUMENT",
+        `Cannot store ${describe(value)} in ${what}: give an array`,
+      );
+    }
+    this.clear();
+    this.pushAll(value as Iterable<I>);
+  }
+
+  /** @internal */
+  $walk(walker: Walker): void {
+    const { type } = this.$of;
+    walkBlocks(this, shapeFor(this), walker);
+    if (type.walk === undefined) return;
+    const { length } = this;
+    for (let i = 0; i < length; i++) onElement(this, i, (pane, at) => type.walk!(pane, at, walker));
+  }
+}
+
+/** The typed array that has a Vec's numbers. */
+export type ValueTypedArray =
+  | Uint8Array
+  | Uint16Array
+  | Uint32Array
+  | BigUint64Array
+  | Int8Array
+  | Int16Array
+  | Int32Array
+  | BigInt64Array
+  | Float32Array
+  | Float64Array;
+
+type AnyVec = Handle & { readonly $of: VecParts; readonly length: number };
+
+function shapeFor(vec: AnyVec): number {
+  const of = vec.$of;
+  if (of.shape === 0) {
+    of.size = of.type.size;
+    of.shape = shapeOf("Vec", undefined, of.size);
+  }
+  return of.shape;
+}
+
+function place(vec: AnyVec): [number, number, number] {
+  const pane = vec.$pane;
+  return [pane.handle, pane.base + vec.$at, shapeFor(vec)];
+}
+
+function call(vec: AnyVec, result: number): number {
+  if (result < 0) failed(vec, result);
+  return result;
+}
+
+function changesOf(vec: AnyVec): number {
+  return vec.$view.getUint32((vec.$at + changesAt.vec) | 0, true);
+}
+
+function expectWritable(vec: AnyVec): void {
+  call(vec, native.ph_writable(vec.$pane.handle));
+}
+
+/** Inserts zeroed elements: address of the first. */
+function insert(vec: AnyVec, at: number, count: number): number {
+  const pane = vec.$pane;
+  const p = native.ph_vec_insert(pane.handle, pane.base + vec.$at, shapeFor(vec), at, count);
+  if (p < 0) failed(vec, p);
+  return p;
+}
+
+function remove(vec: AnyVec, from: number, count: number): void {
+  if (count === 0) return;
+  if (vec.$of.type.owns) {
+    expectWritable(vec);
+    destroyRange(vec, from, from + count);
+  }
+  call(vec, native.ph_vec_remove(...place(vec), from, count));
+}
+
+function pushOne(vec: AnyVec, value: unknown): void {
+  const p = insert(vec, -1, 1);
+  const { type, size } = vec.$of;
+  const pane = paneFor(vec.$pane, p, size);
+  try {
+    type.set(pane, (p - pane.base) | 0, value);
+  } catch (error) {
+    remove(vec, vec.length - 1, 1);
+    throw error;
+  }
+}
+
+function insertValues(vec: AnyVec, at: number, values: readonly unknown[]): void {
+  if (values.length === 0) return;
+  insert(vec, at, values.length);
+  try {
+    for (let i = 0; i < values.length; i++) write(vec, at + i, values[i]);
+  } catch (error) {
+    remove(vec, at, values.length);
+    throw error;
+  }
+}
+
+function read(vec: AnyVec, index: number): unknown {
+  const { $view: view, $at: at, $pane } = vec;
+  const { type } = vec.$of;
+  shapeFor(vec);
+  const { size } = vec.$of;
+  const p = view.getUint32((at + dataAt) | 0, true) +
+    view.getUint32((at + dataAt + 4) | 0, true) * 0x100000000 + index * size;
+  const pane = paneFor($pane, p, size);
+  return type.get(pane, (p - pane.base) | 0);
+}
+
+function write(vec: AnyVec, index: number, value: unknown): void {
+  onElement(vec, index, (pane, at) => vec.$of.type.set(pane, at, value, `element ${index}`));
+}
+
+function onElement(vec: AnyVec, index: number, action: (pane: Pane, at: number) => void): void {
+  shapeFor(vec);
+  const { size } = vec.$of;
+  const p = readU53(vec.$view, (vec.$at + dataAt) | 0) + index * size;
+  const pane = paneFor(paneOf(vec), p, size);
+  action(pane, (p - pane.base) | 0);
+}
+
+function destroyRange(vec: AnyVec, from: number, to: number): void {
+  const { type } = vec.$of;
+  if (!type.owns) return;
+  for (let i = from; i < to; i++) onElement(vec, i, (pane, at) => type.destroy(pane, at));
+}
+
+/** Elements as a typed array over heap memory, for one copy. */
+function elements(vec: AnyVec, p: number, count: number): TypedArray {
+  const { type, size } = vec.$of;
+  const pane = vec.$pane.access.pane(p, count * size);
+  return new arrays[type.kind](pane.view.buffer, p - pane.base, count);
+}
+
+function plainValue(value: unknown): unknown {
+  return typeof value === "bigint" ? value : plain(value);
+}
+
+function clamp(index: number, length: number): number {
+  const i = Math.trunc(index) || 0;
+  return i < 0 ? Math.max(0, i + length) : Math.min(i, length);
+}
+
+/** Hand-written, for a generator takes several times as long. */
+class VecIterator<R> implements IterableIterator<R> {
+  readonly #vec: AnyVec;
+  readonly #make: ((index: number, value: unknown) => unknown) | undefined;
+  readonly #changes: number;
+  readonly #length: number;
+  readonly #data: number;
+  #index = 0;
+
+  constructor(vec: AnyVec, make: ((index: number, value: unknown) => unknown) | undefined) {
+    paneOf(vec);
+    shapeFor(vec);
+    this.#vec = vec;
+    this.#make = make;
+    this.#changes = changesOf(vec);
+    this.#length = vec.length;
+    this.#data = readU53(vec.$view, (vec.$at + dataAt) | 0);
+  }
+
+  next(): IteratorResult<R> {
+    const index = this.#index;
+    if (index >= this.#length) return { done: true, value: undefined };
+    const vec = this.#vec;
+    if (changesOf(vec) !== this.#changes) {
+      throw new PermError(
+        "STALE",
+        "Cannot go on iterating: the Vec was changed meanwhile; collect what shall be changed first",
+      );
+    }
+    this.#index = index + 1;
+    const { type, size } = vec.$of;
+    const p = this.#data + index * size;
+    const pane = paneFor(vec.$pane, p, size);
+    const value = type.get(pane, (p - pane.base) | 0);
+    return {
+      done: false,
+      value: (this.#make === undefined ? value : this.#make(index, value)) as R,
+    };
+  }
+
+  [Symbol.iterator](): this {
+    return this;
+  }
+}
+
+/**
+ * A live Vec.
+ *
+ * @typeParam T The elements' type.
+ */
+export type Vec<T> = VecHandle<ValueOf<T>, InputOf<T>>;
+
+/** What a Vec is made or assigned from. */
+export type VecInput<T> = Iterable<InputOf<T>>;
+
+/** The class, and type, of Vecs of such elements. */
+export interface VecType<T> extends ObjectType<Vec<T>, VecInput<T>> {
+  /**
+   * Makes one in a heap.
+   *
+   * @throws {PermError} `INVALID_ARGUMENT` for values that cannot be; `OUT_OF_MEMORY`, `READ_ONLY`.
+   */
+  new (heap: Heap, values?: VecInput<T>): Vec<T>;
+}
+
+const made = new WeakMap<object, unknown>();
+
+/**
+ * The type of growing arrays: a class to make them with, and what a struct's field, another container
+ * or a root may be.
+ *
+ * @param type The elements' type.
+ * @throws {PermError} `INVALID_ARGUMENT` for what is no type.
+ *
+ * @example
+ * ```ts
+ * import { Heap } from "@perm/heap";
+ * import { f64, Vec } from "@perm/heap/data";
+ *
+ * using heap = Heap.open({ size: 1 << 20 });
+ * const numbers = new (Vec(f64))(heap, [3, 1, 2]);
+ * numbers.push(4);
+ * numbers.sort();
+ * console.log(numbers.toTypedArray()); // 1, 2, 3, 4
+ * ```
+ */
+export function Vec<T>(type: T): VecType<T> {
+  const element = elementType("a Vec's elements", type);
+  let found = made.get(element);
+  if (found === undefined) {
+    const name = () => `Vec(${element.name})`;
+    const $of: VecParts = { name, type: element, shape: 0, size: 0 };
+    const prototype = Object.create(VecHandle.prototype, { $of: { value: $of } });
+    found = containerType(prototype, {
+      kind: "Vec",
+      name,
+      size: 40,
+      parts: [element],
+      shape: () => shapeOf("Vec", undefined, element.size),
+    });
+    made.set(element, found);
+  }
+  return found as VecType<T>;
+}
