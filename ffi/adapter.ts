@@ -11,6 +11,8 @@ export type ParameterType = "f64" | "i32" | "u32" | "usize" | "buffer";
 export interface Signature {
   readonly parameters: readonly ParameterType[];
   readonly result: "f64" | "i32" | "pointer";
+  /** Called on another thread: the bound function returns a promise. Deno only. */
+  readonly nonblocking?: boolean;
 }
 
 /** What a bound function takes for each parameter; `null` is the null pointer. */
@@ -26,6 +28,9 @@ export interface Adapter {
 
   /** System and processor, as Node names them: `"linux-x64"`. */
   readonly platform: string;
+
+  /** Whether a function can be bound as `nonblocking`. */
+  readonly bindsNonblocking: boolean;
 
   /** An environment variable; `undefined` where unset, or where reading it would need a permission. */
   env(name: string): string | undefined;

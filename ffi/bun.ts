@@ -36,6 +36,7 @@ function bunFfi(): BunFfi {
 /** Bun's foreign function interface. */
 export const bun: Adapter = {
   runtime: "bun",
+  bindsNonblocking: false,
 
   get platform(): string {
     return `${globals.process.platform}-${globals.process.arch}`;

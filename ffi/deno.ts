@@ -12,6 +12,7 @@ let origin: Deno.PointerObject | undefined;
 /** Deno's foreign function interface. */
 export const deno: Adapter = {
   runtime: "deno",
+  bindsNonblocking: true,
 
   // Not through `process`, which takes Deno ten milliseconds to set up.
   get platform(): string {
@@ -66,6 +67,7 @@ export const deno: Adapter = {
   },
 };
 
-function definitionOf({ parameters, result }: Signature): Deno.ForeignFunction {
-  return { parameters: [...parameters], result };
+function definitionOf(signature: Signature): Deno.ForeignFunction {
+  const { parameters, result, nonblocking = false } = signature;
+  return { parameters: [...parameters], result, nonblocking };
 }

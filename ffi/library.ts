@@ -158,7 +158,8 @@ function open(path: string, isLasting = false): Native {
   }
   const table: Record<string, Signature> = {};
   for (const [name, parameters] of Object.entries(symbols)) {
-    table[name] = { parameters, result: "f64" };
+    const nonblocking = name === "ph_commit_wait" && adapter.bindsNonblocking;
+    table[name] = { parameters, result: "f64", nonblocking };
   }
   if (!isLasting || !adapter.openUnbound) return adapter.open(path, table) as unknown as Native;
 

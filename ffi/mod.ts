@@ -83,6 +83,27 @@ export function nativeError(result: number): PermError {
   });
 }
 
+/** Milliseconds between two looks at a commit under way, where a thread cannot be told to wait. */
+const lookEvery = 1;
+
+/**
+ * The outcome of a commit under way, as `ph_commit_fetch` fills it in. The wait keeps the process
+ * alive and leaves the event loop alone: a thread of the runtime sleeps where calls can be
+ * nonblocking (Deno), else a timer looks (Bun, where nothing else survives the end of a Worker).
+ *
+ * @throws {PermError} What the commit failed with.
+ */
+export async function outcome(
+  commit: number,
+  into: Float64Array<ArrayBuffer>,
+): Promise<Float64Array<ArrayBuffer>> {
+  if (adapter.bindsNonblocking) await native.ph_commit_wait(commit);
+  while (check(native.ph_commit_fetch(commit, into)) === 0) {
+    await new Promise((resolve) => setTimeout(resolve, lookEvery));
+  }
+  return into;
+}
+
 /** Reads text that native code wrote. */
 export function decode(bytes: Uint8Array): string {
   return new TextDecoder().decode(bytes);

@@ -17,6 +17,7 @@ import {
   load,
   native,
   nativeError,
+  outcome,
   pack,
   PermError,
   recordBuffer,
@@ -639,7 +640,7 @@ export class Heap implements Disposable, AsyncDisposable {
    * durable, and rejects with what {@linkcode Heap.flush} throws.
    */
   flushAsync(): Promise<CommitReport> {
-    return new Promise((resolve) => resolve(this.flush()));
+    return new Promise((resolve) => resolve(this.#commitAsync("map")));
   }
 
   /**
@@ -657,7 +658,7 @@ export class Heap implements Disposable, AsyncDisposable {
    * durable, and rejects with what {@linkcode Heap.backup} throws.
    */
   backupAsync(): Promise<CommitReport> {
-    return new Promise((resolve) => resolve(this.backup()));
+    return new Promise((resolve) => resolve(this.#commitAsync("backup")));
   }
 
   /**
@@ -794,6 +795,14 @@ export class Heap implements Disposable, AsyncDisposable {
     const report = reportBuffer();
     check(native.ph_commit(this.#handle, which[kind], report));
     return commitReport(report);
+  }
+
+  async #commitAsync(kind: "map" | "backup"): Promise<CommitReport> {
+    const { blocks } = this.#session;
+    blocks.expectIntact("commit");
+    blocks.store(this.#handle);
+    const commit = check(native.ph_commit_async(this.#handle, which[kind]));
+    return commitReport(await outcome(commit, reportBuffer()));
   }
 
   /** A heap that a failed restore ended is closed already. */

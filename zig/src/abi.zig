@@ -11,6 +11,7 @@ const numbers = @import("numbers.zig");
 const os = @import("os/os.zig");
 const file = @import("os/file.zig");
 const heap_room = @import("heap/heap.zig");
+const background = @import("heap/background.zig");
 const blocks = @import("heap/blocks.zig");
 const live_room = @import("alloc/live.zig");
 const perm_block = @import("heap/perm_block.zig");
@@ -80,6 +81,8 @@ pub const records = struct {
         /// Runs of pages that the last open or restore laid over the base.
         log_runs: f64 = 0,
         blocks: f64 = 0,
+        /// Asynchronous commits that have not ended.
+        commits_under_way: f64 = 0,
     };
 
     pub const Report = extern struct {
@@ -410,6 +413,22 @@ pub const functions = struct {
         return result(commit(handle, which, out));
     }
 
+    /// Takes the heap as it is now for a commit that ends in the background: its number.
+    pub fn ph_commit_async(handle: HeapHandle, which: Which) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        return result(heap.commitAsync(whichOf(which)));
+    }
+
+    /// Waits for the end of that commit, in a thread of the runtime's.
+    pub fn ph_commit_wait(commit_number: f64) callconv(.c) f64 {
+        return result(background.await(whole(commit_number) orelse 0));
+    }
+
+    /// The outcome of that commit, once: 0 while it is under way, 1 with Report filled, or an error.
+    pub fn ph_commit_fetch(commit_number: f64, out: Buffer) callconv(.c) f64 {
+        return result(commitFetch(commit_number, out));
+    }
+
     /// `args`: RestoreArgs. Fills Report. The heap may have moved: read HeapInfo again.
     pub fn ph_restore(handle: HeapHandle, args: Buffer, out: Buffer) callconv(.c) f64 {
         return result(restore(handle, args, out));
@@ -655,6 +674,18 @@ fn commit(handle: HeapHandle, which: Which, out: Buffer) Error!void {
     into.* = try heap.commit(whichOf(which));
 }
 
+fn commitFetch(commit_number: f64, out: Buffer) Error!u64 {
+    const into = try record(records.Report, out);
+    const outcome = try background.fetch(whole(commit_number) orelse 0) orelse return 0;
+    into.* = .{
+        .epoch = number(outcome.report.epoch),
+        .pages = number(outcome.report.pages),
+        .bytes = number(outcome.report.bytes),
+        .duration_ms = @as(f64, @floatFromInt(outcome.duration_ns)) / std.time.ns_per_ms,
+    };
+    return 1;
+}
+
 fn restore(handle: HeapHandle, args: Buffer, out: Buffer) Error!void {
     const heap = try lookup(handle);
     const in = try record(records.RestoreArgs, args);
@@ -725,6 +756,7 @@ comptime {
 test {
     _ = numbers;
     _ = errors;
+    _ = @import("heap/staging.zig");
     _ = os;
     _ = @import("heap/test.zig");
     _ = @import("data/data.zig");

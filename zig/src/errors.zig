@@ -250,6 +250,23 @@ pub fn clear() void {
     if (record.thread == os.threadId()) record.thread = 0;
 }
 
+/// The calling thread's last failure, to be told elsewhere.
+pub fn copyLast() Record {
+    records_lock.lock();
+    defer records_lock.unlock();
+    return records[slotOf(os.threadId())];
+}
+
+/// Makes a failure of another thread the calling one's.
+pub fn repeat(record: *const Record) Error {
+    records_lock.lock();
+    defer records_lock.unlock();
+    const mine = &records[slotOf(os.threadId())];
+    mine.* = record.*;
+    mine.thread = os.threadId();
+    return errorOf(@enumFromInt(record.code));
+}
+
 fn slotOf(thread: usize) usize {
     return @truncate((thread *% 0x9e37_79b9_7f4a_7c15) >> 58);
 }

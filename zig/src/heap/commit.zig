@@ -4,6 +4,7 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const errors = @import("../errors.zig");
 const abi = @import("../abi.zig");
+const background = @import("background.zig");
 const blocks = @import("blocks.zig");
 const ranges = @import("ranges.zig");
 const opening = @import("open.zig");
@@ -31,6 +32,7 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
     const im = try heap.image(which);
     heap.registry.prune(heap.handle);
     try heap.registry.expectThread("commit", os.threadId());
+    heap.background.drain();
 
     var pages: UsedPages = .{};
     defer pages.deinit();
@@ -62,6 +64,102 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
     };
 }
 
+/// Takes the heap as it is now for a commit that ends in the background: the number to ask with for
+/// its outcome. Other threads stand still while what changed is copied aside.
+pub fn commitAsync(heap: *Heap, which: heap_room.Which) Error!u64 {
+    const start_ns = os.nowNs();
+    try heap.lock();
+    defer heap.mutex.unlock();
+    try heap.expectProcess();
+    if (heap.mode == .r) return heap.readOnly();
+    const im = try heap.image(which);
+    heap.registry.prune(heap.handle);
+    try heap.registry.expectThread("commit", os.threadId());
+
+    const behind = &heap.background;
+    try behind.begin(heap.geometry.span / os.page_size, heap.alloc.usedBytes() / os.page_size);
+    const job: *background.Job = try .create(im, start_ns);
+    errdefer {
+        behind.abandon(job);
+        job.destroy();
+    }
+    job.input.other = if (which == .map) heap.backup else heap.map;
+    job.input.guard = which == .backup;
+    job.input.identity = identityOf(heap);
+    if (!try copyAside(heap, job)) {
+        // Earlier commits hold the staging memory, or one pass of it is too small.
+        behind.drain();
+        if (!try copyAside(heap, job)) try writeUnderHold(heap, job);
+    }
+    const id = job.id;
+    behind.submit(job);
+    return id;
+}
+
+/// Copies what changed to staging memory; false when there is no room.
+fn copyAside(heap: *Heap, job: *background.Job) Error!bool {
+    const behind = &heap.background;
+    const im = job.image;
+    const alone = !behind.has(im);
+    const compare = heap.tracker.kind == .checksum;
+    const whole = alone and (try im.outlook(&job.input.identity, compare)).whole;
+    var pages: UsedPages = .{};
+    defer pages.deinit();
+    const capture = job.capture orelse try job.newCapture();
+    {
+        heap.alloc.hold();
+        defer heap.alloc.release();
+        try takeStock(heap, &pages, job);
+        behind.kept.clear();
+        for (pages.used.items) |range| behind.kept.setRange(range.first, range.count);
+        for (pages.holes.items) |range| behind.kept.unsetRange(range.first, range.count);
+        im.choose(capture, .{
+            .kept = &behind.kept,
+            .wanted = &behind.wanted,
+            .memory = heap.address,
+            .whole = whole,
+            .alone = alone,
+            .compare = compare,
+            .other = job.input.other,
+        }) catch return UsedPages.noMemory();
+        if (capture.count > 0) {
+            const part = behind.takePart(capture.count) orelse return false;
+            try behind.holdPart(capture, part);
+            capture.copy(heap.address, behind.address(part));
+        }
+        try pages.give(&job.input);
+        im.taken(job.input.holes);
+    }
+    job.input.capture = capture;
+    return true;
+}
+
+/// What is more than staging memory holds is written to the page cache while the heap stands still.
+fn writeUnderHold(heap: *Heap, job: *background.Job) Error!void {
+    heap.background.abandon(job);
+    var pages: UsedPages = .{};
+    defer pages.deinit();
+    var attempt = try job.image.begin();
+    errdefer attempt.end();
+    heap.alloc.hold();
+    defer heap.alloc.release();
+    try takeStock(heap, &pages, job);
+    var input = job.input;
+    input.memory = heap.address;
+    input.used = pages.used.items;
+    input.holes = pages.holes.items;
+    try attempt.prepare(input);
+    job.prepared = attempt;
+}
+
+/// Shadows, the ranges in use and what the tracker tells. Under the hold.
+fn takeStock(heap: *Heap, pages: *UsedPages, job: *background.Job) Error!void {
+    try heap.registry.store(heap.memory());
+    try pages.collect(heap);
+    job.input.identity = identityOf(heap);
+    heap.tracker.collect(heap.address, heap.geometry.data_offset + heap.alloc.capacityBytes(), pages.used.items, heap.images());
+}
+
 /// Goes back to an epoch of an image, the last one unless told otherwise. The heap that stands is
 /// not given up before the other one stands whole beside it.
 pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records.Report {
@@ -71,6 +169,7 @@ pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records
     try heap.expectProcess();
     heap.registry.prune(heap.handle);
     try heap.registry.expectThread("restore", os.threadId());
+    heap.background.drain();
     const which: heap_room.Which = options.from orelse if (heap.backup != null) .backup else .map;
     const im = try heap.image(which);
     for (heap.images()) |slot| if (slot) |each| each.cancelFold();
@@ -174,6 +273,12 @@ const UsedPages = struct {
     fn deinit(self: *UsedPages) void {
         self.used.deinit(gpa);
         self.holes.deinit(gpa);
+    }
+
+    /// Makes the ranges a job's.
+    fn give(self: *UsedPages, input: *image_room.CommitInput) Error!void {
+        input.used = self.used.toOwnedSlice(gpa) catch return noMemory();
+        input.holes = self.holes.toOwnedSlice(gpa) catch return noMemory();
     }
 
     fn collect(self: *UsedPages, heap: *Heap) Error!void {

@@ -1,6 +1,7 @@
 //! A heap: one mapped range with an allocator whose whole state lies inside it, at most two images
 //! it is committed to, and what this process has registered with it. The files of this room:
-//! open.zig (making and opening), commit.zig (commits and restores), header.zig (the first page),
+//! open.zig (making and opening), commit.zig (commits and restores), background.zig and staging.zig
+//! (commits that end on another thread), header.zig (the first page),
 //! blocks.zig (persistent globals), ranges.zig (addresses), attach.zig (other threads),
 //! perm_block.zig (PERM's own memory).
 //!
@@ -14,6 +15,7 @@ const os = @import("../os/os.zig");
 const errors = @import("../errors.zig");
 const abi = @import("../abi.zig");
 const attachments = @import("attach.zig");
+const background = @import("background.zig");
 const blocks = @import("blocks.zig");
 const ranges = @import("ranges.zig");
 const opening = @import("open.zig");
@@ -102,11 +104,14 @@ pub const Heap = struct {
     backup: ?*Image = null,
     registry: blocks.Registry = .{},
     tracker: tracker_room.Tracker = undefined,
+    /// Commits under way that nobody waits for.
+    background: background.Background = .{},
 
     pub const mopen = opening.mopen;
     pub const openNewest = opening.openNewest;
     pub const bopen = opening.bopen;
     pub const commit = committing.commit;
+    pub const commitAsync = committing.commitAsync;
     pub const restore = committing.restore;
 
     // -------------------------------------------------------------- the table of heaps
@@ -422,6 +427,7 @@ pub const Heap = struct {
         try self.lock();
         defer self.mutex.unlock();
         const im = try self.image(.backup);
+        self.background.drain();
         self.backup = null;
         im.close();
     }
@@ -432,6 +438,7 @@ pub const Heap = struct {
         try self.lock();
         defer self.mutex.unlock();
         try self.expectAlone("close");
+        self.background.drain();
         for (self.images()) |slot| if (slot) |im| im.close();
         self.map = null;
         self.backup = null;
@@ -454,6 +461,7 @@ pub const Heap = struct {
     /// Lets go of everything the heap holds.
     pub fn giveUp(self: *Heap) void {
         self.conceal();
+        self.background.end();
         for (self.images()) |slot| if (slot) |im| im.close();
         self.map = null;
         self.backup = null;
@@ -495,7 +503,8 @@ pub const Heap = struct {
             .max_size = number(self.geometry.maxSize()),
             .metadata_bytes = number(memory_stats.metadata_bytes),
             .spans = number(memory_stats.spans),
-            .commits = number(self.commits),
+            .commits = number(self.commits + self.background.commits.load(.monotonic)),
+            .commits_under_way = number(self.background.count()),
             .log_runs = number(self.log_runs),
             .blocks = number(self.header().block_count),
         };

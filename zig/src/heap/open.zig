@@ -96,6 +96,7 @@ pub fn bopen(heap: *Heap, options: OpenOptions) Error!void {
             "bclose() it first", .{ path, open_one.path() });
     }
     if (heap.mode == .r and options.mode != .r) return heap.readOnly();
+    heap.background.drain();
     const im = switch (options.mode) {
         .w => try claim(path, options, if (options.any_heap) null else heap.header().uuid),
         .rw => try openImage(path, options, .write, true),

@@ -19,6 +19,7 @@ const PageRange = page_set.PageRange;
 const PageSet = page_set.PageSet;
 const Pipe = @import("pipe.zig").Pipe;
 const Scratch = scratch_.Scratch;
+const Source = @import("capture.zig").Source;
 const page_size = format.page_size;
 
 const writeback_len = 8 << 20;
@@ -70,7 +71,7 @@ pub const Writer = struct {
     }
 
     /// Stores every page of the heap's memory that is kept and not zero.
-    pub fn addMemory(self: *Writer, memory: usize, kept: *const PageSet) errors.Error!void {
+    pub fn addMemory(self: *Writer, memory: Source, kept: *const PageSet) errors.Error!void {
         const count = kept.count();
         self.scratch.sums.ensureTotalCapacity(scratch_.allocator, count) catch return generation_.outOfMemory(self.path);
         if (count < piped_pages_min) return self.copyMemory(memory, kept);
@@ -90,14 +91,13 @@ pub const Writer = struct {
         if (pipe.finish()) |errno| return self.failed(errno);
     }
 
-    fn copyMemory(self: *Writer, memory: usize, kept: *const PageSet) errors.Error!void {
+    fn copyMemory(self: *Writer, memory: Source, kept: *const PageSet) errors.Error!void {
         var runs = kept.iterate();
         while (runs.next()) |run| {
             for (run.first..run.end()) |page| {
                 if (self.staged + padding_run_max + 1 > self.staging.len / page_size) try self.flush();
                 const staged = self.slot(self.staged);
-                const from: *align(page_size) const [page_size]u8 = @ptrFromInt(memory + page * page_size);
-                @memcpy(staged, from);
+                @memcpy(staged, memory.page(page));
                 const sum = format.pageSum(staged);
                 if (sum == 0) continue;
                 const padding = self.paddingBefore(page);

@@ -6,6 +6,7 @@
 
 const std = @import("std");
 const errors = @import("../errors.zig");
+const capture_ = @import("capture.zig");
 const disk_ = @import("disk.zig");
 const fold_ = @import("fold.zig");
 const format = @import("format.zig");
@@ -19,6 +20,7 @@ const Generation = generation_.Generation;
 const Image = @import("image.zig").Image;
 const PageRange = @import("page_set.zig").PageRange;
 const PageSet = @import("page_set.zig").PageSet;
+const Source = capture_.Source;
 const Successor = successor_.Successor;
 const failAs = disk_.failAs;
 const page_size = format.page_size;
@@ -26,8 +28,11 @@ const page_size = format.page_size;
 pub const Scratch = scratch_.Scratch;
 
 pub const Input = struct {
-    /// Where the heap's memory is.
+    /// Where the heap's memory is; not read when there is a capture.
     memory: usize,
+    /// The heap's changes, copied aside when the commit was asked for: it is not held still any more,
+    /// and trackers tell of later commits.
+    capture: ?*capture_.Capture = null,
     identity: format.Identity,
     /// Pages that may hold something, and among them those that are free. All others are zero in the
     /// image, whatever they contain.
@@ -37,6 +42,15 @@ pub const Input = struct {
     other: ?*Image = null,
     /// Refuse (EXISTS) an image whose last commit is no ancestor of the heap.
     guard: bool = false,
+
+    fn source(self: *const Input) Source {
+        return if (self.capture) |capture| .{ .capture = capture } else .{ .memory = self.memory };
+    }
+
+    /// Whether every kept page can be read.
+    fn isWhole(self: *const Input) bool {
+        return if (self.capture) |capture| capture.complete else true;
+    }
 };
 
 pub const Report = struct {
@@ -62,7 +76,7 @@ pub const Commit = struct {
         ended,
     };
 
-    /// Writes what changed to the page cache. Runs while the heap is held still.
+    /// Writes what changed to the page cache. Runs while the heap is held still, or from a capture.
     pub fn prepare(self: *Commit, input: Input) errors.Error!void {
         std.debug.assert(self.state == .begun);
         const image = self.image;
@@ -75,13 +89,11 @@ pub const Commit = struct {
 
         const rewrite = try mustRewrite(image, &input);
         if (input.guard) try checkGuard(image, history);
-        self.collect();
+        if (input.capture) |capture| self.collectFrom(capture) else self.collect();
         errdefer self.giveBack();
         const known = try unchangedSince(image, history, &input);
         if (rewrite or !try self.tryRecord(&input, history, known)) try self.writeBase(&input, history, known);
-        // A tracker has told of what was written to free pages and will not again: should they be in
-        // use at the next commit, they are compared.
-        for (input.holes) |range| image.pending.setRange(range.first, range.count);
+        if (input.capture == null) image.expectWrites(input.holes);
     }
 
     /// The sync. Threads may run meanwhile; nothing of the heap is read.
@@ -184,6 +196,14 @@ pub const Commit = struct {
         image.inflight_failed = true;
     }
 
+    /// The same with what a capture took out of `pending`.
+    fn collectFrom(self: *Commit, capture: *const capture_.Capture) void {
+        const image = self.image;
+        for (capture.candidates.items) |range| image.inflight.setRange(range.first, range.count);
+        self.held_all = capture.held_all;
+        image.inflight_failed = true;
+    }
+
     /// The commit failed: what was in flight is pending again at the next one. (`pending` itself is
     /// the trackers', who may be filling it now.)
     fn giveBack(self: *Commit) void {
@@ -200,11 +220,11 @@ pub const Commit = struct {
     }
 
     /// The kept pages that may differ from the commit that the image stands on.
-    fn candidatesOf(self: *Commit) *const PageSet {
+    fn candidatesOf(self: *Commit, input: *const Input) *const PageSet {
         const scratch = &self.image.scratch;
-        if (self.held_all) return &scratch.kept;
+        if (self.held_all and input.capture == null) return &scratch.kept;
         scratch.candidates.clear();
-        scratch.candidates.merge(&self.image.inflight);
+        if (input.capture) |capture| capture.addTo(&scratch.candidates) else scratch.candidates.merge(&self.image.inflight);
         scratch.candidates.intersect(&scratch.kept);
         return &scratch.candidates;
     }
@@ -222,19 +242,19 @@ pub const Commit = struct {
             image.table = try table_.Table.load(generation, image.disk, at, image.path());
         }
         const table = &image.table.?;
-        const candidates = self.candidatesOf();
+        const candidates = self.candidatesOf(input);
         const count = candidates.count();
         const kept_count = scratch.kept.count();
         var looked_at = false;
         const enough = @max(image.base_pages_min, kept_count / 2);
-        if (count > enough) {
-            if (firstLook(scratch, candidates, table, input.memory, enough) > enough) return false;
+        if (count > enough and input.isWhole()) {
+            if (firstLook(scratch, candidates, table, input.source(), enough) > enough) return false;
             looked_at = true;
         }
         var appender: record_.Appender = try .init(image.disk, generation, scratch, image.path());
         emptyUnkept(scratch, table);
         const set: *const PageSet = if (looked_at) &scratch.changed else candidates;
-        try stageChanged(&appender, scratch, set, table, input.memory);
+        try stageChanged(&appender, scratch, set, table, input.source());
         var holes = scratch.emptied.iterate();
         while (holes.next()) |hole| scratch.holes.append(scratch_.allocator, hole) catch return generation_.outOfMemory(image.path());
 
@@ -291,8 +311,9 @@ pub const Commit = struct {
         errdefer successor.abort();
         const line_kept = try self.lineKept(&successor, input, history, known);
         if (!line_kept) {
+            if (!input.isWhole()) return failAs(.STALE, .{ .path = image.path() }, "Cannot commit to image \"{s}\": its files went away while the commit waited; commit again", .{image.path()});
             self.head = try nextHead(image, history, input, known, null);
-            try successor.baseFromMemory(input.memory, &image.scratch.kept, .{
+            try successor.baseFromMemory(input.source(), &image.scratch.kept, .{
                 .head = self.head,
                 .parent = image.standing orelse 0,
                 .heap = input.identity,
@@ -307,17 +328,17 @@ pub const Commit = struct {
         self.state = .{ .base = successor };
     }
 
-    /// With `keep` > 1: a base at keep−1 steps back, the records since, then this commit as a record.
-    /// False when there is nothing to go back to.
+    /// With `keep` > 1: a base at keep−1 steps back, the records since, then this commit as a record;
+    /// also where a capture holds the changes only. False when there is nothing to go back to.
     fn lineKept(self: *Commit, successor: *Successor, input: *const Input, history: *history_.History, known: ?history_.Head) errors.Error!bool {
         const image = self.image;
         const scratch = &image.scratch;
-        if (image.keep < 2 or image.set_aside) return false;
+        if ((image.keep < 2 and input.isWhole()) or image.set_aside) return false;
         const old = image.generation orelse return false;
         const standing = old.find(image.standing orelse return false) orelse return false;
         if (!sameRange(&old.header.heap, &input.identity)) return false;
         var target = standing;
-        for (0..image.keep - 2) |_| target = old.parentOf(target) orelse break;
+        for (0..image.keep -| 2) |_| target = old.parentOf(target) orelse break;
         const epoch_max = @max(history.epoch_max, old.epochMax());
         try successor.baseFromPoint(old, target, epoch_max, history.lines.slice(), null);
         try copyLine(successor, old, target, standing);
@@ -327,8 +348,8 @@ pub const Commit = struct {
         scratch.holes.clearRetainingCapacity();
         emptyUnkept(scratch, table);
         var appender: record_.Appender = try .init(image.disk, successor.generation, scratch, image.path());
-        const candidates = self.candidatesOf();
-        try stageChanged(&appender, scratch, candidates, table, input.memory);
+        const candidates = self.candidatesOf(input);
+        try stageChanged(&appender, scratch, candidates, table, input.source());
         var holes = scratch.emptied.iterate();
         while (holes.next()) |hole| scratch.holes.append(scratch_.allocator, hole) catch return generation_.outOfMemory(image.path());
         const record = try self.finishRecord(&appender, input, history, known, successor.generation);
@@ -377,7 +398,7 @@ fn mustRewrite(image: *Image, input: *const Input) errors.Error!bool {
     return !sameRange(&generation.header.heap, &input.identity);
 }
 
-fn sameRange(a: *const format.Identity, b: *const format.Identity) bool {
+pub fn sameRange(a: *const format.Identity, b: *const format.Identity) bool {
     return a.address == b.address and a.span == b.span and std.mem.eql(u8, &a.uuid, &b.uuid);
 }
 
@@ -413,16 +434,35 @@ fn unchangedSince(image: *Image, history: *const history_.History, input: *const
     const kept = &image.scratch.kept;
     var stored = table.stored.iterate();
     while (stored.next()) |run| if (kept.nextAbsent(run.first) < run.end()) return null;
-    const all = [_]*const PageSet{kept};
-    const told = [_]*const PageSet{ &other.pending, &other.inflight };
-    for (if (other.compare_all) @as([]const *const PageSet, &all) else &told) |set| {
-        var runs = set.iterate();
-        while (runs.next()) |run| for (run.first..run.end()) |page| {
-            if (!kept.contains(page)) continue;
-            if (format.pageSum(pageOf(input.memory, page)) != table.get(page)) return null;
-        };
+    if (input.capture) |capture| {
+        if (other.compare_all) return null;
+        const told = capture.other orelse return null;
+        for (told.items) |run| if (!sameAsOther(image, input, table, run)) return null;
+    } else if (other.compare_all) {
+        var runs = kept.iterate();
+        while (runs.next()) |run| if (!sameAsOther(image, input, table, run)) return null;
+        return current;
+    } else {
+        var runs = other.pending.iterate();
+        while (runs.next()) |run| if (!sameAsOther(image, input, table, run)) return null;
     }
+    var runs = other.inflight.iterate();
+    while (runs.next()) |run| if (!sameAsOther(image, input, table, run)) return null;
     return current;
+}
+
+/// Whether the kept pages of the run are as the other image's table says.
+fn sameAsOther(image: *const Image, input: *const Input, table: *const table_.Table, run: PageRange) bool {
+    for (run.first..run.end()) |page| {
+        if (!image.scratch.kept.contains(page)) continue;
+        const sum = if (input.capture) |capture| sum: {
+            if (capture.find(page)) |bytes| break :sum format.pageSum(bytes);
+            const mine = image.table orelse return false;
+            break :sum mine.get(page);
+        } else format.pageSum(input.source().page(page));
+        if (sum != table.get(page)) return false;
+    }
+    return true;
 }
 
 /// The head of this commit: a new one, unless the heap is a commit that has a name already.
@@ -434,17 +474,13 @@ fn nextHead(image: *Image, history: *history_.History, input: *const Input, know
     return history.next(input.identity.uuid, image.disk.randomId(), image.disk.randomWord()) catch generation_.outOfMemory(image.path());
 }
 
-fn pageOf(memory: usize, page: u64) *align(page_size) const [page_size]u8 {
-    return @ptrFromInt(memory + page * page_size);
-}
-
 /// Compares in place and notes what differs; stops when that is more than a record is good for.
-fn firstLook(scratch: *Scratch, candidates: *const PageSet, table: *const table_.Table, memory: usize, enough: u64) u64 {
+fn firstLook(scratch: *Scratch, candidates: *const PageSet, table: *const table_.Table, source: Source, enough: u64) u64 {
     scratch.changed.clear();
     var changed: u64 = 0;
     var runs = candidates.iterate();
     while (runs.next()) |run| for (run.first..run.end()) |page| {
-        if (format.pageSum(pageOf(memory, page)) == table.get(page)) continue;
+        if (format.pageSum(source.page(page)) == table.get(page)) continue;
         scratch.changed.set(page);
         changed += 1;
         if (changed > enough) return changed;
@@ -469,14 +505,14 @@ fn emptyUnkept(scratch: *Scratch, table: *const table_.Table) void {
 }
 
 /// Feeds the pages that differ from the table to the appender; those that became zero are holes.
-fn stageChanged(appender: *record_.Appender, scratch: *Scratch, set: *const PageSet, table: *const table_.Table, memory: usize) errors.Error!void {
+fn stageChanged(appender: *record_.Appender, scratch: *Scratch, set: *const PageSet, table: *const table_.Table, source: Source) errors.Error!void {
     var left = set.count();
     // A page that is likely unchanged is compared where it lies, before it is copied.
     var expect_change = true;
     var runs = set.iterate();
     while (runs.next()) |run| for (run.first..run.end()) |page| {
         left -= 1;
-        const from = pageOf(memory, page);
+        const from = source.page(page);
         const before = table.get(page);
         if (!expect_change and format.pageSum(from) == before) continue;
         const slot = appender.slot();

@@ -7,6 +7,7 @@
 
 const std = @import("std");
 const errors = @import("../errors.zig");
+const capture_ = @import("capture.zig");
 const os = @import("../os/os.zig");
 const claim = @import("claim.zig");
 const commit_ = @import("commit.zig");
@@ -34,6 +35,7 @@ pub const Relation = history_.Relation;
 pub const Commit = commit_.Commit;
 pub const CommitInput = commit_.Input;
 pub const CommitReport = commit_.Report;
+pub const Capture = capture_.Capture;
 pub const BuildReport = mapping.Report;
 const Generation = generation_.Generation;
 
@@ -411,8 +413,101 @@ pub const Image = struct {
         self.table = null;
     }
 
+    /// Free pages that were written to have been told of, and will not be again: should they be in use
+    /// at the next commit, they are compared.
+    pub fn expectWrites(self: *Image, holes: []const PageRange) void {
+        for (holes) |range| self.pending.setRange(range.first, range.count);
+    }
+
+    /// Looks, before the heap is held, whether a commit will need all of the heap's pages. Reads the
+    /// stored checksums when they will be compared with. No commit may be under way.
+    pub fn outlook(self: *Image, of: *const Identity, compare: bool) errors.Error!struct { whole: bool } {
+        try self.expectWritable();
+        self.mutex.lock();
+        defer self.mutex.unlock();
+        const generation = self.generation orelse return .{ .whole = true };
+        if (self.set_aside or !commit_.sameRange(&generation.header.heap, of)) return .{ .whole = true };
+        const at = generation.find(self.standing orelse return .{ .whole = true }) orelse return .{ .whole = true };
+        if (self.table == null and (compare or self.compare_all)) {
+            self.table = try table_.Table.load(generation, self.disk, at, self.path());
+        }
+        return .{ .whole = false };
+    }
+
+    pub const Choice = struct {
+        kept: *const PageSet,
+        /// Scratch.
+        wanted: *PageSet,
+        memory: usize,
+        whole: bool,
+        /// No commit to this image is under way: what failed ones left is this one's, too, and the
+        /// stored checksums are those of the last commit.
+        alone: bool,
+        /// Many pages are told that did not change.
+        compare: bool,
+        other: ?*Image,
+    };
+
+    /// Notes what a commit has to copy aside. Under the hold; nothing is changed before `taken`.
+    pub fn choose(self: *Image, capture: *Capture, choice: Choice) error{OutOfMemory}!void {
+        const wanted = choice.wanted;
+        wanted.clear();
+        wanted.merge(&self.pending);
+        if (choice.alone) wanted.merge(&self.inflight);
+        capture.candidates.clearRetainingCapacity();
+        try capture_.addRuns(wanted, &capture.candidates);
+        capture.held_all = self.compare_all;
+        capture.complete = choice.whole or (self.compare_all and (!choice.alone or self.table == null));
+        if (self.compare_all or capture.complete) {
+            wanted.clear();
+            wanted.merge(choice.kept);
+        } else wanted.intersect(choice.kept);
+        if (!capture.complete and choice.alone and (choice.compare or self.compare_all)) {
+            if (self.table) |*table| leaveChanged(wanted, table, choice.memory);
+        }
+        if (!capture.complete and choice.alone and wanted.count() > @max(self.base_pages_min, choice.kept.count() / 2)) {
+            capture.complete = true;
+            wanted.clear();
+            wanted.merge(choice.kept);
+        }
+        try capture.choose(wanted);
+        if (capture.other) |*told| told.clearRetainingCapacity();
+        if (choice.other) |other| if (!other.compare_all) {
+            if (capture.other == null) capture.other = .empty;
+            try capture_.addRuns(&other.pending, &capture.other.?);
+        };
+    }
+
+    fn leaveChanged(wanted: *PageSet, table: *const table_.Table, memory: usize) void {
+        var runs = wanted.iterate();
+        while (runs.next()) |run| for (run.first..run.end()) |page| {
+            const at: capture_.Page = @ptrFromInt(memory + page * format.page_size);
+            if (format.pageSum(at) == table.get(page)) wanted.unset(page);
+        };
+    }
+
+    /// What was chosen has been copied: the next commit begins here.
+    pub fn taken(self: *Image, holes: []const PageRange) void {
+        self.pending.clear();
+        self.compare_all = false;
+        self.expectWrites(holes);
+    }
+
+    /// The commit of a capture failed and no later one has it.
+    pub fn pendingAgain(self: *Image, capture: *const Capture) void {
+        for (capture.candidates.items) |range| self.inflight.setRange(range.first, range.count);
+        self.inflight_failed = true;
+        if (capture.held_all) self.compare_all = true;
+    }
+
     /// Begins a commit: waits until an earlier one, or a fold's last step, is over.
     pub fn begin(self: *Image) errors.Error!Commit {
+        try self.expectWritable();
+        self.mutex.lock();
+        return .{ .image = self };
+    }
+
+    fn expectWritable(self: *const Image) errors.Error!void {
         try self.check();
         if (self.mode == .read) {
             return failAs(.READ_ONLY, .{ .path = self.path() }, "Cannot commit to image \"{s}\": it is open for reading; open it with \"r+\"", .{self.path()});
@@ -420,8 +515,6 @@ pub const Image = struct {
         if (self.history == null) {
             return failAs(.INVALID_ARGUMENT, .{ .path = self.path() }, "Cannot commit to image \"{s}\": no heap has adopted or joined it", .{self.path()});
         }
-        self.mutex.lock();
-        return .{ .image = self };
     }
 
     /// Ends a fold that runs, without its effect, and waits for it (R6).
@@ -454,6 +547,7 @@ pub fn damaged(path: []const u8, damage: generation_.Damage) errors.Error {
 }
 
 test {
+    _ = capture_;
     _ = disk_;
     _ = page_set;
     _ = format;

@@ -16,6 +16,7 @@ const scratch_ = @import("scratch.zig");
 const table_ = @import("table.zig");
 const Generation = generation_.Generation;
 const Image = @import("image.zig").Image;
+const Source = @import("capture.zig").Source;
 const PageRange = @import("page_set.zig").PageRange;
 const failAs = disk_.failAs;
 const page_size = format.page_size;
@@ -86,7 +87,7 @@ pub const Successor = struct {
     }
 
     /// Fills the base with the heap's memory.
-    pub fn baseFromMemory(self: *Successor, memory: usize, kept: *const @import("page_set.zig").PageSet, facts: record_.Facts) errors.Error!void {
+    pub fn baseFromMemory(self: *Successor, memory: Source, kept: *const @import("page_set.zig").PageSet, facts: record_.Facts) errors.Error!void {
         var writer: base_.Writer = try .init(self.image.disk, self.new.file, self.scratch, self.image.path());
         try writer.addMemory(memory, kept);
         const header = self.generation.header;

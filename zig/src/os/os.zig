@@ -266,6 +266,22 @@ pub fn adviseHeap(address: usize, len: usize) void {
     _ = advise(address, len, linux.MADV.UNMERGEABLE);
 }
 
+/// Large pages for process memory that is filled and read as a whole.
+pub fn adviseHuge(address: usize, len: usize) void {
+    _ = advise(address, len, linux.MADV.HUGEPAGE);
+}
+
+/// Makes memory present, so that writing to it takes no fault; what cannot be, is not.
+pub fn populate(address: usize, len: usize) void {
+    const populate_write = 23;
+    if (advise(address, len, populate_write) == null) return;
+    var at = address;
+    while (at < address + len) : (at += page_size) {
+        const byte: *volatile u8 = @ptrFromInt(at);
+        byte.* = 0;
+    }
+}
+
 // ------------------------------------------------------------------ other threads
 
 const membarrier_query = 0;
@@ -343,8 +359,21 @@ pub const Thread = struct {
         const create = host(PthreadCreate, "pthread_create") orelse return error.Unsupported;
         stayLoaded();
         var thread: Thread = .{ .id = 0 };
-        if (create(&thread.id, null, entry, context) != 0) return error.Refused;
-        return thread;
+        // The program's signals are for its own threads. A new thread inherits the mask.
+        const before = blockSignals();
+        const errno = create(&thread.id, null, entry, context);
+        _ = linux.sigprocmask(linux.SIG.SETMASK, &before, null);
+        return if (errno == 0) thread else error.Refused;
+    }
+
+    /// All but those that faults raise and those that the C library keeps for itself.
+    fn blockSignals() linux.sigset_t {
+        var set = linux.sigfillset();
+        for ([_]linux.SIG{ .SEGV, .BUS, .ILL, .FPE, .TRAP }) |signal| linux.sigdelset(&set, signal);
+        for (32..35) |signal| linux.sigdelset(&set, @enumFromInt(signal));
+        var before: linux.sigset_t = undefined;
+        _ = linux.sigprocmask(linux.SIG.SETMASK, &set, &before);
+        return before;
     }
 
     pub fn join(self: Thread) void {
