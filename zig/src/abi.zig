@@ -759,6 +759,7 @@ test {
     _ = @import("heap/staging.zig");
     _ = os;
     _ = @import("heap/test.zig");
+    _ = @import("heap/test_async.zig");
     _ = @import("data/data.zig");
     _ = @import("test_perm.zig");
     _ = @import("capi/environment.zig");

@@ -135,6 +135,9 @@ pub const Background = struct {
     kept: PageSet = .{},
     wanted: PageSet = .{},
     commits: std.atomic.Value(u64) = .init(0),
+    /// For tests: as where the host gives no threads, or where staging memory is small.
+    threadless: bool = false,
+    staging_pages_max: u64 = staging_room.pages_max,
 
     const Held = struct { capture: *Capture, part: Part };
 
@@ -151,7 +154,7 @@ pub const Background = struct {
         self.process = os.processId();
         self.ending = false;
         self.staging.warmUp(@max(warm_pages_min, used / warm_divisor));
-        self.thread = os.Thread.spawn(entry, self) catch null;
+        if (!self.threadless) self.thread = os.Thread.spawn(entry, self) catch null;
     }
 
     /// Waits for the commits under way, ends the thread and frees everything.
@@ -201,6 +204,7 @@ pub const Background = struct {
     }
 
     pub fn takePart(self: *Background, pages: u64) ?Part {
+        if (pages > self.staging_pages_max) return null;
         self.lock.lock();
         defer self.lock.unlock();
         return self.staging.take(pages);

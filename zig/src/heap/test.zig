@@ -12,13 +12,13 @@ const testing = std.testing;
 const linux = std.os.linux;
 
 /// A directory of its own, removed with what is in it.
-const Place = struct {
+pub const Place = struct {
     directory: [64]u8 = undefined,
     len: usize = 0,
     paths: [8][96]u8 = undefined,
     count: usize = 0,
 
-    fn init() Place {
+    pub fn init() Place {
         var self: Place = .{};
         const text = std.fmt.bufPrintZ(&self.directory, "/tmp/perm-heap-test-{x}", .{os.randomU64()}) catch unreachable;
         self.len = text.len;
@@ -26,12 +26,12 @@ const Place = struct {
         return self;
     }
 
-    fn path(self: *Place, name: []const u8) []const u8 {
+    pub fn path(self: *Place, name: []const u8) []const u8 {
         defer self.count += 1;
         return std.fmt.bufPrint(&self.paths[self.count], "{s}/{s}", .{ self.directory[0..self.len], name }) catch unreachable;
     }
 
-    fn deinit(self: *Place) void {
+    pub fn deinit(self: *Place) void {
         std.Io.Dir.cwd().deleteTree(testing.io, self.directory[0..self.len]) catch {};
     }
 };
