@@ -82,6 +82,8 @@ export interface HeapStats {
   logRuns: number;
   /** Blocks and globals that the heap holds. */
   blocks: number;
+  /** Asynchronous commits that have not ended. */
+  commitsUnderWay: number;
   /** What tells which pages changed. */
   tracker: "uffd" | "checksum";
   /**
@@ -114,6 +116,7 @@ export function heapStats(
     backupLogBytes: stats.backup_log_bytes,
     logRuns: stats.log_runs,
     blocks: stats.blocks,
+    commitsUnderWay: stats.commits_under_way,
     tracker,
     tuning,
   };
