@@ -4,6 +4,7 @@ import type { Measure } from "../harness.ts";
 import { commitFull } from "./commit_full.ts";
 import { commitSmall } from "./commit_small.ts";
 import { dataFields } from "./data_fields.ts";
+import { dataMemory } from "./data_memory.ts";
 import { malloc } from "./malloc.ts";
 import { native } from "./native.ts";
 import { open } from "./open.ts";
@@ -19,6 +20,7 @@ export const measures: Record<string, Measure> = {
   "commit-small": commitSmall,
   overhead,
   "data-fields": dataFields,
+  "data-memory": dataMemory,
   records: recordsKept,
   start,
 };
