@@ -760,6 +760,10 @@ test {
     _ = os;
     _ = @import("heap/test.zig");
     _ = @import("heap/test_async.zig");
+    _ = @import("permmalloc/pool.zig");
+    _ = @import("permmalloc/settings.zig");
+    _ = @import("permmalloc/log.zig");
+    _ = @import("os/pool_file.zig");
     _ = @import("data/data.zig");
     _ = @import("test_perm.zig");
     _ = @import("capi/environment.zig");

@@ -89,6 +89,11 @@ pub fn reserve(file: File, offset: u64, len: u64) i64 {
     return 0;
 }
 
+/// Whether the file's pages are memory that no disk stands behind.
+pub fn isInMemory(file: File) bool {
+    return disk.holesCost(null, file) > 0;
+}
+
 /// Sets the file's length; makes no room.
 pub fn resize(file: File, len: u64) i64 {
     if (len > sizeLimit()) return -@as(i64, @intFromEnum(linux.E.FBIG));

@@ -123,6 +123,7 @@ fn isPowerOfTwo(number: usize) bool {
 }
 
 fn allocateAligned(alignment: usize, size: usize) Error!usize {
+    if (size > size_limit) return error.OUT_OF_MEMORY;
     if (process.usesPool()) return process.pool.allocator.alignedAlloc(alignment, size);
     if (process.chosen() != .system) {
         const block = process.earlyBlock(size +| alignment) orelse return error.OUT_OF_MEMORY;

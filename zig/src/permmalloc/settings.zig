@@ -79,9 +79,9 @@ pub fn read(
     }
     if (get(environment, "VMMALLOC_LOG_FILE")) |text| if (text.len > 0) {
         var number: [16]u8 = undefined;
-        const stem = text[0 .. text.len - @intFromBool(text[text.len - 1] == '-')];
-        const suffix = if (stem.len < text.len) std.fmt.bufPrint(&number, "{d}", .{process}) catch unreachable else "";
-        settings.log_file = absolute(&settings.log_file_buffer, working_directory, stem, suffix) orelse
+        const each = text[text.len - 1] == '-';
+        const suffix = if (each) std.fmt.bufPrint(&number, "{d}", .{process}) catch unreachable else "";
+        settings.log_file = absolute(&settings.log_file_buffer, working_directory, text, suffix) orelse
             return tooLong("VMMALLOC_LOG_FILE", text);
     };
     return null;

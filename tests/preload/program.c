@@ -1,0 +1,572 @@
+/*
+ * A program of one task a run, for tests of a malloc that stands in for the C library's. Says "ok" at
+ * the end of a task, or which expectation failed.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "permmalloc.h"
+
+#define EXPECT(condition)                                                          \
+    do {                                                                           \
+        if (!(condition)) {                                                        \
+            fprintf(stderr, "line %d: not so: %s (errno %d)\n", __LINE__, #condition, errno); \
+            _exit(1);                                                              \
+        }                                                                          \
+    } while (0)
+
+/* Functions that an older C library lacks, looked up where this one's are. */
+static void *(*Reallocarray)(void *, size_t, size_t);
+static void (*Free_sized)(void *, size_t);
+static void (*Free_aligned_sized)(void *, size_t, size_t);
+static void (*Cfree)(void *);
+static void *(*Pvalloc)(size_t);
+
+/* Keeps the compiler from knowing what malloc does. */
+static void *(*volatile Malloc)(size_t) = malloc;
+static void *(*volatile Realloc)(void *, size_t) = realloc;
+static void *(*volatile Calloc)(size_t, size_t) = calloc;
+static void (*volatile Free)(void *) = free;
+
+static int holds(const unsigned char *bytes, size_t size, unsigned char value) {
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i] != value) return 0;
+    return 1;
+}
+
+/* ---------------------------------------------------------------- what C and POSIX say */
+
+static void task_rules(void) {
+    *(void **)&Reallocarray = dlsym(RTLD_DEFAULT, "reallocarray");
+    *(void **)&Free_sized = dlsym(RTLD_DEFAULT, "free_sized");
+    *(void **)&Free_aligned_sized = dlsym(RTLD_DEFAULT, "free_aligned_sized");
+    *(void **)&Cfree = dlsym(RTLD_DEFAULT, "cfree");
+    *(void **)&Pvalloc = dlsym(RTLD_DEFAULT, "pvalloc");
+    EXPECT(Reallocarray && Free_sized && Free_aligned_sized && Cfree && Pvalloc);
+    void *zero = Malloc(0), *other = Malloc(0);
+    EXPECT(zero && other && zero != other);
+    Free(zero);
+    Free(other);
+    Free(NULL);
+
+    for (size_t size = 1; size < 300000; size += size / 3 + 1) {
+        unsigned char *block = Malloc(size);
+        EXPECT(block && (uintptr_t)block % 16 == 0 && malloc_usable_size(block) >= size);
+        memset(block, 7, malloc_usable_size(block));
+        block = Realloc(block, size * 2);
+        EXPECT(block && holds(block, size, 7));
+        block = Realloc(block, size / 2 + 1);
+        EXPECT(block && holds(block, size / 2 + 1, 7));
+        Free(block);
+        unsigned char *clear = Calloc(size, 3);
+        EXPECT(clear && holds(clear, size * 3, 0));
+        memset(clear, 9, size * 3);
+        Free(clear);
+    }
+
+    size_t absurd[] = {SIZE_MAX, SIZE_MAX - 15, SIZE_MAX / 2, SIZE_MAX / 2 + 1, (size_t)1 << 62, (size_t)1 << 47};
+    unsigned char *kept = Malloc(100);
+    memset(kept, 5, 100);
+    for (size_t i = 0; i < sizeof absurd / sizeof *absurd; i++) {
+        errno = 0;
+        EXPECT(!Malloc(absurd[i]) && errno == ENOMEM);
+        errno = 0;
+        EXPECT(!Realloc(kept, absurd[i]) && errno == ENOMEM && holds(kept, 100, 5));
+        errno = 0;
+        EXPECT(!Calloc(1, absurd[i]) && errno == ENOMEM);
+        errno = 0;
+        EXPECT(!memalign(64, absurd[i]) && errno == ENOMEM);
+        errno = 0;
+        EXPECT(!valloc(absurd[i]) && errno == ENOMEM);
+        errno = 0;
+        EXPECT(!Pvalloc(absurd[i]) && errno == ENOMEM);
+        void *untouched = kept;
+        errno = 77;
+        EXPECT(posix_memalign(&untouched, 4096, absurd[i]) == ENOMEM && untouched == kept && errno == 77);
+    }
+    errno = 0;
+    EXPECT(!Calloc(SIZE_MAX / 2, 3) && errno == ENOMEM);
+    errno = 0;
+    EXPECT(!Reallocarray(kept, SIZE_MAX / 2, 3) && errno == ENOMEM && holds(kept, 100, 5));
+    kept = Reallocarray(kept, 50, 4);
+    EXPECT(kept && holds(kept, 100, 5));
+    errno = 77;
+    EXPECT(!Realloc(kept, 0) && errno == 77);
+    void *fresh = Realloc(NULL, 10);
+    EXPECT(fresh);
+    errno = 77;
+    Free(fresh);
+    EXPECT(errno == 77);
+
+    for (size_t alignment = 1; alignment <= 8 << 20; alignment *= 2) {
+        void *block = NULL;
+        int result = posix_memalign(&block, alignment, 1000);
+        if (alignment < sizeof(void *)) {
+            EXPECT(result == EINVAL && !block);
+        } else {
+            EXPECT(result == 0 && (uintptr_t)block % alignment == 0 && malloc_usable_size(block) >= 1000);
+            memset(block, 1, 1000);
+            Free_aligned_sized(block, alignment, 1000);
+        }
+        block = aligned_alloc(alignment, 5000);
+        EXPECT(block && (uintptr_t)block % alignment == 0);
+        block = Realloc(block, 50000);
+        EXPECT(block);
+        Free_sized(block, 50000);
+        block = memalign(alignment, 3);
+        EXPECT(block && (uintptr_t)block % alignment == 0);
+        Cfree(block);
+    }
+    size_t uneven[] = {0, 3, 24, 48, 4097, SIZE_MAX};
+    for (size_t i = 0; i < sizeof uneven / sizeof *uneven; i++) {
+        void *block = (void *)1;
+        EXPECT(posix_memalign(&block, uneven[i], 10) == EINVAL && block == (void *)1);
+        errno = 0;
+        EXPECT(!aligned_alloc(uneven[i], 10) && errno == EINVAL);
+    }
+    void *rounded = memalign(24, 10);
+    EXPECT(rounded && (uintptr_t)rounded % 32 == 0);
+    Free(rounded);
+    errno = 0;
+    EXPECT(!memalign(SIZE_MAX, 10) && errno == EINVAL);
+    EXPECT(!aligned_alloc((size_t)1 << 60, 10) && errno == ENOMEM);
+
+    void *page = valloc(1), *pages = Pvalloc(4097);
+    EXPECT((uintptr_t)page % 4096 == 0 && (uintptr_t)pages % 4096 == 0 && malloc_usable_size(pages) >= 8192);
+    Free(page);
+    Free(pages);
+    EXPECT(malloc_usable_size(NULL) == 0);
+    char *text = strdup("the C library allocates here too");
+    EXPECT(text && malloc_usable_size(text) >= 33);
+    Free(text);
+}
+
+/* ---------------------------------------------------------------- threads */
+
+enum { slot_count = 4096 };
+static _Atomic(unsigned char *) slots[slot_count];
+
+static unsigned char *filled(unsigned *state) {
+    *state = *state * 1103515245u + 12345u;
+    size_t size = 16 + (*state >> 8) % ((*state >> 4) % 50 == 0 ? 200000 : 600);
+    unsigned char *block = Malloc(size + 8);
+    EXPECT(block);
+    memcpy(block, &size, sizeof size);
+    memset(block + 8, (unsigned char)size, size);
+    return block;
+}
+
+static void drop(unsigned char *block) {
+    if (!block) return;
+    size_t size;
+    memcpy(&size, block, sizeof size);
+    EXPECT(holds(block + 8, size, (unsigned char)size));
+    Free(block);
+}
+
+/* Each thread puts blocks where others take them away. */
+static void *exchange(void *argument) {
+    unsigned state = (unsigned)(uintptr_t)argument * 2654435761u + 1;
+    for (int i = 0; i < 20000; i++) {
+        unsigned slot = (state >> 3) % slot_count;
+        drop(__atomic_exchange_n((unsigned char **)&slots[slot], filled(&state), __ATOMIC_ACQ_REL));
+    }
+    return NULL;
+}
+
+static void *some(void *argument) {
+    unsigned state = (unsigned)(uintptr_t)argument + 9;
+    unsigned char *mine[40];
+    for (int i = 0; i < 40; i++) mine[i] = filled(&state);
+    for (int i = 0; i < 39; i++) drop(mine[i]);
+    return mine[39];
+}
+
+static pthread_barrier_t all_there;
+
+static void *meet(void *argument) {
+    unsigned char *block = some(argument);
+    pthread_barrier_wait(&all_there);
+    drop(block);
+    return some(argument);
+}
+
+static void start(pthread_t *thread, void *(*function)(void *), int number) {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 128 << 10);
+    EXPECT(pthread_create(thread, &attributes, function, (void *)(uintptr_t)number) == 0);
+}
+
+static pthread_key_t late_key;
+
+/* Runs when a thread is nearly gone, and allocates once more. */
+static void late(void *block) {
+    drop(block);
+    void *again = Malloc(1000);
+    EXPECT(again);
+    Free(again);
+}
+
+static void *leave_late(void *argument) {
+    pthread_setspecific(late_key, some(argument));
+    return NULL;
+}
+
+static void task_threads(void) {
+    pthread_t threads[700];
+    for (int i = 0; i < 8; i++) start(&threads[i], exchange, i);
+    for (int i = 0; i < 8; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < slot_count; i++) drop(slots[i]);
+
+    /* One after the other: what a thread leaves is freed by another and used again. */
+    for (int i = 0; i < 3000; i++) {
+        void *left;
+        start(&threads[0], some, i);
+        pthread_join(threads[0], &left);
+        drop(left);
+    }
+    pthread_key_create(&late_key, late);
+    for (int i = 0; i < 1000; i++) {
+        start(&threads[0], leave_late, i);
+        pthread_detach(threads[0]);
+        if (i % 16 == 0) usleep(1000);
+    }
+    /* More at once than have a cache of their own. */
+    pthread_barrier_init(&all_there, NULL, 700);
+    for (int i = 0; i < 700; i++) start(&threads[i], meet, i);
+    for (int i = 0; i < 700; i++) {
+        void *left;
+        pthread_join(threads[i], &left);
+        drop(left);
+    }
+}
+
+/* ---------------------------------------------------------------- fork */
+
+static volatile int stopping;
+
+static void *busy(void *argument) {
+    unsigned state = (unsigned)(uintptr_t)argument + 77;
+    unsigned char *mine[64] = {0};
+    unsigned long stored = 0;
+    while (!stopping) {
+        unsigned i = (state >> 5) % 64;
+        drop(mine[i]);
+        mine[i] = filled(&state);
+        stored++;
+    }
+    for (int i = 0; i < 64; i++) drop(mine[i]);
+    return (void *)stored;
+}
+
+static int finish(pid_t child) {
+    int status;
+    EXPECT(waitpid(child, &status, 0) == child);
+    return status;
+}
+
+static void child_work(unsigned char **blocks, int count, size_t size, unsigned char value) {
+    for (int i = 0; i < count; i++) EXPECT(holds(blocks[i], size, value));
+    for (int i = 0; i < count; i++) memset(blocks[i], 200, size);
+    unsigned state = (unsigned)getpid();
+    unsigned char *more[300];
+    for (int i = 0; i < 300; i++) more[i] = filled(&state);
+    for (int i = 0; i < 300; i++) drop(more[i]);
+    for (int i = 0; i < count; i += 2) Free(blocks[i]);
+    for (int i = 1; i < count; i += 2) EXPECT(holds(blocks[i], size, 200));
+}
+
+/* Parent and children change the same blocks, and none sees the other's stores. */
+static void forks(int rounds) {
+    enum { count = 300, size = 20000 };
+    static unsigned char *blocks[count];
+    for (int i = 0; i < count; i++) EXPECT((blocks[i] = Malloc(size)) != NULL);
+    for (int round = 0; round < rounds; round++) {
+        unsigned char value = (unsigned char)(round % 199);
+        for (int i = 0; i < count; i++) memset(blocks[i], value, size);
+        int go[2];
+        EXPECT(pipe(go) == 0);
+        pid_t child = fork();
+        EXPECT(child >= 0);
+        if (child == 0) {
+            char byte;
+            EXPECT(read(go[0], &byte, 1) == 1); /* The parent has stored by now. */
+            if (round % 3 == 0) {
+                pid_t grandchild = fork();
+                EXPECT(grandchild >= 0);
+                if (grandchild == 0) {
+                    child_work(blocks, count, size, value);
+                    _exit(42);
+                }
+                EXPECT(finish(grandchild) == 42 << 8);
+            }
+            child_work(blocks, count, size, value);
+            _exit(41);
+        }
+        for (int i = 0; i < count; i++) {
+            memset(blocks[i], 201, size);
+            if (i % 3 == round % 3) {
+                Free(blocks[i]);
+                EXPECT((blocks[i] = Malloc(size)) != NULL);
+                memset(blocks[i], 201, size);
+            }
+        }
+        EXPECT(write(go[1], "x", 1) == 1);
+        EXPECT(finish(child) == 41 << 8);
+        for (int i = 0; i < count; i++) EXPECT(holds(blocks[i], size, 201));
+        close(go[0]);
+        close(go[1]);
+    }
+    for (int i = 0; i < count; i++) Free(blocks[i]);
+}
+
+static void task_fork(void) { forks(12); }
+
+static void task_fork_threads(void) {
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++) start(&threads[i], busy, i);
+    forks(12);
+    stopping = 1;
+    for (int i = 0; i < 4; i++) {
+        void *stored;
+        pthread_join(threads[i], &stored);
+        EXPECT(stored);
+    }
+}
+
+static void allocate_in_handler(void) {
+    void *block = Malloc(5000);
+    EXPECT(block);
+    memset(block, 3, 5000);
+    Free(block);
+}
+
+static void task_atfork(void) {
+    pthread_atfork(allocate_in_handler, allocate_in_handler, allocate_in_handler);
+    forks(3);
+}
+
+/* A server that becomes a daemon closes every descriptor that it does not know. */
+static void task_closed(void) {
+    unsigned char *before = Malloc(3 << 20);
+    memset(before, 1, 3 << 20);
+    for (int fd = 3; fd < 4096; fd++) close(fd);
+    int others[8];
+    for (int i = 0; i < 8; i++) others[i] = fileno(tmpfile());
+    unsigned char *after = Malloc(40 << 20);
+    EXPECT(after);
+    memset(after, 2, 40 << 20);
+    EXPECT(holds(before, 3 << 20, 1));
+    forks(3);
+    EXPECT(holds(before, 3 << 20, 1) && holds(after, 40 << 20, 2));
+    for (int i = 0; i < 8; i++) EXPECT(lseek(others[i], 0, SEEK_END) == 0);
+}
+
+static void task_exec(void) {
+    for (int i = 0; i < 20; i++) {
+        pid_t child = vfork();
+        if (child == 0) {
+            execl("/proc/self/exe", "program", "nothing", (char *)0);
+            _exit(9);
+        }
+        EXPECT(finish(child) == 0);
+    }
+    EXPECT(system("exit 7") == 7 << 8);
+    FILE *pipe_out = popen("echo through a pipe", "r");
+    char line[64];
+    EXPECT(pipe_out && fgets(line, sizeof line, pipe_out) && !strcmp(line, "through a pipe\n"));
+    EXPECT(pclose(pipe_out) == 0);
+}
+
+static void task_dlopen(void) {
+    for (int i = 0; i < 50; i++) {
+        void *library = dlopen("libm.so.6", RTLD_NOW | RTLD_LOCAL);
+        if (!library) library = dlopen("libc.so", RTLD_NOW);
+        EXPECT(library && dlsym(library, "malloc"));
+        EXPECT(!dlopen("/nonexistent/library.so", RTLD_NOW) && dlerror());
+        dlclose(library);
+    }
+}
+
+/* ---------------------------------------------------------------- memory that ends */
+
+static void task_full(void) {
+    enum { count = 200000 };
+    static unsigned char *blocks[count];
+    int n = 0;
+    size_t size = 100000;
+    errno = 0;
+    while (n < count && (blocks[n] = Malloc(size))) memset(blocks[n], n, size), n++;
+    EXPECT(n < count && errno == ENOMEM);
+    for (int i = 0; i < n; i++) EXPECT(holds(blocks[i], size, (unsigned char)i));
+    /* What is left is for smaller ones; a growing block stays as it is. */
+    errno = 0;
+    EXPECT(!Realloc(blocks[0], 100 << 20) && errno == ENOMEM && holds(blocks[0], size, 0));
+    errno = 0;
+    EXPECT(!Calloc(100 << 20, 1) && errno == ENOMEM);
+    for (int i = 0; i < n; i++) Free(blocks[i]);
+    for (int round = 0; round < 3; round++) {
+        int again = 0;
+        while (again < n && (blocks[again] = Malloc(size))) memset(blocks[again], 1, size), again++;
+        EXPECT(again >= n - 2);
+        for (int i = 0; i < again; i++) Free(blocks[i]);
+    }
+    printf("%d\n", n);
+}
+
+/* Memory that went back to a file system which is full now: asks on stdin to be told. */
+static void task_full_later(void) {
+    enum { count = 120 };
+    unsigned char *blocks[count];
+    size_t size = 1 << 20;
+    for (int i = 0; i < count; i++) {
+        EXPECT((blocks[i] = Malloc(size)) != NULL);
+        memset(blocks[i], 1, size);
+    }
+    for (int i = 0; i < count; i++) Free(blocks[i]);
+    puts("freed");
+    fflush(stdout);
+    char byte;
+    EXPECT(read(0, &byte, 1) == 1);
+    int n = 0;
+    errno = 0;
+    while (n < count && (blocks[n] = Malloc(size))) memset(blocks[n], 1, size), n++;
+    EXPECT(n < count && errno == ENOMEM);
+    puts("refused");
+    fflush(stdout);
+    EXPECT(read(0, &byte, 1) == 1);
+    while (n < count && (blocks[n] = Malloc(size))) memset(blocks[n], 1, size), n++;
+    EXPECT(n == count);
+}
+
+/* Prints what became of a child for whose memory there is no second place. */
+static void task_fork_full(void) {
+    size_t size = 20 << 20;
+    unsigned char *block = Malloc(size);
+    EXPECT(block);
+    memset(block, 4, size);
+    pid_t child = fork();
+    if (child == 0) {
+        memset(block, 5, size);
+        EXPECT(holds(block, size, 5));
+        _exit(41);
+    }
+    int status = finish(child);
+    EXPECT(WIFEXITED(status) && holds(block, size, 4));
+    printf("%d\n", WEXITSTATUS(status));
+}
+
+static void task_kill(void) {
+    unsigned char *block = Malloc(20 << 20);
+    EXPECT(block);
+    memset(block, 1, 20 << 20);
+    raise(SIGKILL);
+}
+
+static void task_wait(void) {
+    unsigned char *block = Malloc(20 << 20);
+    memset(block, 1, 20 << 20);
+    puts("waiting");
+    fflush(stdout);
+    char byte;
+    if (read(0, &byte, 1) < 0) _exit(1);
+}
+
+/* ---------------------------------------------------------------- pointers that are none */
+
+static void task_free_twice(void) {
+    void *block = Malloc(100);
+    Free(block);
+    Free(block);
+}
+
+static void task_free_large_twice(void) {
+    void *block = Malloc(1 << 20);
+    Free(block);
+    Free(block);
+}
+
+static void task_free_inside(void) {
+    char *block = Malloc(100);
+    Free(block + 16);
+}
+
+static void task_free_stack(void) {
+    char bytes[100];
+    Free(bytes + 8);
+}
+
+static void task_free_wild(void) { Free((void *)0x123456789000); }
+
+static void task_realloc_freed(void) {
+    void *block = Malloc(100);
+    Free(block);
+    Realloc(block, 200);
+}
+
+static void task_size_wild(void) { malloc_usable_size((void *)0x4000); }
+
+/* Blocks that the C library's own malloc gave out, as a library loaded before might have. */
+static void task_foreign(void) {
+    void *(*own)(size_t) = (void *(*)(size_t))dlsym(RTLD_DEFAULT, "__libc_malloc");
+    if (!own) return;
+    unsigned char *small = own(100), *large = own(1 << 20), *moved = own(500);
+    memset(moved, 6, 500);
+    Free(small);
+    Free(large);
+    moved = Realloc(moved, 5000);
+    EXPECT(moved && holds(moved, 500, 6) && malloc_usable_size(moved) >= 5000);
+    Free(moved);
+}
+
+/* Prints where its memory lies: a line of /proc/self/maps. */
+static void task_where(void) {
+    unsigned char *block = Malloc(100);
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[5000];
+    while (fgets(line, sizeof line, maps)) {
+        unsigned long from, to;
+        if (sscanf(line, "%lx-%lx", &from, &to) == 2 && (uintptr_t)block >= from && (uintptr_t)block < to)
+            fputs(line, stdout);
+    }
+    fclose(maps);
+    Free(block);
+}
+
+static void task_minimum(void) { printf("%zu\n", VMMALLOC_MIN_POOL); }
+
+static void task_nothing(void) {}
+
+static const struct {
+    const char *name;
+    void (*run)(void);
+} tasks[] = {
+#define TASK(name) {#name, task_##name}
+    TASK(rules), TASK(threads), TASK(fork), TASK(fork_threads), TASK(atfork), TASK(closed), TASK(exec),
+    TASK(dlopen), TASK(full), TASK(full_later), TASK(fork_full), TASK(kill), TASK(wait), TASK(free_twice), TASK(free_large_twice),
+    TASK(free_inside), TASK(free_stack), TASK(free_wild), TASK(realloc_freed), TASK(size_wild), TASK(foreign),
+    TASK(where), TASK(minimum), TASK(nothing),
+};
+
+int main(int argc, char **argv) {
+    for (size_t i = 0; argc > 1 && i < sizeof tasks / sizeof *tasks; i++) {
+        if (strcmp(tasks[i].name, argv[1])) continue;
+        tasks[i].run();
+        puts("ok");
+        return 0;
+    }
+    fprintf(stderr, "no such task\n");
+    return 2;
+}
