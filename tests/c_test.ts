@@ -108,6 +108,23 @@ test("PERM_OVERRIDE_NEW puts ordinary containers into the heap", options, () => 
   assert.equal(runIn(folder, [program, "-r"]), "overridden\n");
 });
 
+test("PERM_MANGLE gives malloc and std::malloc the heap in C++", options, () => {
+  using folder = new Folder();
+  assert.equal(runIn(folder, [compile(folder, "mangle.cpp", { compiler: cpp })]), "mangled\n");
+});
+
+test("a program that only backs up goes on, with its map file and without", options, () => {
+  const flags = ["-Wl,--gc-sections", "-ffunction-sections", "-fdata-sections"];
+  for (const build of [{ flags }, { compiler: muslCompiler, static: true, flags }]) {
+    using folder = new Folder();
+    const program = compile(folder, "backups.c", build);
+    for (const how of ["r+", "lost"]) {
+      runIn(folder, [program, "w+"], { exit: "killed" });
+      assert.equal(runIn(folder, [program, how]), "kept\n");
+    }
+  }
+});
+
 test("blocks of one program are read by another build of it, by name", options, () => {
   using folder = new Folder();
   const program = compile(folder, "blocks.c");

@@ -1,8 +1,9 @@
 const std = @import("std");
 
 /// `zig build` makes libperm_heap.so, which TypeScript loads; `zig build libperm` the library for C and
-/// C++ with its headers, `zig build permmalloc` the malloc for other programs, `zig build install` all; `zig build test` runs the tests beside the code;
-/// `zig build symbols` prints ffi/symbols.ts. Zig programs depend on the module `perm_heap`.
+/// C++ with its headers, `zig build permmalloc` the malloc for other programs, `zig build install` all
+/// of them; `zig build test` runs the tests beside the code; `zig build symbols` prints ffi/symbols.ts.
+/// Zig programs depend on the module `perm_heap`.
 pub fn build(b: *std.Build) void {
     const target = b.standardTargetOptions(.{ .default_target = .{
         .cpu_arch = .x86_64,
