@@ -186,6 +186,10 @@ test("several heaps, epochs, named blocks and roots from C", options, () => {
   assert.equal(new TextDecoder().decode(heap.bytes(heap.root, 5)), "hello");
   heap.check();
   heap.close();
+  using other = Heap.open({ file: folder.file("two.heap"), size: 1 << 20 });
+  other.global("elsewhere", Float64Array, 1)[0] = 2.5;
+  other.flush();
+  other.close();
   assert.equal(runIn(folder, [program, "again"]), "again\n");
 });
 

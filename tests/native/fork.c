@@ -13,6 +13,11 @@ static void *churn(void *unused) {
   return NULL;
 }
 
+static void *once(void *unused) {
+  perm_free(perm_malloc(500));
+  return unused;
+}
+
 int main(void) {
   pthread_t thread;
   int i, status;
@@ -28,6 +33,9 @@ int main(void) {
       CHECK(mine != NULL && perm_check(NULL) == 0);
       CHECK(mflush() == -1 && perm_error_code() == PERM_FORKED && errno == EPERM);
       perm_free(mine);
+      /* A thread of its own is not kept out by what went on in the parent. */
+      alarm(30);
+      CHECK(pthread_create(&thread, NULL, once, NULL) == 0 && pthread_join(thread, NULL) == 0);
       _exit(9);
     }
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 9);

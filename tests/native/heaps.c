@@ -24,6 +24,7 @@ int main(int argc, char *argv[]) {
   perm_heap *one = open_heap("one.heap", "one.back");
   perm_heap *two = open_heap("two.heap", NULL);
   double *visits = perm_global(one, "visits", sizeof *visits);
+  double *visits_there;
   perm_report report;
   perm_epoch epochs[8];
   perm_stats stats;
@@ -51,6 +52,9 @@ int main(int argc, char *argv[]) {
     printf("made\n");
     DIE();
   }
+  /* What TypeScript made, whose layouts C does not know. */
+  visits_there = perm_global(two, "elsewhere", sizeof *visits_there);
+  CHECK(visits_there != NULL && *visits_there == 2.5);
   CHECK(book.pages == 300 && *visits == 3 && strcmp(perm_root(one), "hello") == 0);
   listed = perm_epochs(one, PERM_MAP, epochs, 8);
   CHECK(listed >= 3 && epochs[0].epoch == 1 && epochs[listed - 1].epoch == 3 && epochs[0].time > 0);
