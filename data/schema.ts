@@ -6,9 +6,19 @@
  */
 
 import { PermError } from "../ffi/mod.ts";
-import { type KindArgument, typeOfKind } from "./kinds.ts";
+import { HashMap } from "./hash_map.ts";
+import { type KindArgument, registerKind, typeOfKind } from "./kinds.ts";
+import { List } from "./list.ts";
+import { Text } from "./long_text.ts";
+import { OrderedMap } from "./ordered_map.ts";
 import { struct } from "./struct.ts";
 import type { Type } from "./type.ts";
+import { Vec } from "./vec.ts";
+
+for (const [kind, make] of Object.entries({ Vec, List, HashMap, OrderedMap })) {
+  registerKind(kind, make as (...args: never[]) => Type);
+}
+registerKind("Text", () => Text as Type);
 
 /** A type's schema. */
 export interface Schema {
