@@ -6,6 +6,7 @@
 
 import { containerType, elementType, keysOf, shapeOf } from "./container.ts";
 import type { ObjectType } from "./handle.ts";
+import { registerKind } from "./kinds.ts";
 import { MapHandle, type MapParts } from "./map.ts";
 import type { InputOf, Type, ValueOf } from "./type.ts";
 import type { Heap } from "../heap/heap.ts";
@@ -77,3 +78,5 @@ function make(key: Type<unknown, unknown>, value: Type<unknown, unknown>): unkno
     shape: findShape,
   });
 }
+
+registerKind("HashMap", (key: Type, value: Type) => HashMap(key, value) as Type);

@@ -20,6 +20,7 @@ import {
   Walk,
   walkBlocks,
 } from "./container.ts";
+import { registerKind } from "./kinds.ts";
 import { Handle, type ObjectType } from "./handle.ts";
 import type { Pane } from "./pane.ts";
 import { type InputOf, readU53, type Type, type ValueOf, type Walker } from "./type.ts";
@@ -386,3 +387,5 @@ export function List<T>(type: T): ListType<T> {
   }
   return found as ListType<T>;
 }
+
+registerKind("List", (type: Type) => List(type) as Type);

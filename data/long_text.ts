@@ -17,9 +17,9 @@ import {
   textKeyMax,
   walkBlocks,
 } from "./container.ts";
+import { registerKind } from "./kinds.ts";
 import { Handle, type ObjectType } from "./handle.ts";
-import { decodeText } from "./text.ts";
-import { readU53, refuseValue, type Walker } from "./type.ts";
+import { readU53, refuseValue, type Type, type Walker } from "./type.ts";
 
 const dataAt = 8;
 const bytesAt = 16;
@@ -251,7 +251,8 @@ function readBytes(text: TextHandle, from: number, to: number): string {
   if (to <= from) return "";
   const p = readU53(text.$view, (text.$at + dataAt) | 0) + from;
   const pane = text.$pane.access.pane(p, to - from);
-  return decodeText(pane, (p - pane.base) | 0, to - from);
+  const at = (p - pane.base) | 0;
+  return pane.text(at, at + to - from);
 }
 
 /** The unit at an index, from the few characters around it. */
@@ -321,3 +322,5 @@ export const Text: TextType = containerType(TextHandle.prototype, {
   parts: [],
   shape: () => shape,
 }) as unknown as TextType;
+
+registerKind("Text", () => Text as Type);

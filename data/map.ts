@@ -117,9 +117,8 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
       expectWritable(this);
       const pane = paneFor(this.$pane, p, of.size);
       of.value.destroy(pane, (p - pane.base) | 0);
-    } else {
-      of.keys.pass(key);
     }
+    of.keys.pass(key);
     const { $pane: pane } = this;
     const { a, b } = passed;
     const done = native.ph_map_delete(pane.handle, pane.base + this.$at, shapeFor(this), a, b);

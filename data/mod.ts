@@ -10,6 +10,18 @@ export { Handle, type ObjectType } from "./handle.ts";
 export { collect, type CollectReport, type Leak, leaks } from "./leaks.ts";
 export { destroy } from "./ownership.ts";
 export { type Migration, migration, type RootClass, Roots, roots } from "./roots.ts";
+export { HashMap, type HashMapInput, type HashMapType } from "./hash_map.ts";
+export { List, type ListHandle, type ListInput, type ListType } from "./list.ts";
+export { Text, type TextHandle, type TextType } from "./long_text.ts";
+export type { MapHandle } from "./map.ts";
+export {
+  OrderedMap,
+  type OrderedMapHandle,
+  type OrderedMapInput,
+  type OrderedMapType,
+  type RangeOptions,
+} from "./ordered_map.ts";
+export { Vec, type VecHandle, type VecInput, type VecType } from "./vec.ts";
 export { ref, type RefType } from "./ref.ts";
 export {
   type Field,

@@ -18,6 +18,7 @@ import {
   shapeOf,
   walkField,
 } from "./container.ts";
+import { registerKind } from "./kinds.ts";
 import { type ObjectType, paneOf } from "./handle.ts";
 import { Entries, KeysWalk, MapHandle, type MapParts, shapeFor, Values } from "./map.ts";
 import type { InputOf, Type, ValueOf } from "./type.ts";
@@ -202,3 +203,5 @@ function make(key: Type<unknown, unknown>, value: Type<unknown, unknown>): unkno
     shape: findShape,
   });
 }
+
+registerKind("OrderedMap", (key: Type, value: Type) => OrderedMap(key, value) as Type);

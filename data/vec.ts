@@ -22,6 +22,7 @@ import {
   shapeOf,
   walkBlocks,
 } from "./container.ts";
+import { registerKind } from "./kinds.ts";
 import { Handle, type ObjectType, paneOf } from "./handle.ts";
 import type { Pane } from "./pane.ts";
 import { type InputOf, readU53, type Type, type ValueOf, type Walker } from "./type.ts";
@@ -662,3 +663,5 @@ export function Vec<T>(type: T): VecType<T> {
   }
   return found as VecType<T>;
 }
+
+registerKind("Vec", (type: Type) => Vec(type) as Type);

@@ -106,6 +106,7 @@ pub const List = struct {
     /// Reverses the order. Within a change.
     pub fn reverse(self: *const List) Error!void {
         const h = self.header;
+        if (h.len == 0) return;
         // Proved first, so that nothing stays half turned.
         try self.check();
         var address = h.first;

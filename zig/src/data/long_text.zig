@@ -132,6 +132,7 @@ pub const Text = struct {
 
     pub fn clear(self: *const Text) Error!void {
         const h = self.header;
+        if (h.shape == 0) return;
         const memory = h.data;
         h.* = .{ .shape = h.shape, .data = 0, .len = 0, .capacity = 0, .changes = h.changes +% 1, .reserved = 0, .units = 0 };
         if (memory != 0) try self.space.free(memory);

@@ -201,6 +201,7 @@ pub const Vec = struct {
     /// Removes all elements, which own nothing any more, and gives the memory back.
     pub fn clear(self: *const Vec) Error!void {
         const h = self.header;
+        if (h.shape == 0) return;
         const memory = h.data;
         h.data = 0;
         h.len = 0;
