@@ -130,6 +130,9 @@ pub const Stats = struct {
     used: u64,
     capacity: u64,
     max_size: u64,
+    /// Commits that stored something, and bases that were written anew in the background.
+    commits: u64,
+    folds: u64,
 };
 
 pub const Heap = struct {
@@ -279,6 +282,8 @@ pub const Heap = struct {
             .used = whole(of.used),
             .capacity = whole(of.capacity),
             .max_size = whole(of.max_size),
+            .commits = whole(of.commits),
+            .folds = whole(of.folds),
         };
     }
 

@@ -351,11 +351,19 @@ fn host(comptime T: type, comptime name: []const u8) ?T {
     return @extern(?T, .{ .name = name, .linkage = .weak });
 }
 
-/// A thread of the host's. `error.Unsupported` where the process has no pthreads (static programs).
+/// A thread of the host's. `error.Unsupported` where the process has no threads.
 pub const Thread = struct {
     id: usize,
+    own: if (zigs_threads) std.Thread else void = undefined,
+
+    /// A Zig program without libc has Zig's threads.
+    const zigs_threads = no_host and !builtin.single_threaded;
 
     pub fn spawn(entry: *const fn (?*anyopaque) callconv(.c) ?*anyopaque, context: ?*anyopaque) error{ Unsupported, Refused }!Thread {
+        if (zigs_threads) {
+            const own = std.Thread.spawn(.{}, runEntry, .{ entry, context }) catch return error.Refused;
+            return .{ .id = 1, .own = own };
+        }
         const create = host(PthreadCreate, "pthread_create") orelse return error.Unsupported;
         stayLoaded();
         var thread: Thread = .{ .id = 0 };
@@ -376,7 +384,12 @@ pub const Thread = struct {
         return before;
     }
 
+    fn runEntry(entry: *const fn (?*anyopaque) callconv(.c) ?*anyopaque, context: ?*anyopaque) void {
+        _ = entry(context);
+    }
+
     pub fn join(self: Thread) void {
+        if (zigs_threads) return self.own.join();
         const wait = host(PthreadJoin, "pthread_join") orelse unreachable;
         _ = wait(self.id, null);
     }

@@ -83,7 +83,10 @@ fn again(heap: perm.Heap, state: *State) !void {
     try blocksStand(state, 32);
     for (count..2 * count) |i| try add(allocator, state, i);
     try compare(state, 2 * count);
-    if (!builtin.single_threaded) try threads(heap);
+    if (!builtin.single_threaded) {
+        try threads(heap);
+        try fold();
+    }
 
     // Back to where only the first commit was, the second allocator and all.
     _ = try heap.restore(.{ .epoch = 1 });
@@ -120,6 +123,19 @@ fn threads(heap: perm.Heap) !void {
     }
     try heap.check();
     try expect((try heap.stats()).live_blocks == before.live_blocks);
+}
+
+/// A log that grows past its limit is folded by a thread of the library's.
+fn fold() !void {
+    const heap = try perm.Heap.open(.{ .path = "fold.heap", .size = 1 << 20, .log_limit = 1 << 20 });
+    const changing = try heap.global([256 << 10]u8, "changing");
+    var commits: u64 = 0;
+    while ((try heap.stats()).folds == 0 and commits < 1000) : (commits += 1) {
+        @memset(changing.value, @truncate(commits));
+        try expect((try heap.commit(.map)).epoch == commits + 1);
+    }
+    try expect((try heap.stats()).folds > 0 and (try heap.stats()).commits == commits);
+    try heap.close();
 }
 
 fn allocateAndFree(allocator: std.mem.Allocator, seed: usize) void {
