@@ -83,6 +83,20 @@ pub fn build(b: *std.Build) void {
     run_tests.has_side_effects = true; // they touch files: a pass is never taken from the cache
     b.step("test", "Run the tests beside the code").dependOn(&run_tests.step);
 
+    const simulate = b.addExecutable(.{
+        .name = "simulate",
+        .root_module = b.createModule(.{
+            .root_source_file = b.path("src/simulate.zig"),
+            .target = b.resolveTargetQuery(.{ .cpu_arch = .x86_64, .os_tag = .linux, .abi = .musl }),
+            .optimize = optimize,
+            .link_libc = true,
+        }),
+    });
+    const run_simulate = b.addRunArtifact(simulate);
+    run_simulate.has_side_effects = true;
+    if (b.args) |args| run_simulate.addArgs(args);
+    b.step("simulate", "Run the image engine on a simulated machine: -- --steps N --seed S").dependOn(&run_simulate.step);
+
     // The processor that the library is built for, and the host's own malloc.
     const bench_target = b.resolveTargetQuery(.{
         .cpu_arch = .x86_64,

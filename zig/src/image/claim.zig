@@ -10,6 +10,7 @@ const os = @import("../os/os.zig");
 const format = @import("format.zig");
 const disk_ = @import("disk.zig");
 const names = @import("names.zig");
+const plant = @import("../plant.zig");
 const Disk = disk_.Disk;
 const File = disk_.File;
 const failAs = disk_.failAs;
@@ -44,6 +45,7 @@ pub fn openBase(disk: Disk, place: names.Place, write: bool, path: []const u8) e
             .busy => return busy(path),
             .errno => |errno| return disk_.failErrno(errno, path, "Cannot lock image"),
         }
+        if (plant.is(.r7_base_not_looked_at)) return held;
         switch (disk.names(place.dir, place.name.z(), held.stat)) {
             .same => return held,
             .other, .free => disk.close(&held.file),
@@ -76,6 +78,7 @@ pub fn claimNew(disk: Disk, place: names.Place, path: []const u8) errors.Error!H
             .errno => |errno| return disk_.failErrno(errno, path, "Cannot lock a new base beside image"),
         }
         if (disk.stat(held.file, &held.stat)) |errno| return disk_.failErrno(errno, path, "Cannot make a new base beside image");
+        if (plant.is(.r7_new_not_looked_at)) return held;
         switch (disk.names(place.dir, name.z(), held.stat)) {
             .same => {},
             .other, .free => {
@@ -102,11 +105,11 @@ fn removeStaleNew(disk: Disk, place: names.Place, path: []const u8) errors.Error
         },
     } };
     defer disk.close(&held.file);
-    switch (disk.lock(held.file)) {
+    if (!plant.is(.r7_stale_new_unlocked)) switch (disk.lock(held.file)) {
         .locked => {},
         .busy => return busy(path),
         .errno => |errno| return disk_.failErrno(errno, path, "Cannot lock the unfinished base of image"),
-    }
+    };
     if (disk.stat(held.file, &held.stat)) |errno| return disk_.failErrno(errno, path, "Cannot look at the unfinished base of image");
     if (disk.names(place.dir, name.z(), held.stat) != .same) return;
     if (!isUnfinished(disk, held)) return notOurs(path, name);
@@ -176,11 +179,11 @@ fn removeStaleLog(disk: Disk, place: names.Place, name: *const names.Name) void 
     if (disk.lock(held.file) != .locked) return;
     if (disk.stat(held.file, &held.stat) != null or held.stat.kind != .regular) return;
     if (disk.names(place.dir, name.z(), held.stat) != .same) return;
-    if (held.stat.size > 0) {
-        var magic: u64 = 0;
-        if (disk.readAll(held.file, std.mem.asBytes(&magic), 0) != null) return;
-        if (magic != format.log_magic) return;
-    }
+    // Ours begins with its magic, unless a crash lost its first sector.
+    var sector: [512]u8 align(8) = @splat(0);
+    if (disk.readAll(held.file, sector[0..@min(sector.len, held.stat.size)], 0) != null) return;
+    const magic = std.mem.readInt(u64, sector[0..8], .little);
+    if (magic != format.log_magic and !plant.is(.r10_foreign_unlinked) and !std.mem.allEqual(u8, &sector, 0)) return;
     _ = disk.unlink(place.dir, name.z());
 }
 

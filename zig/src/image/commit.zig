@@ -9,6 +9,8 @@ const errors = @import("../errors.zig");
 const capture_ = @import("capture.zig");
 const disk_ = @import("disk.zig");
 const fold_ = @import("fold.zig");
+const plant = @import("../plant.zig");
+const opener = @import("opener.zig");
 const format = @import("format.zig");
 const generation_ = @import("generation.zig");
 const history_ = @import("history.zig");
@@ -93,6 +95,7 @@ pub const Commit = struct {
         errdefer self.giveBack();
         const known = try unchangedSince(image, history, &input);
         if (rewrite or !try self.tryRecord(&input, history, known)) try self.writeBase(&input, history, known);
+        if (plant.is(.free_pages_trusted)) return;
         if (input.capture == null) image.expectWrites(input.holes);
     }
 
@@ -112,8 +115,21 @@ pub const Commit = struct {
             },
             .record => |record| {
                 const generation = image.generation.?;
-                if (image.disk.sync(generation.log)) |errno| {
-                    image.dead = true;
+                if (plant.is(.r1_next_before_sync) and record.sequence % 2 == 1) {
+                    // The next record may be written; this one is not acknowledged before it is synced.
+                    record_.accept(generation, record);
+                    image.table.?.apply(record.runs, record.holes, record.sums);
+                    image.lines.addAll(record.lines) catch {};
+                    image.standing = self.head.commit;
+                    return errors.fail(.IO, .{}, "Not yet", .{});
+                }
+                if (if (plant.is(.sync_record)) null else image.disk.sync(generation.log)) |errno| {
+                    image.dead = !plant.is(.r2_log_lives_on);
+                    if (plant.is(.r2_cut_after_footer)) {
+                        image.dead = false;
+                        opener.cutTail(image.disk, generation, image.path()) catch {};
+                    }
+                    if (plant.is(.r2_number_again)) history.epoch_max -= 1;
                     return disk_.failErrno(errno, image.path(), "Cannot sync the log of image");
                 }
                 record_.accept(generation, record);
@@ -178,7 +194,7 @@ pub const Commit = struct {
             .begun => {},
             .nothing => {},
             // Its footer is written, so it may be found after a crash: the log ends here (R2).
-            .record => image.dead = true,
+            .record => image.dead = !plant.is(.r2_log_lives_on),
             .base => |*successor| successor.abort(),
         }
         self.giveBack();
@@ -210,6 +226,10 @@ pub const Commit = struct {
         const image = self.image;
         if (self.held_all) image.compare_all = true;
         self.held_all = false;
+        if (plant.is(.r11_failure_forgets)) {
+            image.inflight.clear();
+            image.compare_all = false;
+        }
     }
 
     fn settle(self: *Commit) void {
@@ -252,7 +272,7 @@ pub const Commit = struct {
             looked_at = true;
         }
         var appender: record_.Appender = try .init(image.disk, generation, scratch, image.path());
-        emptyUnkept(scratch, table);
+        if (!plant.is(.holes_not_recorded)) emptyUnkept(scratch, table);
         const set: *const PageSet = if (looked_at) &scratch.changed else candidates;
         try stageChanged(&appender, scratch, set, table, input.source());
         var holes = scratch.emptied.iterate();
@@ -306,7 +326,7 @@ pub const Commit = struct {
     fn writeBase(self: *Commit, input: *const Input, history: *history_.History, known: ?history_.Head) errors.Error!void {
         const image = self.image;
         // A fold would be for nothing now, and holds -new.
-        image.fold.cancel();
+        image.fold.cancel(image.disk);
         var successor: Successor = try .begin(image, &image.scratch);
         errdefer successor.abort();
         const line_kept = try self.lineKept(&successor, input, history, known);
@@ -405,7 +425,7 @@ pub fn sameRange(a: *const format.Identity, b: *const format.Identity) bool {
 /// Forgetting restore() must not cost the only copy.
 fn checkGuard(image: *Image, history: *const history_.History) errors.Error!void {
     const generation = image.generation orelse return;
-    if (image.adopted) return;
+    if (image.adopted or plant.is(.r12_no_guard)) return;
     const last = generation.headOf(generation.last());
     if (history.current) |current| if (generation.damage == null) {
         switch (history_.relate(last, &image.lines, current, &history.lines)) {

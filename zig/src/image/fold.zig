@@ -12,6 +12,7 @@ const format = @import("format.zig");
 const generation_ = @import("generation.zig");
 const history_ = @import("history.zig");
 const os = @import("../os/os.zig");
+const plant = @import("../plant.zig");
 const scratch_ = @import("scratch.zig");
 const successor_ = @import("successor.zig");
 const table_ = @import("table.zig");
@@ -30,10 +31,12 @@ pub const Fold = struct {
     scratch: scratch_.Scratch = .{},
 
     /// Stops a running fold and waits for its end, whether the caller holds the image's mutex or not.
-    pub fn cancel(self: *Fold) void {
+    pub fn cancel(self: *Fold, disk: disk_.Disk) void {
         self.cancelled.store(true, .release);
         if (self.thread) |thread| thread.join();
         self.thread = null;
+        // One that `foldNow` runs, elsewhere.
+        while (self.running.load(.acquire)) disk.pause(100_000);
         self.cancelled.store(false, .release);
         self.scratch.deinit();
     }
@@ -85,7 +88,7 @@ fn mayFold(image: *const Image) bool {
     if (image.mode == .read or image.dead or image.set_aside or generation.damage != null) return false;
     if (generation.log < 0 or generation.records.items.len == 0) return false;
     const standing = image.standing orelse return false;
-    return standing == generation.headOf(generation.last()).commit;
+    return standing == generation.headOf(generation.last()).commit or plant.is(.r6_fold_elsewhere);
 }
 
 /// keep−1 steps up the parents of the last record; null when that is the base itself.
@@ -104,8 +107,16 @@ fn lockUnlessCancelled(image: *Image) bool {
     return true;
 }
 
+/// Folds on the caller's thread: false too when a fold runs already.
+pub fn runHere(image: *Image) errors.Error!bool {
+    const fold = &image.fold;
+    if (fold.running.swap(true, .acq_rel)) return false;
+    defer fold.running.store(false, .release);
+    return run(image);
+}
+
 /// Folds: true when a new base came of it.
-pub fn run(image: *Image) errors.Error!bool {
+fn run(image: *Image) errors.Error!bool {
     const fold = &image.fold;
     if (!lockUnlessCancelled(image)) return false;
     var locked = true;
@@ -121,7 +132,7 @@ pub fn run(image: *Image) errors.Error!bool {
     old.records = .fromOwnedSlice(records);
     var lines: history_.Lines = .{};
     defer lines.deinit();
-    lines.addAll(image.lines.slice()) catch return generation_.outOfMemory(image.path());
+    if (!plant.is(.r12_lines_not_folded)) lines.addAll(image.lines.slice()) catch return generation_.outOfMemory(image.path());
     const epoch_max = if (image.history) |history| history.epoch_max else generation.epochMax();
     var successor: Successor = try .begin(image, &fold.scratch);
     var installed = false;
@@ -143,7 +154,11 @@ pub fn run(image: *Image) errors.Error!bool {
     const late = generation.records.items.len > old.records.items.len;
     if (late) {
         try commit_.copyLine(&successor, generation, last, generation.last());
-        try successor.syncLog();
+        if (!plant.is(.sync_late_records)) try successor.syncLog();
+    }
+    if (plant.is(.r5_hold_ends_early)) {
+        image.mutex.unlock();
+        locked = false;
     }
     const fresh = successor.generation;
     successor.install() catch |err| {

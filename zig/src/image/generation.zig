@@ -11,6 +11,7 @@ const errors = @import("../errors.zig");
 const format = @import("format.zig");
 const disk_ = @import("disk.zig");
 const names = @import("names.zig");
+const plant = @import("../plant.zig");
 const history = @import("history.zig");
 const Disk = disk_.Disk;
 const File = disk_.File;
@@ -103,6 +104,7 @@ pub const Generation = struct {
     /// Another opening of the same file to map from: a mapping keeps its opening alive, and with it a
     /// lock that would outlive the image, in forked children too.
     pub fn openToMap(disk: Disk, place: names.Place, name: names.Name, as: disk_.Stat) ?File {
+        if (plant.is(.r7_mapping_keeps_lock)) return null;
         var file = switch (disk.open(place.dir, name.z(), .{})) {
             .file => |opened| opened,
             .errno => return null,
@@ -265,6 +267,12 @@ pub const Generation = struct {
         if (stat.size < page_size) return .absent;
         var first: format.LogHeader = undefined;
         if (disk.readAll(self.log, std.mem.asBytes(&first), 0)) |errno| return disk_.failErrno(errno, path, "Cannot read the log of image");
+        if (plant.is(.r8_foreign_log)) {
+            first.salt = self.header.salt;
+            first.name = self.header.log_name;
+            first.image = self.header.image;
+            first.seal();
+        }
         if (first.magic != format.log_magic or first.version != format.version or !first.isSealed() or
             first.salt != self.header.salt or first.name != self.header.log_name or
             !std.mem.eql(u8, &first.image, &self.header.image)) return .foreign;
@@ -386,6 +394,8 @@ pub const Generation = struct {
     /// What lies behind the last whole record: R9's question whether a record is torn or damaged.
     fn scanTail(self: *const Generation, disk: Disk, path: []const u8) errors.Error!Tail {
         var result: Tail = .zeros;
+        if (plant.is(.r9_damage_is_torn)) return .torn;
+        if (plant.is(.r9_torn_is_damage)) return .later_record;
         var buffer: [chunk_len]u8 align(16) = undefined;
         var offset = self.log_end + if (self.sealed) @as(u64, page_size) else 0;
         while (offset < self.log_size) {
@@ -415,7 +425,7 @@ pub const Generation = struct {
 
     /// R9: the last record's pages against their checksums; when they differ it was torn, and goes.
     pub fn checkLastRecord(self: *Generation, disk: Disk, path: []const u8) errors.Error!void {
-        if (self.records.items.len == 0 or self.damage != null or self.sealed) return;
+        if (self.records.items.len == 0 or self.damage != null or self.sealed or plant.is(.r9_pages_unchecked)) return;
         const record = &self.records.items[self.records.items.len - 1];
         const bad = try firstBadPage(disk, self.log, record.pagesOffset(), record.sums, path);
         if (bad == null) return;

@@ -8,6 +8,7 @@
 
 const std = @import("std");
 const format = @import("format.zig");
+const plant = @import("../plant.zig");
 const Line = format.Line;
 
 /// A commit as a point in a heap's history.
@@ -95,6 +96,7 @@ pub const Lines = struct {
 pub fn relate(a: Head, a_lines: *const Lines, b: Head, b_lines: *const Lines) Relation {
     if (!std.mem.eql(u8, &a.heap, &b.heap)) return .foreign;
     if (a.commit == b.commit) return .same;
+    if (plant.is(.r12_newest_by_number)) return if (a.epoch < b.epoch) .ancestor else .descendant;
     if (b_lines.descends(b, a.line, a.epoch)) return .ancestor;
     if (a_lines.descends(a, b.line, b.epoch)) return .descendant;
     return .diverged;

@@ -21,6 +21,7 @@ const mapping = @import("mapping.zig");
 const names = @import("names.zig");
 const opener = @import("opener.zig");
 const page_set = @import("page_set.zig");
+const plant = @import("../plant.zig");
 const table_ = @import("table.zig");
 const failAs = disk_.failAs;
 
@@ -186,8 +187,8 @@ pub const Image = struct {
     pub fn close(self: *Image) void {
         here.remove(self);
         if (!self.forked) {
-            self.cancelFold();
-            claim.dropNew(self.disk, self.place, &self.new);
+            self.fold.cancel(self.disk);
+            if (!plant.is(.r7_claim_left)) claim.dropNew(self.disk, self.place, &self.new);
             if (self.mode != .read) if (self.history) |history| {
                 if (!self.pending.isEmpty() or self.inflight_failed or self.compare_all) history.stray = true;
             };
@@ -340,7 +341,9 @@ pub const Image = struct {
         const at = try self.locate(from);
         const generation = self.generation.?;
         try self.resetPages(from.identity.span);
+        const line_begun = history.line_begun;
         history.adopt(from.head, &self.lines, generation.epochMax()) catch return generation_.outOfMemory(self.path());
+        if (plant.is(.r12_no_new_line)) history.line_begun = line_begun;
         self.history = history;
         self.standing = from.head.commit;
         self.compare_all = false;
@@ -364,7 +367,7 @@ pub const Image = struct {
         try self.resetPages(span);
         self.history = history;
         self.standing = null;
-        self.compare_all = true;
+        self.compare_all = !plant.is(.r11_pending_starts_empty);
         self.adopted = false;
         const generation = self.generation orelse return;
         if (generation.damage != null) self.stepOver();
@@ -374,13 +377,13 @@ pub const Image = struct {
         if (generation.header.heap.span != span or !std.mem.eql(u8, &last.heap, &current.heap)) return;
         const at = self.nearest(current, &history.lines) orelse return;
         self.standing = generation.headOf(at).commit;
-        if (self.standing != current.commit or history.stray) return;
+        if (self.standing != current.commit or (history.stray and !plant.is(.r11_stray_forgotten))) return;
         const beside = other orelse {
             self.compare_all = false;
             return;
         };
         if (beside.standing != current.commit or beside.compare_all or beside.inflight_failed) return;
-        self.pending.merge(&beside.pending);
+        if (!plant.is(.r11_other_pending_left)) self.pending.merge(&beside.pending);
         self.compare_all = false;
     }
 
@@ -519,13 +522,14 @@ pub const Image = struct {
 
     /// Ends a fold that runs, without its effect, and waits for it (R6).
     pub fn cancelFold(self: *Image) void {
-        self.fold.cancel();
+        if (plant.is(.r6_restore_beside_fold)) return;
+        self.fold.cancel(self.disk);
     }
 
     /// Folds now, on this thread: true when a new base came of it.
     pub fn foldNow(self: *Image) errors.Error!bool {
         try self.check();
-        return fold_.run(self);
+        return fold_.runHere(self);
     }
 
     fn check(self: *const Image) errors.Error!void {
@@ -557,4 +561,5 @@ test {
     _ = @import("test_faults.zig");
     _ = @import("test_images.zig");
     _ = @import("test_power.zig");
+    _ = @import("sim/sim.zig");
 }

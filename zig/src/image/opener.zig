@@ -12,6 +12,7 @@ const format = @import("format.zig");
 const generation_ = @import("generation.zig");
 const image_ = @import("image.zig");
 const names = @import("names.zig");
+const plant = @import("../plant.zig");
 const Generation = generation_.Generation;
 const Image = image_.Image;
 const OpenOptions = image_.OpenOptions;
@@ -75,6 +76,7 @@ fn openExisting(self: *Image, options: OpenOptions) errors.Error!void {
     } else if (logless) {
         self.stepOver();
     } else if (write) {
+        if (plant.is(.r10_unlink_before_settled)) claim.removeStale(self.disk, self.place, generation.log_name.slice(), true);
         try settle(self, generation);
         claim.removeStale(self.disk, self.place, generation.log_name.slice(), true);
     }
@@ -101,7 +103,7 @@ fn load(self: *Image, write: bool, recover: bool) errors.Error!*Generation {
         const state = try generation.openLog(disk, self.place, write, path);
         if (state != .whole) {
             disk.close(&generation.log);
-            if (disk.names(self.place.dir, self.place.name.z(), held.stat) != .same) {
+            if (!plant.is(.r8_no_second_look) and disk.names(self.place.dir, self.place.name.z(), held.stat) != .same) {
                 generation.destroy(disk);
                 continue;
             }
@@ -126,14 +128,16 @@ fn load(self: *Image, write: bool, recover: bool) errors.Error!*Generation {
 fn settle(self: *Image, generation: *Generation) errors.Error!void {
     const disk = self.disk;
     const path = self.path();
-    if (!generation.sealed) {
+    if (!generation.sealed and plant.is(.r10_length_unchanged)) {
+        if (generation.tail) try cutTail(disk, generation, path);
+    } else if (!generation.sealed) {
         // The length is changed and set again: where a sync of it failed, only a change makes the next
         // one store it.
         if (disk.truncate(generation.log, generation.log_end + format.page_size)) |errno| return disk_.failErrno(errno, path, "Cannot settle the log of image");
         generation.tail = true;
         try cutTail(disk, generation, path);
     }
-    if (generation.records.items.len > 0 and !generation.sealed) {
+    if (generation.records.items.len > 0 and !generation.sealed and !plant.is(.r10_record_not_rewritten)) {
         const record = &generation.records.items[generation.records.items.len - 1];
         var buffer: [generation_.chunk_len]u8 = undefined;
         const end = @min(record.offset + record.len, generation.log_size);
@@ -145,8 +149,8 @@ fn settle(self: *Image, generation: *Generation) errors.Error!void {
             offset += part.len;
         }
     }
-    if (disk.sync(generation.log)) |errno| return disk_.failErrno(errno, path, "Cannot sync the log of image");
-    if (disk.syncDir(self.place.dir)) |errno| return disk_.failErrno(errno, path, "Cannot sync the directory of image");
+    if (if (plant.is(.sync_settled_log)) null else disk.sync(generation.log)) |errno| return disk_.failErrno(errno, path, "Cannot sync the log of image");
+    if (if (plant.is(.sync_settled_dir)) null else disk.syncDir(self.place.dir)) |errno| return disk_.failErrno(errno, path, "Cannot sync the directory of image");
     if (!generation.sealed) generation.sealLast(disk, self.sealed_len_min);
 }
 
@@ -162,11 +166,11 @@ fn claimPath(self: *Image, options: OpenOptions) errors.Error!void {
     const disk = self.disk;
     const path = self.path();
     for (0..attempts_max) |_| {
-        if (self.replaced.file < 0) if (try claim.openBase(disk, self.place, true, path)) |held| {
+        if (self.replaced.file < 0 and !plant.is(.r7_base_unlocked)) if (try claim.openBase(disk, self.place, true, path)) |held| {
             self.replaced = held;
         };
         if (self.new.file < 0) self.new = try claim.claimNew(disk, self.place, path);
-        if (self.replaced.file >= 0) break;
+        if (self.replaced.file >= 0 or plant.is(.r7_no_second_look) or plant.is(.r7_base_unlocked)) break;
         switch (disk.names(self.place.dir, self.place.name.z(), .{})) {
             .free => break,
             .same, .other => continue,

@@ -10,6 +10,7 @@ const disk_ = @import("disk.zig");
 const format = @import("format.zig");
 const generation_ = @import("generation.zig");
 const opener = @import("opener.zig");
+const plant = @import("../plant.zig");
 const scratch_ = @import("scratch.zig");
 const history = @import("history.zig");
 const Disk = disk_.Disk;
@@ -47,7 +48,7 @@ pub const Appender = struct {
     footer_begun: bool = false,
 
     pub fn init(disk: Disk, generation: *Generation, scratch: *Scratch, path: []const u8) errors.Error!Appender {
-        if (generation.tail) try opener.cutTail(disk, generation, path);
+        if (generation.tail and !plant.is(.r2_tail_not_cut)) try opener.cutTail(disk, generation, path);
         scratch.runs.clearRetainingCapacity();
         scratch.sums.clearRetainingCapacity();
         return .{ .disk = disk, .generation = generation, .scratch = scratch, .path = path };

@@ -11,6 +11,7 @@ const disk_ = @import("disk.zig");
 const format = @import("format.zig");
 const generation_ = @import("generation.zig");
 const history_ = @import("history.zig");
+const plant = @import("../plant.zig");
 const record_ = @import("record.zig");
 const scratch_ = @import("scratch.zig");
 const table_ = @import("table.zig");
@@ -140,8 +141,8 @@ pub const Successor = struct {
         const path = self.image.path();
         if (self.mode()) |bits| if (disk.setMode(self.new.file, bits)) |errno| return disk_.failErrno(errno, path, "Cannot set the mode of the new base of image");
         if (self.mode()) |bits| if (disk.setMode(self.generation.log, bits)) |errno| return disk_.failErrno(errno, path, "Cannot set the mode of the log of image");
-        if (disk.sync(self.new.file)) |errno| return disk_.failErrno(errno, path, "Cannot sync the new base of image");
-        try self.syncLog();
+        if (if (plant.is(.sync_new_base)) null else disk.sync(self.new.file)) |errno| return disk_.failErrno(errno, path, "Cannot sync the new base of image");
+        if (!plant.is(.sync_new_log)) try self.syncLog();
     }
 
     pub fn syncLog(self: *Successor) errors.Error!void {
@@ -165,8 +166,8 @@ pub const Successor = struct {
         const dir = image.place.dir;
         const name = image.place.name;
         if (image.set_aside) try self.keepDamaged();
-        if (disk.syncDir(dir)) |errno| return disk_.failErrno(errno, path, "Cannot sync the directory of image");
-        const replace = try self.mayTakePath();
+        if (if (plant.is(.sync_dir_before_rename)) null else disk.syncDir(dir)) |errno| return disk_.failErrno(errno, path, "Cannot sync the directory of image");
+        const replace = try self.mayTakePath() or plant.is(.r3_replace_free_path);
         if (disk.stat(self.new.file, &self.generation.base_stat)) |errno| return disk_.failErrno(errno, path, "Cannot look at the new base of image");
         if (disk.rename(dir, name.unfinished().z(), name.z(), replace)) |errno| {
             // Where the file system knows no RENAME_NOREPLACE our lock of -new stands for it.
@@ -181,8 +182,12 @@ pub const Successor = struct {
         const old_log = if (old) |before| before.log_name else null;
         const keep_log = image.set_aside;
         self.takeOver();
-        if (disk.syncDir(dir)) |errno| {
-            image.dead = true;
+        if (plant.is(.r3_unlink_before_dir_sync)) if (old_log) |log| {
+            _ = disk.unlink(dir, log.z());
+        };
+        if (if (plant.is(.sync_dir_after_rename)) null else disk.syncDir(dir)) |errno| {
+            if (plant.is(.r3_ack_without_dir_sync)) return;
+            image.dead = !plant.is(.r3_log_lives_on);
             return disk_.failErrno(errno, path, "Cannot sync the directory of image");
         }
         self.generation.sealLast(disk, image.sealed_len_min);
@@ -196,6 +201,7 @@ pub const Successor = struct {
     fn mayTakePath(self: *const Successor) errors.Error!bool {
         const image = self.image;
         const path = image.path();
+        if (plant.is(.r3_path_unchecked)) return true;
         if (image.disk.names(image.place.dir, image.place.name.unfinished().z(), self.new.stat) != .same) {
             return stale(path, "its unfinished base was taken away");
         }
@@ -251,7 +257,7 @@ pub const Successor = struct {
         if (self.new.file < 0) return;
         if (image.generation == null) {
             image.new = self.new;
-            _ = disk.truncate(self.new.file, 0);
+            if (!plant.is(.r4_not_truncated) and !plant.is(.r4_not_all_again)) _ = disk.truncate(self.new.file, 0);
         } else claim.dropNew(disk, image.place, &self.new);
         self.new = .{};
     }

@@ -5,6 +5,7 @@ const std = @import("std");
 const os = @import("os.zig");
 const Userfaultfd = @import("userfaultfd.zig").Userfaultfd;
 const linux = std.os.linux;
+const plant = @import("../plant.zig");
 
 pub const Range = struct { start: usize, end: usize };
 
@@ -48,6 +49,10 @@ const scan_check_wpasync = 1 << 1;
 comptime {
     std.debug.assert(@sizeOf(ScanArg) == 96);
 }
+
+/// Of a simulation: answers a scan in the kernel's place.
+pub const Script = *const fn (start: usize, end: usize, context: *anyopaque, visit: *const fn (*anyopaque, Range) void) bool;
+pub var script: if (plant.enabled) ?Script else void = if (plant.enabled) null;
 
 pub const Pagemap = struct {
     fd: i32 = -1,
@@ -96,6 +101,15 @@ pub const Pagemap = struct {
         context: anytype,
         comptime visit: fn (@TypeOf(context), Range) void,
     ) bool {
+        if (plant.enabled) if (script) |answer| {
+            var passed = context;
+            return answer(start, end, @ptrCast(&passed), struct {
+                fn call(erased: *anyopaque, range: Range) void {
+                    const own: *@TypeOf(context) = @ptrCast(@alignCast(erased));
+                    visit(own.*, range);
+                }
+            }.call);
+        };
         if (self.method != .scan) return false;
         var regions: [512]PageRegion = undefined;
         var at = start;

@@ -1,0 +1,270 @@
+//! One simulated world: a machine, up to three processes, the model that judges them, and a scheduler
+//! that decides by a seed who goes on, what fails and when all of it ends.
+//!
+//! Invariant: a seed and the same options give the same world, step by step.
+
+const std = @import("std");
+const image_ = @import("../image.zig");
+const os = @import("../../os/os.zig");
+const pagemap = @import("../../os/pagemap.zig");
+const actor_ = @import("actor.zig");
+const fiber = @import("fiber.zig");
+const machine_ = @import("machine.zig");
+const model_ = @import("model.zig");
+const Actor = actor_.Actor;
+const Fiber = fiber.Fiber;
+
+pub const Faults = struct {
+    /// Power cuts, killed processes, calls that fail, short reads and writes, a full medium.
+    cuts: bool = true,
+    kills: bool = true,
+    errors: bool = true,
+    shorts: bool = true,
+    full: bool = true,
+};
+
+pub const Options = struct {
+    faults: Faults = .{},
+    trace: bool = false,
+    /// Steps of one world.
+    world_steps: u64 = 4000,
+};
+
+pub const Counts = struct {
+    steps: u64 = 0,
+    cuts: u64 = 0,
+    kills: u64 = 0,
+    failures: u64 = 0,
+    sessions: u64 = 0,
+    readers: u64 = 0,
+    commits: u64 = 0,
+    failed: u64 = 0,
+    folds: u64 = 0,
+    checked: u64 = 0,
+    worlds: u64 = 0,
+};
+
+const process_count = 3;
+const idle_max = 1 << 20;
+
+pub const World = struct {
+    machine: machine_.Machine,
+    model: model_.Model = .{},
+    processes: [process_count]machine_.Process = undefined,
+    actors: [process_count]Actor = undefined,
+    options: Options,
+    counts: Counts = .{},
+    failure: ?[]const u8 = null,
+    failure_buffer: [512]u8 = undefined,
+    /// Of this world.
+    pages: usize = 32,
+    keep: u32 = 1,
+    two: bool = false,
+    base_pages_min: u64 = 8,
+    sealed_len_min: u64 = 0,
+    running: usize = 1,
+    fails_one_in: u32 = 0,
+    short_one_in: u32 = 0,
+    value: u32 = 0,
+    heaps: u32 = 0,
+
+    /// Takes memory and stacks once, for any number of worlds. Must not move.
+    pub fn init(self: *World, options: Options) void {
+        self.* = .{ .machine = .init(0), .options = options };
+        for (&self.processes, 0..) |*process, id| process.* = .{ .machine = &self.machine, .id = @intCast(id) };
+        for (&self.actors, &self.processes) |*actor, *process| actor.* = .init(self, process);
+        os.waits = fiber.yield;
+        pagemap.script = Actor.scan;
+    }
+
+    pub fn deinit(self: *World) void {
+        os.waits = null;
+        pagemap.script = null;
+        for (&self.actors) |*actor| actor.deinit();
+        self.model.deinit();
+        self.machine.deinit();
+    }
+
+    pub fn fail(self: *World, comptime format: []const u8, args: anytype) void {
+        if (self.failure != null) return;
+        self.failure = std.fmt.bufPrint(&self.failure_buffer, format, args) catch self.failure_buffer[0..];
+        if (self.machine.trace) std.debug.print("** {s}\n", .{self.failure.?});
+    }
+
+    /// Runs one world; what it found stands in `failure`.
+    pub fn run(self: *World, seed: u64) void {
+        self.machine.deinit();
+        self.machine = .init(seed);
+        self.machine.trace = self.options.trace;
+        self.machine.processes = &self.processes;
+        self.model.clear();
+        self.failure = null;
+        self.value = 0;
+        self.heaps = 0;
+        self.choose();
+        while (self.failure == null and self.machine.steps < self.options.world_steps) self.epoch();
+        self.endAll();
+        if (self.failure == null) self.calmEnd();
+        self.counts.steps += self.machine.steps;
+        self.counts.failures += self.machine.failures;
+        self.counts.worlds += 1;
+    }
+
+    /// What kind of world it is.
+    fn choose(self: *World) void {
+        const random = self.machine.random();
+        const faults = self.options.faults;
+        self.pages = ([_]usize{ 6, 24, 40, 64 })[random.uintLessThan(usize, 4)];
+        self.keep = 1 + random.uintLessThan(u32, 3);
+        self.two = random.boolean();
+        self.base_pages_min = ([_]u64{ 2, 8, 20, 1024 })[random.uintLessThan(usize, 4)];
+        self.sealed_len_min = ([_]u64{ 0, 40_000, std.math.maxInt(u64) })[random.uintLessThan(usize, 3)];
+        self.running = ([_]usize{ 1, 1, 1, 2, 2, 3 })[random.uintLessThan(usize, 6)];
+        self.fails_one_in = if (faults.errors) ([_]u32{ 0, 25, 60, 200 })[random.uintLessThan(usize, 4)] else 0;
+        self.short_one_in = if (faults.shorts) ([_]u32{ 0, 10 })[random.uintLessThan(usize, 2)] else 0;
+        self.machine.switches_one_in = ([_]u32{ 2, 5, 20 })[random.uintLessThan(usize, 3)];
+        self.machine.no_allocate = random.uintLessThan(u8, 4) == 0;
+        self.machine.no_copy = random.uintLessThan(u8, 4) == 0;
+        self.machine.no_exclusive_rename = random.uintLessThan(u8, 8) == 0;
+    }
+
+    /// From one crash to the next.
+    fn epoch(self: *World) void {
+        const machine = &self.machine;
+        const random = machine.random();
+        const faults = self.options.faults;
+        const cut = if (faults.cuts and faults.kills) random.boolean() else faults.cuts;
+        machine.crash = if (cut) .cut else if (faults.kills) .kill else .none;
+        machine.crash_at = machine.steps + 1 + random.uintLessThan(u64, if (random.boolean()) 100 else 600);
+        machine.full = faults.full and random.uintLessThan(u8, 12) == 0;
+        for (&self.processes) |*process| self.revive(process);
+        const end = machine.steps + 1500;
+        var idle: u32 = 0;
+        while (self.failure == null and machine.steps < end) {
+            const before = machine.steps;
+            for (self.actors[0..self.running]) |*actor| {
+                if (!actor.fiber.ended or !foldsEnded(actor)) continue;
+                if (actor.process.dead) {
+                    machine.reap(actor.process);
+                    self.counts.kills += 1;
+                    self.revive(actor.process);
+                }
+                actor.begin();
+            }
+            self.oneTurn();
+            if (machine.offence) |what| self.fail("{s}", .{what});
+            if (machine.power_lost) break;
+            if (machine.crash_at == std.math.maxInt(u64) and !self.anyDead()) break;
+            idle = if (machine.steps == before) idle + 1 else 0;
+            if (idle > idle_max) self.fail("nothing goes on: somebody waits for ever", .{});
+        }
+        if (!machine.power_lost) {
+            // Without a cut those who live go on in the next epoch.
+            if (self.failure == null) return;
+        }
+        self.endAll();
+        if (self.failure != null) return;
+        machine.restart();
+        self.counts.cuts += 1;
+        for (&self.model.paths) |*path| {
+            path.writer = null;
+            std.debug.assert(path.contenders == 0);
+        }
+        if (machine.trace) std.debug.print("{d:>7}   == power cut\n", .{machine.steps});
+    }
+
+    fn revive(self: *World, process: *machine_.Process) void {
+        const busy = !self.actors[process.id].fiber.ended or !foldsEnded(&self.actors[process.id]);
+        if (busy) return;
+        process.dead = false;
+        process.failed = false;
+        const faulty = self.machine.random().boolean();
+        process.fails_one_in = if (faulty) self.fails_one_in else 0;
+        process.short_one_in = self.short_one_in;
+    }
+
+    fn anyDead(self: *World) bool {
+        for (self.processes[0..self.running]) |*process| if (process.dead) return true;
+        return false;
+    }
+
+    fn foldsEnded(actor: *const Actor) bool {
+        return actor.folds[0].fiber.ended and actor.folds[1].fiber.ended;
+    }
+
+    /// One fiber goes on; mostly those of dead processes first, since what they held is free already.
+    /// (Not always: a lock of this program may be with one that lives.)
+    fn oneTurn(self: *World) void {
+        var ready: [3 * process_count]*Fiber = undefined;
+        var count: usize = 0;
+        const any = self.machine.oneIn(8);
+        for ([_]bool{ true, false }) |dead| {
+            for (&self.actors) |*actor| {
+                if (!any and actor.process.dead != dead) continue;
+                for ([_]*Fiber{ &actor.fiber, &actor.folds[0].fiber, &actor.folds[1].fiber }) |each| {
+                    if (each.ended) continue;
+                    ready[count] = each;
+                    count += 1;
+                }
+            }
+            if (count > 0) break;
+        }
+        if (count == 0) return;
+        ready[self.machine.random().uintLessThan(usize, count)].goOn();
+    }
+
+    /// Everybody dies; what they had in hand is undone without effect.
+    fn endAll(self: *World) void {
+        for (&self.processes) |*process| process.dead = true;
+        var turns: usize = 0;
+        while (true) : (turns += 1) {
+            for (&self.actors) |*actor| {
+                if (!actor.fiber.ended or !foldsEnded(actor)) break;
+            } else break;
+            self.oneTurn();
+            if (turns > idle_max) @panic("a dead process does not end");
+        }
+        for (&self.processes) |*process| self.machine.reap(process);
+        for (&self.model.paths) |*path| path.contenders = 0;
+    }
+
+    /// In the end, with nothing failing any more, each image opens, takes a commit, and no file is
+    /// left that nobody names.
+    fn calmEnd(self: *World) void {
+        const machine = &self.machine;
+        machine.full = false;
+        machine.crash_at = std.math.maxInt(u64);
+        for (&self.processes) |*process| {
+            process.dead = false;
+            process.fails_one_in = 0;
+            process.short_one_in = 0;
+        }
+        const actor = &self.actors[0];
+        actor.beginCalm();
+        var turns: usize = 0;
+        while (!actor.fiber.ended and self.failure == null) : (turns += 1) {
+            actor.fiber.goOn();
+            if (turns > idle_max) self.fail("nothing goes on in the end", .{});
+        }
+        if (machine.offence) |what| self.fail("{s}", .{what});
+        self.endAll();
+        if (self.failure == null) self.checkFiles();
+    }
+
+    fn checkFiles(self: *World) void {
+        for (self.machine.names.entries.items) |*entry| {
+            const name = entry.name.slice();
+            var named = name.len == 1;
+            if (std.mem.indexOf(u8, name, "-log-")) |at| {
+                // The log that its base names.
+                if (self.machine.names.find(name[0..at])) |base| {
+                    var text: [16]u8 = undefined;
+                    const id = std.mem.readInt(u64, base.content()[144..152], .little);
+                    _ = std.fmt.bufPrint(&text, "{x:0>16}", .{id}) catch unreachable;
+                    named = std.mem.eql(u8, name[at + 5 ..], &text);
+                }
+            }
+            if (!named) return self.fail("{s} is left behind", .{name});
+        }
+    }
+};

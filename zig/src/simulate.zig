@@ -1,0 +1,129 @@
+//! `zig build simulate -- [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full] [--trace]
+//! [--plant NAME|all]`: the simulator of the image engine as a program (docs/engine.md).
+
+const std = @import("std");
+const os = @import("os/os.zig");
+const plant = @import("plant.zig");
+const sim = @import("image/sim/sim.zig");
+const linux = std.os.linux;
+
+/// Builds the planted bugs in.
+pub const perm_simulator = true;
+
+const Settings = struct {
+    steps: u64 = 1_000_000,
+    seed: u64 = 1,
+    options: sim.Options = .{},
+    plants: bool = false,
+    plant: ?plant.Plant = null,
+};
+
+pub fn main(init: std.process.Init) !void {
+    var settings: Settings = .{};
+    var args = init.minimal.args.iterate();
+    _ = args.next();
+    while (args.next()) |arg| {
+        if (std.mem.eql(u8, arg, "--trace")) {
+            settings.options.trace = true;
+            continue;
+        }
+        const value = args.next() orelse return usage(arg);
+        if (std.mem.eql(u8, arg, "--steps")) {
+            settings.steps = std.fmt.parseInt(u64, value, 10) catch return usage(arg);
+        } else if (std.mem.eql(u8, arg, "--seed")) {
+            settings.seed = std.fmt.parseInt(u64, value, 10) catch return usage(arg);
+        } else if (std.mem.eql(u8, arg, "--faults")) {
+            settings.options.faults = .{ .cuts = false, .kills = false, .errors = false, .shorts = false, .full = false };
+            var names = std.mem.tokenizeScalar(u8, value, ',');
+            names: while (names.next()) |name| {
+                inline for (@typeInfo(sim.Faults).@"struct".fields) |field| if (std.mem.eql(u8, name, field.name)) {
+                    @field(settings.options.faults, field.name) = true;
+                    continue :names;
+                };
+                return usage(name);
+            }
+        } else if (std.mem.eql(u8, arg, "--plant")) {
+            settings.plants = std.mem.eql(u8, value, "all");
+            if (!settings.plants) settings.plant = std.meta.stringToEnum(plant.Plant, value) orelse return usage(value);
+        } else return usage(arg);
+    }
+    if (!sim.supported) fatal("the simulator knows x86-64 only\n", .{});
+    if (settings.plants) return everyPlant(settings);
+    if (settings.plant) |which| plant.active = which;
+    const found = run(settings, null);
+    if (found) std.process.exit(1);
+}
+
+fn usage(what: []const u8) noreturn {
+    fatal("Cannot read \"{s}\"; usage: simulate [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full] [--trace] [--plant NAME|all]\n", .{what});
+}
+
+fn fatal(comptime format: []const u8, args: anytype) noreturn {
+    std.debug.print(format, args);
+    std.process.exit(2);
+}
+
+/// What a child tells its parent while it runs, and when it traps.
+const Progress = struct { seed: u64 = 0, steps: u64 = 0, found: bool = false, text_len: usize = 0, text: [400]u8 = undefined };
+
+/// True when a violation was found.
+fn run(settings: Settings, progress: ?*Progress) bool {
+    const world = std.heap.smp_allocator.create(sim.World) catch fatal("no memory\n", .{});
+    world.init(settings.options);
+    const start = os.nowNs();
+    var seed = settings.seed;
+    while (world.counts.steps < settings.steps) : (seed += 1) {
+        if (progress) |told| told.seed = seed;
+        world.run(seed);
+        if (progress) |told| told.steps = world.counts.steps;
+        const what = world.failure orelse continue;
+        if (progress) |told| {
+            told.found = true;
+            told.text_len = @min(what.len, told.text.len);
+            @memcpy(told.text[0..told.text_len], what[0..told.text_len]);
+        } else std.debug.print("FAILED: {s}\nseed {d}, after {d} steps of its world: simulate --seed {d} --steps 1 --trace\n", .{ what, seed, world.machine.steps, seed });
+        return true;
+    }
+    if (progress != null) return false;
+    const counts = world.counts;
+    const seconds = @as(f64, @floatFromInt(os.nowNs() - start)) / 1e9;
+    std.debug.print(
+        \\{d} steps in {d:.1} s, {d:.0} a second; seeds {d} to {d}, no violation
+        \\{d} power cuts, {d} kills, {d} failed calls; {d} sessions, {d} of them readers
+        \\{d} commits, {d} failed ones, {d} folds; {d} epochs read back and compared
+        \\
+    , .{
+        counts.steps,   seconds,       @as(f64, @floatFromInt(counts.steps)) / seconds, settings.seed,   seed - 1,
+        counts.cuts,    counts.kills,  counts.failures,                                 counts.sessions, counts.readers,
+        counts.commits, counts.failed, counts.folds,                                    counts.checked,
+    });
+    return false;
+}
+
+/// Each planted bug in a process of its own: some end in a trap, which is being caught too.
+fn everyPlant(settings: Settings) !void {
+    const memory = try std.posix.mmap(null, @sizeOf(Progress), .{ .READ = true, .WRITE = true }, .{ .TYPE = .SHARED, .ANONYMOUS = true }, -1, 0);
+    const progress: *Progress = @ptrCast(memory.ptr);
+    var missed: usize = 0;
+    std.debug.print("{s:<26} {s:>9} {s:>9}  {s}\n", .{ "planted", "steps", "seed", "noticed as" });
+    for (std.enums.values(plant.Plant)) |which| {
+        if (which == .none) continue;
+        progress.* = .{};
+        const child = linux.fork();
+        if (child == 0) {
+            plant.active = which;
+            std.process.exit(if (run(settings, progress)) 1 else 0);
+        }
+        var status: u32 = 0;
+        _ = linux.waitpid(@intCast(child), &status, 0);
+        const trapped = linux.W.IFSIGNALED(status);
+        const noticed = progress.found or trapped;
+        if (!noticed) missed += 1;
+        std.debug.print("{t:<26} {d:>9} {d:>9}  {s}\n", .{
+            which,                                                                                                 progress.steps, progress.seed,
+            if (progress.found) progress.text[0..progress.text_len] else if (trapped) "a trap" else "NOT NOTICED",
+        });
+    }
+    std.debug.print("{d} not noticed\n", .{missed});
+    if (missed > 0) std.process.exit(1);
+}
