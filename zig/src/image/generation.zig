@@ -404,7 +404,9 @@ pub const Generation = struct {
                 if (errno == disk_.ended) return .torn;
                 return disk_.failErrno(errno, path, "Cannot read the log of image");
             }
-            if (!std.mem.allEqual(u8, part, 0)) result = .torn;
+            // A seal that was not written to its end was no commit.
+            const begun = if (offset == self.log_end) sealBegun(part) else 0;
+            if (!std.mem.allEqual(u8, part[begun..], 0)) result = .torn;
             var at: usize = 0;
             while (at + @sizeOf(format.Seal) <= part.len) : (at += page_size) {
                 // A seal says that a record was whole, so what is not whole now was damaged since.
@@ -466,6 +468,17 @@ pub const Generation = struct {
         }
     };
 };
+
+/// Length of the part of a seal that these bytes may be; 0 when they begin otherwise.
+fn sealBegun(bytes: []const u8) usize {
+    const magic = std.mem.asBytes(&format.seal_magic);
+    const len = @min(bytes.len, @sizeOf(format.Seal));
+    for (magic[0..@min(magic.len, len)], bytes[0..@min(magic.len, len)], 0..) |wanted, byte, index| {
+        if (byte == wanted) continue;
+        return if (std.mem.allEqual(u8, bytes[index..len], 0)) len else 0;
+    }
+    return len;
+}
 
 fn take(comptime T: type, rest: *[]align(8) u8, count: u64) []const T {
     const len = count * @sizeOf(T);

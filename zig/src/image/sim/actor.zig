@@ -12,6 +12,7 @@ const machine_ = @import("machine.zig");
 const model_ = @import("model.zig");
 const os = @import("../../os/os.zig");
 const pagemap = @import("../../os/pagemap.zig");
+const plant = @import("../../plant.zig");
 const Fiber = @import("fiber.zig").Fiber;
 const fiber = @import("fiber.zig");
 const Tracker = @import("../../tracker/tracker.zig").Tracker;
@@ -44,7 +45,7 @@ const FoldTask = struct {
             if (made) world.counts.folds += 1;
         } else |err| {
             // One that was cancelled, or met a claimant, says BUSY.
-            if (err != error.BUSY and self.actor.process.failures == self.failures and !self.actor.excused(self.which)) self.actor.complain("a fold fails for no reason", err);
+            if (err != error.BUSY and self.actor.process.failures == self.failures and !self.actor.excused()) self.actor.complain("a fold fails for no reason", err);
         }
     }
 };
@@ -78,6 +79,7 @@ pub const Actor = struct {
     lineage: ?usize = null,
     epoch_seen: u64 = 0,
     refused: bool = false,
+    maybe: bool = false,
     turned_away: bool = false,
 
     pub fn init(world: *World, process: *machine_.Process) Actor {
@@ -145,8 +147,8 @@ pub const Actor = struct {
         if (self.openImage(which, .write)) |image| {
             found[which] = try self.recognize(which, image, floor orelse 0);
         } else |err| {
-            if (err != error.NOT_FOUND or floor != null) return self.judge(which, "an image is refused in the end", err);
-            _ = self.openImage(which, .create) catch |second| return self.judge(which, "a claim is refused in the end", second);
+            if (err != error.NOT_FOUND or floor != null) return self.judge("an image is refused in the end", err);
+            _ = self.openImage(which, .create) catch |second| return self.judge("a claim is refused in the end", second);
         }
         try self.takeHeap(found);
         self.touchSome();
@@ -209,8 +211,8 @@ pub const Actor = struct {
     }
 
     /// Whether a failure has a reason outside the engine.
-    fn excused(self: *Actor, which: usize) bool {
-        return self.process.dead or self.process.failed or self.world.failure != null or self.path(which).moved;
+    fn excused(self: *Actor) bool {
+        return self.process.dead or self.process.failed or self.world.failure != null;
     }
 
     fn complain(self: *Actor, what: []const u8, err: anyerror) void {
@@ -220,8 +222,8 @@ pub const Actor = struct {
     }
 
     /// An engine's call failed: a violation unless something below it did.
-    fn judge(self: *Actor, which: usize, what: []const u8, err: anyerror) Stop {
-        if (!self.excused(which)) self.complain(what, err);
+    fn judge(self: *Actor, what: []const u8, err: anyerror) Stop {
+        if (!self.excused()) self.complain(what, err);
         return error.Stop;
     }
 
@@ -284,6 +286,8 @@ pub const Actor = struct {
         if (!self.process.dead) self.say("close {s}", .{place.name});
         // Somebody else may have the lock before close() returns.
         if (writes and place.writer == self.process.id) place.writer = null;
+        const failures = self.process.failures;
+        const claimed = image.mode == .create and image.head() == null;
         self.images[which] = null;
         const task = &self.folds[which];
         while (!task.fiber.ended and !task.begun) fiber.yield();
@@ -291,6 +295,11 @@ pub const Actor = struct {
         if (writes) {
             place.contenders -= 1;
             place.events += 1;
+        }
+        if (claimed and !self.process.dead and self.process.failures == failures and place.contenders == 0) {
+            var name: [8]u8 = undefined;
+            const new = std.fmt.bufPrint(&name, "{s}-new", .{place.name}) catch unreachable;
+            if (self.world.machine.names.find(new) != null) self.world.fail("a claim that was never used is left behind", .{});
         }
         std.debug.assert(self.folds[which].fiber.ended);
     }
@@ -314,7 +323,7 @@ pub const Actor = struct {
         const place = self.path(which);
         self.world.machine.unmap(self.scratch, span_len);
         const len = self.pages() * page_size;
-        _ = image.build(point, self.scratch, len) catch |err| return self.judge(which, "building a heap fails for no reason", err);
+        _ = image.build(point, self.scratch, len) catch |err| return self.judge("building a heap fails for no reason", err);
         var values: model_.Values = undefined;
         try self.readMemory(self.scratch, &values);
         const model = &self.world.model;
@@ -327,7 +336,6 @@ pub const Actor = struct {
             self.world.counts.checked += 1;
             return found;
         }
-        if (place.moved) return error.Stop;
         if (place.findFrom(model, 0, point.epoch(), &values)) |found| {
             self.world.fail("{s} opens at epoch {d} (attempt {d}), older than what was acknowledged, epoch {d} (attempt {d})", .{
                 place.name, point.epoch(), found, place.attempts.items[floor].epoch, floor,
@@ -340,7 +348,7 @@ pub const Actor = struct {
     fn checkEpochs(self: *Actor, which: usize, image: *Image, head: usize) Stop!void {
         const place = self.path(which);
         self.process.failed = false;
-        const list = image.epochs(gpa) catch |err| return self.judge(which, "listing epochs fails for no reason", err);
+        const list = image.epochs(gpa) catch |err| return self.judge("listing epochs fails for no reason", err);
         defer gpa.free(list);
         if (list.len == 0) return;
         for (list[1..], list[0 .. list.len - 1]) |after, before| if (after.epoch <= before.epoch) {
@@ -367,7 +375,7 @@ pub const Actor = struct {
         }
         if (!self.chance(30)) return;
         for (list) |epoch| {
-            const point = image.point(epoch.epoch) catch |err| return self.judge(which, "an epoch that is listed cannot be found", err);
+            const point = image.point(epoch.epoch) catch |err| return self.judge("an epoch that is listed cannot be found", err);
             _ = try self.identify(which, image, point, 0);
         }
     }
@@ -385,13 +393,13 @@ pub const Actor = struct {
         const floor = place.last;
         const image = self.openImage(which, .read) catch |err| {
             if (err == error.NOT_FOUND and floor == null) return error.Stop;
-            return self.judge(which, "a reader is refused for no reason", err);
+            return self.judge("a reader is refused for no reason", err);
         };
         self.images[which] = image;
         try self.alive();
         self.world.counts.readers += 1;
         self.process.failed = false;
-        const point = image.point(null) catch |err| return self.judge(which, "a reader finds no commit", err);
+        const point = image.point(null) catch |err| return self.judge("a reader finds no commit", err);
         const found = try self.identify(which, image, point, floor orelse 0);
         // What was built stays mapped while others go on.
         std.mem.swap(usize, &self.live, &self.scratch);
@@ -401,7 +409,7 @@ pub const Actor = struct {
             try self.alive();
         }
         self.process.failed = false;
-        if (self.chance(20)) image.verify(point) catch |err| return self.judge(which, "verifying fails for no reason", err);
+        if (self.chance(20)) image.verify(point) catch |err| return self.judge("verifying fails for no reason", err);
         try self.checkEpochs(which, image, found);
     }
 
@@ -420,9 +428,9 @@ pub const Actor = struct {
                 if (self.openImage(which, .write)) |image| {
                     found[which] = try self.recognize(which, image, floor orelse 0);
                     continue;
-                } else |err| if (err != error.NOT_FOUND or floor != null) return self.judge(which, "a writer is refused for no reason", err);
+                } else |err| if (err != error.NOT_FOUND or floor != null) return self.judge("a writer is refused for no reason", err);
             }
-            _ = self.openImage(which, .create) catch |err| return self.judge(which, "a claim is refused for no reason", err);
+            _ = self.openImage(which, .create) catch |err| return self.judge("a claim is refused for no reason", err);
             try self.alive();
         }
         try self.takeHeap(found);
@@ -437,9 +445,14 @@ pub const Actor = struct {
     fn recognize(self: *Actor, which: usize, image: *Image, floor: usize) Stop!usize {
         try self.alive();
         self.process.failed = false;
-        const point = image.point(null) catch |err| return self.judge(which, "a writer finds no commit", err);
+        const point = image.point(null) catch |err| return self.judge("a writer finds no commit", err);
         const found = try self.identify(which, image, point, floor);
-        self.path(which).acknowledge(found);
+        const place = self.path(which);
+        if (image.dropped and found == place.attempts.items.len - 1) {
+            self.world.fail("{s} says that it dropped a commit after epoch {d}, and there was none", .{ place.name, point.epoch() });
+            return error.Stop;
+        }
+        place.acknowledge(found);
         try self.checkEpochs(which, image, found);
         return found;
     }
@@ -478,7 +491,7 @@ pub const Actor = struct {
         self.identity.uuid = @bitCast(@as(u128, self.heap) << 64 | 0x9abc_def0);
         for (0..2) |which| {
             const image = self.images[which] orelse continue;
-            image.join(&self.history, len, if (which == 1) self.images[0] else null) catch |err| return self.judge(which, "joining a new heap fails", err);
+            image.join(&self.history, len, if (which == 1) self.images[0] else null) catch |err| return self.judge("joining a new heap fails", err);
         }
     }
 
@@ -495,7 +508,7 @@ pub const Actor = struct {
         try self.alive();
         const point = image.point(epoch) catch |err| {
             if (err == error.NO_EPOCH and epoch != null) return;
-            return self.judge(which, "going back fails for no reason", err);
+            return self.judge("going back fails for no reason", err);
         };
         self.say("restore {s} epoch {d}", .{ place.name, point.epoch() });
         const floor: usize = if (epoch == null) place.last orelse 0 else 0;
@@ -510,7 +523,7 @@ pub const Actor = struct {
         if (self.heap != state.heap) self.epoch_seen = 0;
         self.heap = state.heap;
         self.identity = point.identity;
-        image.adopt(&self.history, point) catch |err| return self.judge(which, "adopting fails for no reason", err);
+        image.adopt(&self.history, point) catch |err| return self.judge("adopting fails for no reason", err);
         self.current = self.attemptOf(which, found).state;
         self.lineage = self.current;
         self.standing[which] = found;
@@ -523,7 +536,7 @@ pub const Actor = struct {
     }
 
     fn join(self: *Actor, which: usize, image: *Image, source: ?*Image) Stop!void {
-        image.join(&self.history, self.identity.span, source) catch |err| return self.judge(which, "joining fails for no reason", err);
+        image.join(&self.history, self.identity.span, source) catch |err| return self.judge("joining fails for no reason", err);
         self.epoch_seen = @max(self.epoch_seen, self.history.epoch_max);
         self.standing[which] = null;
         self.adopted[which] = false;
@@ -538,16 +551,18 @@ pub const Actor = struct {
     }
 
     fn step(self: *Actor) Stop!void {
-        switch (self.below(20)) {
-            0, 1 => try self.fold(),
-            2, 3 => try self.goBack(),
-            4 => self.freePages(),
-            5 => try self.swapBackup(),
-            6 => try self.readBack(),
+        switch (self.below(24)) {
+            0, 1, 2, 3 => try self.fold(),
+            4, 5 => try self.goBack(),
+            6 => self.freePages(),
+            7, 8 => try self.swapImage(),
+            9, 10 => try self.readBack(),
+            // Others go on meanwhile.
+            11 => for (0..self.below(40)) |_| fiber.yield(),
             else => {
                 self.touchSome();
                 const which = if (self.images[0] == null) 1 else if (self.images[1] == null) 0 else self.below(2);
-                if (self.images[which] != null) try self.commit(which);
+                if (self.images[which] != null) try self.commit(which) else try self.swapImage();
             },
         }
     }
@@ -602,7 +617,7 @@ pub const Actor = struct {
         const image = self.images[which].?;
         const other = self.images[1 - which];
         self.process.failed = false;
-        var attempt = image.begin() catch |err| return self.judge(which, "a commit does not begin", err);
+        var attempt = image.begin() catch |err| return self.judge("a commit does not begin", err);
         defer attempt.end();
         try self.alive();
 
@@ -634,6 +649,8 @@ pub const Actor = struct {
             return error.Stop;
         }
         const guard = which != self.source or which == 1;
+        // What was tried and failed may stand there all the same.
+        self.maybe = guard and place.attempts.items.len > if (place.last) |last| last + 1 else 0;
         const refuse = guard and !self.adopted[which] and self.wouldLose(which);
         const known = if (unchanged and other != null) model.attempt(place, .{ .state = self.current.?, .epoch = epoch_before, .parent = self.standing[which] }) else null;
         const tried = model.attempt(place, .{ .state = state, .epoch = predicted, .parent = self.standing[which] });
@@ -680,7 +697,6 @@ pub const Actor = struct {
             return error.Stop;
         }
         self.adopted[which] = self.adopted[which] or report.new_base;
-        if (place.moved and report.new_base) place.moved = false;
         world.counts.commits += 1;
         self.say("acknowledged: epoch {d}{s}", .{ report.epoch, if (report.new_base) ", a new base" else "" });
     }
@@ -699,13 +715,15 @@ pub const Actor = struct {
     fn commitFailed(self: *Actor, which: usize, state: usize, refuse: bool, err: anyerror) Stop!void {
         self.say("commit to {s} failed: {t}", .{ self.path(which).name, err });
         self.epoch_seen = @max(self.epoch_seen, self.history.epoch_max);
-        if (err == error.EXISTS and refuse) {
+        if (err == error.EXISTS and (refuse or self.maybe)) {
             self.refused = true;
             return;
         }
         // Who claims the path while the first base comes to stand there holds -new for a moment.
         const contended = err == error.BUSY and self.path(which).contenders > 1;
-        if (!self.excused(which) and !contended) {
+        // That rule broken on purpose tells its user of a commit later.
+        const later = plant.is(.r1_next_before_sync) and err == error.IO;
+        if (!later and !self.excused() and !contended) {
             self.complain("a commit fails for no reason", err);
             return error.Stop;
         }
@@ -733,6 +751,7 @@ pub const Actor = struct {
         task.fiber.start(FoldTask.run, task);
         // Half of them run to their end at once.
         if (self.chance(50)) while (!task.fiber.ended) fiber.yield();
+        if (task.fiber.ended and self.chance(50)) try self.readImage(which);
     }
 
     fn goBack(self: *Actor) Stop!void {
@@ -740,7 +759,7 @@ pub const Actor = struct {
         const image = self.images[which] orelse return;
         if (image.head() == null) return;
         self.process.failed = false;
-        const list = image.epochs(gpa) catch |err| return self.judge(which, "listing epochs fails for no reason", err);
+        const list = image.epochs(gpa) catch |err| return self.judge("listing epochs fails for no reason", err);
         defer gpa.free(list);
         const last = list[list.len - 1].epoch;
         // Epochs of other branches can be reached too, while they last.
@@ -748,37 +767,39 @@ pub const Actor = struct {
         try self.restoreFrom(which, epoch);
     }
 
-    /// Closes the backup or opens it again, beside a heap that may have changed meanwhile.
-    fn swapBackup(self: *Actor) Stop!void {
-        if (!self.world.two) return;
-        const which = 1 - self.source;
+    /// Closes an image or opens it again, beside a heap that may have changed meanwhile.
+    fn swapImage(self: *Actor) Stop!void {
+        const which = if (self.world.two) self.below(2) else 0;
         if (self.images[which] != null) return self.closeImage(which);
         if (self.current == null) return;
         const place = self.path(which);
         const floor = place.last;
         const image = self.openImage(which, .write) catch |err| {
             if (err != error.NOT_FOUND or floor != null) {
-                if (!self.excused(which)) self.complain("a backup cannot be opened", err);
+                if (!self.excused()) self.complain("a backup cannot be opened", err);
                 return;
             }
             const made = self.openImage(which, .create) catch |second| {
-                if (!self.excused(which)) self.complain("a backup cannot be made", second);
+                if (!self.excused()) self.complain("a backup cannot be made", second);
                 return;
             };
-            return self.join(which, made, self.images[self.source]);
+            return self.join(which, made, self.images[1 - which]);
         };
         _ = try self.recognize(which, image, floor orelse 0);
-        try self.join(which, image, self.images[self.source]);
+        try self.join(which, image, self.images[1 - which]);
     }
 
     /// What the image would give now is what was committed last.
     fn readBack(self: *Actor) Stop!void {
-        const which = self.below(2);
+        try self.readImage(self.below(2));
+    }
+
+    fn readImage(self: *Actor, which: usize) Stop!void {
         const image = self.images[which] orelse return;
         const place = self.path(which);
-        if (image.head() == null or place.moved) return;
+        if (image.head() == null) return;
         self.process.failed = false;
-        const point = image.point(null) catch |err| return self.judge(which, "an image has no last commit", err);
+        const point = image.point(null) catch |err| return self.judge("an image has no last commit", err);
         const found = try self.identify(which, image, point, 0);
         const last = place.last orelse return;
         // A base whose directory sync failed may stand there.

@@ -149,6 +149,9 @@ pub const Process = struct {
 
 pub const Crash = enum { none, cut, kill };
 
+/// What a call does to the medium: crashes and failures aim at what matters.
+pub const Kind = enum { look, bytes, names, sync };
+
 pub const Machine = struct {
     prng: std.Random.DefaultPrng,
     inodes: std.ArrayList(*Inode) = .empty,
@@ -166,6 +169,13 @@ pub const Machine = struct {
     /// At this step something ends.
     crash_at: u64 = never,
     crash: Crash = .none,
+    /// The crash waits for a call of this kind.
+    crash_on: ?Kind = null,
+    /// A sync fails once in so many; 0: as other calls do.
+    sync_fails_one_in: u32 = 0,
+    /// At the next chance somebody puts a file of his own in the way of a rename.
+    intrudes: bool = false,
+    intruder: ?struct { inode: *Inode, name: Name, original: ?*Inode, process: *Process } = null,
     power_lost: bool = false,
     /// Another fiber may go on at one call in so many; 0: never.
     switches_one_in: u32 = 0,
@@ -323,15 +333,16 @@ pub const Machine = struct {
 
     // ---- ends
 
-    /// What a process held is given back by the system.
-    pub fn reap(self: *Machine, process: *Process) void {
-        for (self.inodes.items) |inode| {
+    /// What a process held is given back by the system; a forked child of it may live on, which has the
+    /// mappings and no descriptor.
+    pub fn reap(self: *Machine, process: *Process, has_child: bool) void {
+        if (!has_child) for (self.inodes.items) |inode| {
             var index = inode.mappings.items.len;
             while (index > 0) {
                 index -= 1;
                 if (inode.mappings.items[index].process == process) self.dropMapping(inode, index);
             }
-        }
+        };
         for (self.files.items, 0..) |*opening, file| {
             if (opening.open and opening.process == process) self.closeOpening(@intCast(file));
         }
@@ -374,8 +385,9 @@ pub const Machine = struct {
     /// The power is gone and back; no process lives. What the medium holds is decided now.
     pub fn restart(self: *Machine) void {
         const chance = self.random();
+        if (self.intruder != null) self.endIntrusion();
         for (self.processes) |*process| {
-            self.reap(process);
+            self.reap(process, false);
             process.dead = true;
         }
         const ordered = chance.boolean();
@@ -519,15 +531,21 @@ pub const Machine = struct {
     const Verdict = struct { errno: i64 = 0, effect: bool = true };
 
     /// Every call begins here: time passes, others run, things break.
-    fn enter(self: *Machine, process: *Process) Verdict {
+    fn enter(self: *Machine, process: *Process, kind: Kind) Verdict {
         const gone: Verdict = .{ .errno = -@as(i64, @intFromEnum(os.E.IO)), .effect = false };
         if (process.dead) return gone;
         self.steps += 1;
+        if (self.intruder) |guest| {
+            // Nothing else happens until it is gone again.
+            process.noteFailure();
+            if (guest.process == process and kind != .look and kind != .names) self.endIntrusion();
+            return .{};
+        }
         if (self.oneIn(self.switches_one_in)) {
             fiber.yield();
             if (process.dead) return gone;
         }
-        if (self.steps >= self.crash_at) {
+        if (self.steps >= self.crash_at and (self.crash_on orelse kind) == kind) {
             self.crash_at = never;
             switch (self.crash) {
                 .none => {},
@@ -539,13 +557,30 @@ pub const Machine = struct {
             }
             if (process.dead) return .{ .errno = gone.errno, .effect = self.random().boolean() };
         }
-        if (self.oneIn(process.fails_one_in)) {
+        const fails_one_in = if (kind == .sync and process.fails_one_in > 0) self.sync_fails_one_in else process.fails_one_in;
+        if (self.oneIn(fails_one_in)) {
             process.noteFailure();
             self.failures += 1;
             const e: os.E = if (self.random().boolean()) .IO else .NOSPC;
             return .{ .errno = -@as(i64, @intFromEnum(e)), .effect = false };
         }
         return .{};
+    }
+
+    /// Somebody replaces a base while its successor is written, or takes a path that was free.
+    fn intrude(self: *Machine, process: *Process, base: []const u8) void {
+        self.intrudes = false;
+        const inode = self.newInode();
+        const name: Name = .of(base);
+        self.intruder = .{ .inode = inode, .name = name, .original = self.names.find(base), .process = process };
+        self.names.put(name, inode);
+        process.noteFailure();
+    }
+
+    fn endIntrusion(self: *Machine) void {
+        const guest = self.intruder.?;
+        self.intruder = null;
+        if (guest.original) |inode| self.names.put(guest.name, inode) else self.names.remove(guest.name.slice());
     }
 
     /// A growing file on a full medium.
@@ -580,9 +615,9 @@ const calls = struct {
         }
     };
 
-    fn begin(context: ?*anyopaque) Call {
+    fn begin(context: ?*anyopaque, kind: Kind) Call {
         const process: *Process = @ptrCast(@alignCast(context.?));
-        return .{ .machine = process.machine, .process = process, .verdict = process.machine.enter(process) };
+        return .{ .machine = process.machine, .process = process, .verdict = process.machine.enter(process, kind) };
     }
 
     fn of(context: ?*anyopaque) *Process {
@@ -596,9 +631,10 @@ const calls = struct {
     }
 
     pub fn open(c: ?*anyopaque, _: File, name: [*:0]const u8, how: disk_.How) i64 {
-        const call = begin(c);
+        const call = begin(c, if (how.create) .names else .bytes);
         const machine = call.machine;
         const text = std.mem.span(name);
+        if (machine.intruder != null) machine.endIntrusion();
         call.say("open {s}{s}{s}", .{ text, if (how.write) " to write" else "", if (how.create) " new" else "" });
         if (!call.verdict.effect) return call.verdict.errno;
         if (how.directory) return if (call.verdict.errno != 0) call.verdict.errno else machine.opened(call.process, null, false);
@@ -631,7 +667,7 @@ const calls = struct {
     }
 
     pub fn stat(c: ?*anyopaque, file: File, out: *disk_.Stat) i64 {
-        const call = begin(c);
+        const call = begin(c, .look);
         if (call.verdict.errno != 0) return call.verdict.errno;
         const opening = openingOf(call.process, file);
         if (opening.inode) |inode| describe(inode, out) else out.* = .{ .device = 1, .inode = 2, .kind = .directory };
@@ -639,7 +675,7 @@ const calls = struct {
     }
 
     pub fn statAt(c: ?*anyopaque, _: File, name: [*:0]const u8, out: *disk_.Stat) i64 {
-        const call = begin(c);
+        const call = begin(c, .look);
         call.say("look at {s}", .{std.mem.span(name)});
         if (call.verdict.errno != 0) return call.verdict.errno;
         const inode = call.machine.names.find(std.mem.span(name)) orelse return no(.NOENT);
@@ -652,7 +688,7 @@ const calls = struct {
     }
 
     pub fn read(c: ?*anyopaque, file: File, buffer: []u8, offset: u64) i64 {
-        const call = begin(c);
+        const call = begin(c, .bytes);
         if (call.verdict.errno != 0) return call.verdict.errno;
         _ = openingOf(call.process, file);
         const inode = call.inode(file);
@@ -663,7 +699,7 @@ const calls = struct {
     }
 
     pub fn write(c: ?*anyopaque, file: File, bytes: []const u8, offset: u64) i64 {
-        const call = begin(c);
+        const call = begin(c, .bytes);
         const machine = call.machine;
         const inode = call.inode(file);
         call.say("write {d} bytes at {d} of {d}", .{ bytes.len, offset, inode.number });
@@ -680,7 +716,7 @@ const calls = struct {
     }
 
     pub fn copy(c: ?*anyopaque, from: File, at: u64, to: File, to_at: u64, len: u64) i64 {
-        const call = begin(c);
+        const call = begin(c, .bytes);
         const machine = call.machine;
         if (call.verdict.errno != 0) return call.verdict.errno;
         if (machine.no_copy) return no(.OPNOTSUPP);
@@ -694,7 +730,7 @@ const calls = struct {
     }
 
     pub fn allocate(c: ?*anyopaque, file: File, offset: u64, len: u64) i64 {
-        const call = begin(c);
+        const call = begin(c, .bytes);
         call.say("allocate to {d} of {d}", .{ offset + len, call.inode(file).number });
         if (!call.verdict.effect) return call.verdict.errno;
         if (call.machine.no_allocate) return no(.OPNOTSUPP);
@@ -707,7 +743,7 @@ const calls = struct {
     }
 
     pub fn truncate(c: ?*anyopaque, file: File, len: u64) i64 {
-        const call = begin(c);
+        const call = begin(c, .bytes);
         call.say("truncate {d} to {d}", .{ call.inode(file).number, len });
         if (!call.verdict.effect) return call.verdict.errno;
         if (!openingOf(call.process, file).write) call.machine.accuse("a file open for reading is truncated");
@@ -716,7 +752,7 @@ const calls = struct {
     }
 
     pub fn sync(c: ?*anyopaque, file: File) i64 {
-        const call = begin(c);
+        const call = begin(c, .sync);
         call.say("sync {d}", .{call.inode(file).number});
         if (call.process.dead) return call.verdict.errno;
         call.machine.syncs += 1;
@@ -725,10 +761,18 @@ const calls = struct {
     }
 
     pub fn syncDir(c: ?*anyopaque, _: File) i64 {
-        const call = begin(c);
+        const call = begin(c, .sync);
         call.say("sync directory", .{});
         if (call.verdict.errno != 0) return call.verdict.errno;
         const machine = call.machine;
+        if (machine.intrudes) for (machine.names.entries.items) |*entry| {
+            const name = entry.name.slice();
+            // Only who has just written a successor is about to rename it.
+            if (!std.mem.endsWith(u8, name, "-new") or entry.inode.size < os.page_size) continue;
+            if (entry.inode.lock < 0 or machine.files.items[@intCast(entry.inode.lock)].process != call.process) continue;
+            machine.intrude(call.process, name[0 .. name.len - "-new".len]);
+            break;
+        };
         machine.syncs += 1;
         for (machine.changes.items) |*each| each.apply(&machine.stored);
         machine.changes.clearRetainingCapacity();
@@ -738,7 +782,7 @@ const calls = struct {
     pub fn startWriting(_: ?*anyopaque, _: File, _: u64, _: u64) void {}
 
     pub fn lock(c: ?*anyopaque, file: File) i64 {
-        const call = begin(c);
+        const call = begin(c, .bytes);
         if (call.verdict.errno != 0) return call.verdict.errno;
         _ = openingOf(call.process, file);
         const inode = call.inode(file);
@@ -762,10 +806,17 @@ const calls = struct {
     }
 
     pub fn rename(c: ?*anyopaque, _: File, from: [*:0]const u8, to: [*:0]const u8, replace: bool) i64 {
-        const call = begin(c);
+        const call = begin(c, .names);
         const machine = call.machine;
         call.say("rename {s} to {s}", .{ std.mem.span(from), std.mem.span(to) });
         if (!call.verdict.effect) return call.verdict.errno;
+        if (machine.intruder) |guest| {
+            if (std.mem.eql(u8, guest.name.slice(), std.mem.span(to))) {
+                if (replace) machine.accuse("a file that somebody else put there is replaced");
+                machine.endIntrusion();
+                return no(.EXIST);
+            }
+        }
         if (!replace and machine.no_exclusive_rename) return no(.INVAL);
         const inode = machine.names.find(std.mem.span(from)) orelse return no(.NOENT);
         if (!replace and machine.names.find(std.mem.span(to)) != null) return no(.EXIST);
@@ -776,8 +827,9 @@ const calls = struct {
     }
 
     pub fn link(c: ?*anyopaque, _: File, from: [*:0]const u8, to: [*:0]const u8) i64 {
-        const call = begin(c);
+        const call = begin(c, .names);
         const machine = call.machine;
+        if (machine.intruder != null) machine.endIntrusion();
         call.say("link {s} to {s}", .{ std.mem.span(from), std.mem.span(to) });
         if (!call.verdict.effect) return call.verdict.errno;
         const inode = machine.names.find(std.mem.span(from)) orelse return no(.NOENT);
@@ -789,8 +841,9 @@ const calls = struct {
     }
 
     pub fn unlink(c: ?*anyopaque, _: File, name: [*:0]const u8) i64 {
-        const call = begin(c);
+        const call = begin(c, .names);
         const machine = call.machine;
+        if (machine.intruder != null) machine.endIntrusion();
         call.say("unlink {s}", .{std.mem.span(name)});
         if (!call.verdict.effect) return call.verdict.errno;
         if (machine.names.find(std.mem.span(name)) == null) return no(.NOENT);
@@ -801,14 +854,14 @@ const calls = struct {
     }
 
     pub fn setMode(c: ?*anyopaque, file: File, mode: u16) i64 {
-        const call = begin(c);
+        const call = begin(c, .bytes);
         if (call.verdict.errno != 0) return call.verdict.errno;
         call.inode(file).mode = mode;
         return 0;
     }
 
     pub fn list(c: ?*anyopaque, _: File, context: *anyopaque, visit: real_disk.Visit) i64 {
-        const call = begin(c);
+        const call = begin(c, .bytes);
         if (call.verdict.errno != 0) return call.verdict.errno;
         for (call.machine.names.entries.items) |*entry| {
             var text: [80:0]u8 = @splat(0);
@@ -819,7 +872,7 @@ const calls = struct {
     }
 
     pub fn map(c: ?*anyopaque, file: File, offset: u64, address: usize, len: usize) i64 {
-        const call = begin(c);
+        const call = begin(c, .bytes);
         const machine = call.machine;
         if (call.verdict.errno != 0) return call.verdict.errno;
         const inode = call.inode(file);

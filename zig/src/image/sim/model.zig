@@ -46,8 +46,6 @@ pub const Path = struct {
     /// Who is opening, using or closing it for writing, and how often that began or ended.
     contenders: u32 = 0,
     events: u32 = 0,
-    /// The file was moved away by its user: what its writer thinks of it is its own business.
-    moved: bool = false,
 
     pub fn findFrom(self: *const Path, model: *const Model, floor: usize, epoch: u64, values: *const Values) ?usize {
         var at = self.attempts.items.len;
@@ -81,7 +79,6 @@ pub const Path = struct {
         self.last = null;
         self.writer = null;
         self.contenders = 0;
-        self.moved = false;
     }
 };
 
