@@ -13,7 +13,7 @@ pub const Counts = world_.Counts;
 pub const Faults = world_.Faults;
 pub const supported = @import("fiber.zig").supported;
 
-test "a thousand worlds of crashes, failures, contenders, folds and branches lose and mix nothing" {
+test "a hundred worlds of crashes, failures, contenders, folds and branches lose and mix nothing" {
     if (!supported) return error.SkipZigTest;
     const world = try std.testing.allocator.create(World);
     defer std.testing.allocator.destroy(world);
