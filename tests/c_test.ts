@@ -138,6 +138,20 @@ test("blocks of one program are read by another build of it, by name", options, 
   assert.match(runIn(folder, [reader, "read", "addresses"], { exit: 1 }), /perm_named/);
 });
 
+test("two programs share the PERM section where the linker puts it at one address", withGnu, () => {
+  using folder = new Folder();
+  using other = new Folder();
+  const flags = ["-Wl,--section-start=persistent=0x20000000"];
+  const writer = compile(folder, "blocks.c", { compiler: gnuCompiler, flags });
+  const reader = compile(other, "blocks.c", {
+    compiler: gnuCompiler,
+    static: true,
+    flags,
+  });
+  assert.equal(runIn(folder, [writer, "write", "section"]), "wrote 256\n");
+  assert.equal(runIn(folder, [reader, "read", "section"]), "read 256\n");
+});
+
 test("a program that was loaded elsewhere is refused its globals, and told what to do", {
   ...options,
   skip: skipNative || noRandomization,

@@ -1,17 +1,17 @@
 /*
  * Many blocks of rising size whose addresses and sizes stand in registered globals, with flushes,
  * backups and one restore on the way. `write` and `read` may be two builds of this program: then the
- * globals go by their names.
+ * globals go by their names, or stand in a section that lies at the same address in both.
  */
 #include "check.h"
 #include "perm.h"
 
 #define BLOCKS 256
 
-static unsigned char *address[BLOCKS];
-static size_t size[BLOCKS];
-static size_t total;
-static int count;
+PERM static unsigned char *address[BLOCKS];
+PERM static size_t size[BLOCKS];
+PERM static size_t total;
+PERM static int count;
 
 static size_t size_of(int i) { return i < BLOCKS / 2 ? (size_t)(i + 1) * 7 : (size_t)(i + 1) * 2039; }
 
@@ -28,8 +28,10 @@ static void verify(void) {
   CHECK(sum == total);
 }
 
-static void register_all(int by_name) {
-  if (by_name) {
+static void register_all(const char *how) {
+  if (strcmp(how, "section") == 0) {
+    CHECK(perm(PERM_START, PERM_SIZE) == 0);
+  } else if (strcmp(how, "names") == 0) {
     CHECK(perm_named("address", address, sizeof address) == 0);
     CHECK(perm_named("size", size, sizeof size) == 0);
     CHECK(perm_named("total", &total, sizeof total) == 0);
@@ -45,7 +47,7 @@ static void register_all(int by_name) {
 int main(int argc, char *argv[]) {
   int restored = 0;
   CHECK(argc == 3);
-  register_all(strcmp(argv[2], "names") == 0);
+  register_all(argv[2]);
   if (strcmp(argv[1], "read") == 0) {
     CHECK(mopen("blocks.mmap", "r", (size_t)1 << 26) == 0);
     CHECK(count == BLOCKS);

@@ -142,6 +142,27 @@ static void files(void) {
   CHECK(perm_heap_malloc((perm_heap *)-1, 8) == NULL && perm_error_code() == PERM_CLOSED);
 }
 
+/* A heap that may not grow: full is ENOMEM, and it goes on when something was freed. */
+static void full(void) {
+  static void *blocks[20000];
+  perm_options options = PERM_OPTIONS;
+  perm_heap *heap;
+  int count = 0, i;
+  options.size = options.max_size = 1 << 20;
+  heap = perm_heap_open(&options);
+  CHECK(heap != NULL);
+  errno = 0;
+  while (count < 20000 && (blocks[count] = perm_heap_malloc(heap, 100)) != NULL) count++;
+  CHECK(count > 8000 && count < 11000 && errno == ENOMEM && perm_error_code() == PERM_OUT_OF_MEMORY);
+  CHECK(perm_heap_malloc(heap, 1 << 19) == NULL && perm_heap_calloc(heap, 1, 1 << 21) == NULL);
+  CHECK(perm_check(heap) == 0);
+  for (i = 0; i < count; i++) CHECK(perm_heap_free(heap, blocks[i]) == 0);
+  CHECK(perm_heap_free(heap, blocks[0]) == -1 && perm_error_code() == PERM_DOUBLE_FREE);
+  blocks[0] = perm_heap_malloc(heap, 1 << 19);
+  CHECK(blocks[0] != NULL && perm_check(heap) == 0);
+  CHECK(perm_heap_close(heap) == 0);
+}
+
 int main(void) {
   perm_options wrong = PERM_OPTIONS;
   without_a_heap();
@@ -154,6 +175,7 @@ int main(void) {
   wrong.struct_size = 8;
   CHECK(perm_heap_open(&wrong) == NULL && perm_error_code() == PERM_INVALID_ARGUMENT);
   CHECK(perm_heap_open(NULL) == NULL);
+  full();
   printf("all refused\n");
   return 0;
 }
