@@ -7,6 +7,7 @@
 import { containerType, elementType, keysOf, shapeOf } from "./container.ts";
 import type { ObjectType } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
+import { Lookup } from "./lookup.ts";
 import { MapHandle, type MapParts } from "./map.ts";
 import type { InputOf, Type, ValueOf } from "./type.ts";
 import type { Heap } from "../heap/heap.ts";
@@ -68,7 +69,10 @@ export function HashMap<K, V>(key: K, value: V): HashMapType<K, V> {
 function make(key: Type<unknown, unknown>, value: Type<unknown, unknown>): unknown {
   const name = () => `HashMap(${key.name}, ${value.name})`;
   const findShape = () => shapeOf("HashMap", key, value.size);
-  const $of: MapParts = { name, keys: keysOf("HashMap", key), value, shape: 0, size: 0, findShape };
+  const keys = keysOf("HashMap", key);
+  const isNumber = key.key !== "text" && key.kind !== "bool" && key.kind !== "f32";
+  const lookup = isNumber ? new Lookup(keys, () => value.size) : undefined;
+  const $of: MapParts = { name, keys, value, shape: 0, size: 0, findShape, lookup };
   const prototype = Object.create(MapHandle.prototype, { $of: { value: $of } });
   return containerType(prototype, {
     kind: "HashMap",

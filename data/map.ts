@@ -20,6 +20,7 @@ import {
   walkBlocks,
 } from "./container.ts";
 import { Handle } from "./handle.ts";
+import type { Lookup } from "./lookup.ts";
 import { plain } from "./array.ts";
 import type { Pane } from "./pane.ts";
 import type { Type, Walker } from "./type.ts";
@@ -35,6 +36,8 @@ export interface MapParts {
   shape: number;
   size: number;
   readonly findShape: () => number;
+  /** Looks numbers up without native code; only for a HashMap. */
+  readonly lookup?: Lookup;
 }
 
 /** A live map in a heap. */
@@ -54,15 +57,20 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
    * @throws {PermError} `INVALID_ARGUMENT` for what no key can be.
    */
   get(key: KI): V | undefined {
-    const p = findKey(this, key);
-    if (p === 0) return undefined;
-    const { value, size } = this.$of;
-    const pane = paneFor(this.$pane, p, size);
-    return value.get(pane, (p - pane.base) | 0) as V;
+    const of = this.$of;
+    const { lookup } = of;
+    if (lookup !== undefined) {
+      const at = lookup.find(this, key);
+      if (at > 0) return of.value.get(this.$pane, at) as V;
+      if (at === 0) return undefined;
+    }
+    return getSlow(this, key) as V | undefined;
   }
 
   /** Whether there is that key. */
   has(key: KI): boolean {
+    const at = this.$of.lookup?.find(this, key) ?? -1;
+    if (at >= 0) return at > 0;
     return findKey(this, key) !== 0;
   }
 
@@ -226,6 +234,14 @@ export function shapeFor(map: AnyMap): number {
     of.shape = of.findShape();
   }
   return of.shape;
+}
+
+function getSlow(map: AnyMap, key: unknown): unknown {
+  const p = findKey(map, key);
+  if (p === 0) return undefined;
+  const { value, size } = map.$of;
+  const pane = paneFor(map.$pane, p, size);
+  return value.get(pane, (p - pane.base) | 0);
 }
 
 /** Address of a key's value, 0 when there is none. */

@@ -307,6 +307,24 @@ export function expectSame(world: World, model: Model, step: number): void {
     assert.deepEqual([...all[name].keys()], [...model[name].keys()], what(name));
     assert.deepEqual([...all[name].values()], [...model[name].values()], what(name));
   }
+  // All at once, so that numbers are looked up without native code.
+  const gotten = (name: "numbers" | "big" | "sorted" | "floats", keys: Any[]) => {
+    for (let round = 0; round < 2; round++) {
+      for (const key of keys) {
+        assert.equal(
+          all[name].get(key),
+          (model[name] as Map<Any, Any>).get(key),
+          what(`${name} ${key}`),
+        );
+        assert.equal(all[name].has(key), model[name].has(key as never), what(`${name} ${key}`));
+      }
+    }
+  };
+  const some = Array.from({ length: 40 }, (_, i) => i * 7);
+  gotten("numbers", [...model.numbers.keys(), ...some, NaN, -0, 0.5, -1e300, 2 ** 53]);
+  gotten("big", [...model.big.keys(), ...some.map(BigInt), 2n ** 64n - 1n]);
+  gotten("sorted", [...model.sorted.keys(), ...some.map(BigInt), -(2n ** 63n)]);
+  gotten("floats", [...model.floats.keys(), ...some]);
   const pairs = (map: Any) => Array.from(map, ([key, item]: Any) => [key, itemOf(item)]);
   assert.deepEqual(pairs(all.items), [...model.items], what("items"));
   const ordered = [...model.ordered].sort(([a], [b]) => compareBytes(a, b));

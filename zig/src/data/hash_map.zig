@@ -84,8 +84,18 @@ inline fn mix(a: u64, b: u64) u64 {
 // Odd, random bits: those of wyhash.
 const secret = [_]u64{ 0xa0761d6478bd642f, 0xe7037ed1a0b428db, 0x8ebc6af09c88c6e3 };
 
+/// In 32 bits, so that JavaScript can look numbers up by itself: murmur's finalizer over both halves.
 inline fn hashBits(seed: u64, bits: u64) u64 {
-    return mix(mix(bits ^ secret[0], seed ^ secret[1]), seed ^ secret[2]);
+    const both = bits ^ seed;
+    var low = @as(u32, @truncate(both)) *% 0x9e37_79b1;
+    low ^= low >> 15;
+    var h = @as(u32, @truncate(both >> 32)) ^ low;
+    h ^= h >> 16;
+    h *%= 0x85eb_ca6b;
+    h ^= h >> 13;
+    h *%= 0xc2b2_ae35;
+    h ^= h >> 16;
+    return @as(u64, h) << 32 | h;
 }
 
 inline fn hashShort(seed: u64, slot: text.Slot) u64 {
