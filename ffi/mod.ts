@@ -83,25 +83,59 @@ export function nativeError(result: number): PermError {
   });
 }
 
-/** Milliseconds between two looks at a commit under way, where a thread cannot be told to wait. */
+/** Milliseconds between two looks at commits under way, where no thread can be told to wait. */
 const lookEvery = 1;
 
+/** Who waits for commits under way, in the order of the calls. */
+let waiting: {
+  commit: number;
+  into: Float64Array<ArrayBuffer>;
+  resolve: (into: Float64Array<ArrayBuffer>) => void;
+  reject: (error: unknown) => void;
+}[] = [];
+let looking = false;
+
 /**
- * The outcome of a commit under way, as `ph_commit_fetch` fills it in. The wait keeps the process
- * alive and leaves the event loop alone: a thread of the runtime sleeps where calls can be
- * nonblocking (Deno), else a timer looks (Bun, where nothing else survives the end of a Worker).
+ * The outcome of a commit under way, as `ph_commit_fetch` fills it in; commits of a heap settle in
+ * their order. The wait keeps the process alive and leaves the event loop alone: a thread of the
+ * runtime sleeps where calls can be nonblocking (Deno), else a timer looks (Bun, where whatever
+ * calls back from another thread would call into a Worker that has ended).
  *
  * @throws {PermError} What the commit failed with.
  */
-export async function outcome(
+export function outcome(
   commit: number,
   into: Float64Array<ArrayBuffer>,
 ): Promise<Float64Array<ArrayBuffer>> {
-  if (adapter.bindsNonblocking) await native.ph_commit_wait(commit);
-  while (check(native.ph_commit_fetch(commit, into)) === 0) {
-    await new Promise((resolve) => setTimeout(resolve, lookEvery));
+  const settled = new Promise<Float64Array<ArrayBuffer>>((resolve, reject) => {
+    waiting.push({ commit, into, resolve, reject });
+  });
+  if (adapter.bindsNonblocking) Promise.resolve(native.ph_commit_wait(commit)).then(settle);
+  else look();
+  return settled;
+}
+
+function look(): void {
+  if (looking) return;
+  looking = true;
+  setTimeout(() => {
+    looking = false;
+    settle();
+    if (waiting.length > 0) look();
+  }, lookEvery);
+}
+
+function settle(): void {
+  const before = waiting;
+  waiting = [];
+  for (const each of before) {
+    try {
+      if (check(native.ph_commit_fetch(each.commit, each.into)) === 0) waiting.push(each);
+      else each.resolve(each.into);
+    } catch (error) {
+      each.reject(error);
+    }
   }
-  return into;
 }
 
 /** Reads text that native code wrote. */

@@ -50,6 +50,9 @@ pub const Job = struct {
     duration_ns: u64 = 0,
     next: ?*Job = null,
     next_known: ?*Job = null,
+    /// Threads that sleep until it is done: the last one frees it when its outcome was fetched.
+    waiters: u32 = 0,
+    fetched: bool = false,
 
     pub fn create(im: *Image, start_ns: u64) Error!*Job {
         const job = gpa.create(Job) catch return outOfMemory();
@@ -343,31 +346,41 @@ fn know(job: *Job) void {
     known = job;
 }
 
-fn find(id: u64) Error!*Job {
+fn find(id: u64, why: enum { to_wait, to_look }) Error!*Job {
     known_lock.lock();
     defer known_lock.unlock();
     var at = known;
     while (at) |job| : (at = job.next_known) if (job.id == id) {
-        if (job.process == os.processId()) return job;
+        if (job.process == os.processId()) {
+            if (why == .to_wait) job.waiters += 1;
+            return job;
+        }
         return fail(.FORKED, .{}, "Cannot wait for a commit of process {d}, of which this one is a fork", .{job.process});
     };
     return fail(.NOT_FOUND, .{}, "Cannot find commit {d}: its outcome was fetched already", .{id});
 }
 
-/// Waits for a commit's end. Nobody else may fetch its outcome meanwhile.
+/// Waits for a commit's end.
 pub fn await(id: u64) Error!void {
-    const job = try find(id);
+    const job = try find(id, .to_wait);
     while (job.done.load(.acquire) == 0) os.futexWait(&job.done, 0);
+    known_lock.lock();
+    defer known_lock.unlock();
+    job.waiters -= 1;
+    if (job.fetched and job.waiters == 0) gpa.destroy(job);
 }
 
 /// A commit's outcome, once; null while it is under way.
 pub fn fetch(id: u64) Error!?struct { report: image_room.CommitReport, duration_ns: u64 } {
-    const job = try find(id);
+    const job = try find(id, .to_look);
     if (job.done.load(.acquire) == 0) return null;
+    const failure = job.failure;
+    const record = job.record;
+    const report = job.report;
+    const duration_ns = job.duration_ns;
     forget(job);
-    defer gpa.destroy(job);
-    if (job.failure != null) return errors.repeat(&job.record);
-    return .{ .report = job.report, .duration_ns = job.duration_ns };
+    if (failure != null) return errors.repeat(&record);
+    return .{ .report = report, .duration_ns = duration_ns };
 }
 
 fn forget(job: *Job) void {
@@ -377,8 +390,10 @@ fn forget(job: *Job) void {
     while (link.*) |each| : (link = &each.next_known) {
         if (each != job) continue;
         link.* = job.next_known;
-        return;
+        break;
     }
+    job.fetched = true;
+    if (job.waiters == 0) gpa.destroy(job);
 }
 
 /// Outcomes that an ended thread will not ask for. Those under way stay until the next thread ends.
@@ -392,6 +407,7 @@ pub fn forgetThread(thread: usize) void {
             continue;
         }
         link.* = job.next_known;
-        gpa.destroy(job);
+        job.fetched = true;
+        if (job.waiters == 0) gpa.destroy(job);
     }
 }
