@@ -1,6 +1,7 @@
 /** All measures by the name that `--only` takes, in the order in which they run. @module */
 
 import type { Measure } from "../harness.ts";
+import { asynchronous } from "./async.ts";
 import { commitFull } from "./commit_full.ts";
 import { commitSmall } from "./commit_small.ts";
 import { dataFields } from "./data_fields.ts";
@@ -18,6 +19,7 @@ export const measures: Record<string, Measure> = {
   open,
   "commit-full": commitFull,
   "commit-small": commitSmall,
+  async: asynchronous,
   overhead,
   "data-fields": dataFields,
   "data-memory": dataMemory,

@@ -221,6 +221,7 @@ fn create(options: OpenOptions, uuid: [16]u8, map: ?*Image, backup: ?*Image) Err
 
     os.commitAnonymous(heap.address, heap.geometry.data_offset + capacity) catch return noMemory(capacity);
     os.adviseHeap(heap.address, heap.geometry.span);
+    heap.tracker.anonymous = true;
     heap.header().* = .init(uuid, heap.address, max_size);
     try heap.alloc.format(heap.address, heap.geometry, capacity, supplyOf(heap), newSession());
     errdefer heap.alloc.close();

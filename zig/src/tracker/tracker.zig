@@ -32,6 +32,8 @@ pub const Tracker = struct {
     /// one page at a time.
     start: usize = 0,
     len: usize = 0,
+    /// No part of the heap is a map of a file: what was written is told in one quick pass.
+    anonymous: bool = false,
 
     pub fn init(wanted: Wanted) errors.Error!Tracker {
         var self: Tracker = .{ .kind = .checksum, .pagemap = .open() };
@@ -108,7 +110,10 @@ pub const Tracker = struct {
             const start = address + range.first * os.page_size;
             const end = start + range.count * os.page_size;
             const complete = switch (self.kind) {
-                .uffd => self.pagemap.writtenPages(start, end, sink, Sink.add),
+                .uffd => if (self.anonymous)
+                    self.pagemap.writtenAnonymous(start, end, sink, Sink.add)
+                else
+                    self.pagemap.writtenPages(start, end, sink, Sink.add),
                 .checksum => self.pagemap.privatePages(start, end, sink, Sink.add),
             };
             told = told and complete;
@@ -134,6 +139,7 @@ pub const Tracker = struct {
     pub fn release(self: *Tracker) void {
         if (self.len > 0) self.uffd.unregister(self.start, self.len);
         self.len = 0;
+        self.anonymous = false;
     }
 
     /// What was written is found by comparing from now on: private pages stay private.
