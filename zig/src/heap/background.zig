@@ -131,6 +131,7 @@ pub const Background = struct {
     changes: std.atomic.Value(u32) = .init(0),
     thread: ?os.Thread = null,
     process: u32 = 0,
+    warm_pages: u64 = 0,
     staging: Staging = .{},
     /// Parts that captures of failed commits still use, by capture.
     parts: std.ArrayList(Held) = .empty,
@@ -156,7 +157,7 @@ pub const Background = struct {
         self.staging.begin() catch {};
         self.process = os.processId();
         self.ending = false;
-        self.staging.warmUp(@max(warm_pages_min, used / warm_divisor));
+        self.warm_pages = @max(warm_pages_min, used / warm_divisor);
         if (!self.threadless) self.thread = os.Thread.spawn(entry, self) catch null;
     }
 
@@ -234,11 +235,18 @@ pub const Background = struct {
 
     fn entry(context: ?*anyopaque) callconv(.c) ?*anyopaque {
         const self: *Background = @ptrCast(@alignCast(context.?));
+        os.workInBackground();
         self.lock.lock();
         defer self.lock.unlock();
         while (true) {
             const job = self.first orelse {
                 if (self.ending) return null;
+                if (self.staging.cold(self.warm_pages)) |memory| {
+                    self.lock.unlock();
+                    os.populate(@intFromPtr(memory.ptr), memory.len);
+                    self.lock.lock();
+                    continue;
+                }
                 self.wait();
                 continue;
             };

@@ -36,13 +36,14 @@ pub const Staging = struct {
         os.adviseHuge(@intFromPtr(self.memory.ptr), self.memory.len);
     }
 
-    /// Touches the first `pages`, so that copying there takes no fault.
-    pub fn warmUp(self: *Staging, pages: u64) void {
+    /// What of the first `pages` was not touched yet. The caller makes it present.
+    pub fn cold(self: *Staging, pages: u64) ?[]align(os.page_size) u8 {
         const end = std.mem.alignForward(u64, @min(pages, pages_max), huge_pages);
-        if (end <= self.warm or self.memory.len == 0) return;
-        os.populate(@intFromPtr(self.memory.ptr) + self.warm * os.page_size, (end - self.warm) * os.page_size);
+        if (end <= self.warm or self.memory.len == 0) return null;
+        const from = self.warm * os.page_size;
         self.warm = end;
         self.limit = @max(self.limit, end);
+        return @alignCast(self.memory[from .. end * os.page_size]);
     }
 
     pub fn address(self: *const Staging, part: Part) usize {
@@ -88,7 +89,8 @@ test "parts never overlap, are used again, and stay small while few are in use" 
     var staging: Staging = .{};
     defer staging.deinit();
     try staging.begin();
-    staging.warmUp(8 * 500);
+    try std.testing.expectEqual(@as(usize, 4096 * os.page_size), staging.cold(8 * 500).?.len);
+    try std.testing.expectEqual(null, staging.cold(4096));
     try std.testing.expectEqual(@as(u64, 4096), staging.limit);
     var prng: std.Random.DefaultPrng = .init(7);
     const random = prng.random();

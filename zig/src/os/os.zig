@@ -94,6 +94,13 @@ pub fn yieldThread() void {
     _ = linux.syscall0(.sched_yield);
 }
 
+/// The calling thread does not push others aside when it is woken: who wakes it goes on first.
+pub fn workInBackground() void {
+    const sched_batch = 3;
+    const priority: c_int = 0;
+    _ = linux.syscall3(.sched_setscheduler, 0, sched_batch, @intFromPtr(&priority));
+}
+
 /// Monotonic nanoseconds.
 pub fn nowNs() u64 {
     return clockNs(.MONOTONIC);
@@ -279,15 +286,11 @@ pub fn adviseHuge(address: usize, len: usize) void {
     _ = advise(address, len, linux.MADV.HUGEPAGE);
 }
 
-/// Makes memory present, so that writing to it takes no fault; what cannot be, is not.
+/// Makes memory present, so that writing to it takes no fault; changes nothing in it. Kernels before
+/// 5.14 leave it as it is.
 pub fn populate(address: usize, len: usize) void {
     const populate_write = 23;
-    if (advise(address, len, populate_write) == null) return;
-    var at = address;
-    while (at < address + len) : (at += page_size) {
-        const byte: *volatile u8 = @ptrFromInt(at);
-        byte.* = 0;
-    }
+    _ = advise(address, len, populate_write);
 }
 
 // ------------------------------------------------------------------ other threads
