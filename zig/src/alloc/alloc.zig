@@ -72,8 +72,8 @@ pub const Options = struct {
 /// long.
 const portion = 1024;
 
-/// Dirty free pages are kept up to this much, or 1/8 of what is used, before some are given back …
-const dirty_slices_kept = (32 << 20) / layout.slice_size;
+/// Dirty free pages are kept up to this much, or half of what is used, before some are given back …
+const dirty_slices_kept = (64 << 20) / layout.slice_size;
 /// … this much at a time.
 const give_back_slices = (16 << 20) / layout.slice_size;
 
@@ -432,7 +432,26 @@ pub const Allocator = struct {
         return self.freeInside(cache, address);
     }
 
+    /// Frees a block of a span that another living thread owns; false, and nothing done, when there
+    /// is more to it. What is read of the span may be changing meanwhile, but not while it has a
+    /// block that is allocated; whatever is read leads to bitmaps.
+    fn freeOther(self: *Allocator, cache: *Cache, address: usize) bool {
+        const slice = (address -% cache.data) >> layout.slice_shift;
+        if (slice >= cache.slices) return false;
+        const owned = cache.owned[slice];
+        if (owned.owner == 0 or owned.owner == cache.mark) return false;
+        const line = owned.line orelse return false;
+        const index = classes.indexOf(owned.reciprocal, address -% owned.start) orelse return false;
+        if (index >= layout.blocks_max) return false;
+        const owner = self.ownerOf(@atomicLoad(u64, &line.owner, .seq_cst)) orelse return false;
+        if (owner.mark != owned.owner) return false;
+        if (@atomicLoad(u64, &line.words[index / 64], .monotonic) >> @truncate(index) & 1 == 0) return false;
+        const head: u32 = @intCast((owned.start -% cache.data) >> layout.slice_shift);
+        return spans.freeRemote(self, head, line, @intCast(index), owner);
+    }
+
     fn freeInside(self: *Allocator, cache: *Cache, address: usize) Error!void {
+        if (self.freeOther(cache, address)) return;
         switch (try self.locate(address, "free")) {
             .large => |block| try self.freeLarge(block.first, block.slices),
             .small => |block| {
@@ -718,7 +737,7 @@ pub const Allocator = struct {
     /// Returns some dirty free pages to the system when there are many. Lock held.
     pub fn giveBackSome(self: *Allocator) Error!void {
         const t = &self.tables;
-        if (t.dirty_free <= @max(dirty_slices_kept, t.used / 8)) return;
+        if (t.dirty_free <= @max(dirty_slices_kept, t.used / 2)) return;
         if (t.refused_at != 0 and t.dirty_free < t.refused_at + dirty_slices_kept / 2) return;
         _ = try t.giveBack(give_back_slices);
     }

@@ -41,12 +41,16 @@ pub const Hint = extern struct {
 
 /// A class's hints are a stack. Its first place holds address 0 for good, so taking needs no count;
 /// it is aligned to its size, so putting finds the end by the address alone.
-const stack_places = 64;
+const stack_places = 256;
 const stack_bytes = stack_places * @sizeOf(Hint);
-/// How many hints are gathered when there are none.
-pub const gather_count = 32;
+/// How many hints are gathered when there are none: few at first, then more each time, so that a
+/// class that is seldom used keeps few.
+pub const gather_min = 16;
+pub const gather_max = 128;
 
 pub const ClassCache = extern struct {
+    gather: u32,
+    padding: u32 = 0,
     /// The span that hints are gathered from.
     current: u32,
     /// Head of the list of owned spans with free blocks.
@@ -165,7 +169,7 @@ pub const Cache = extern struct {
         self.mark = self.slot + 1;
         self.slices = tables.geometry.slices;
         for (&self.newest, &self.stacks) |*newest, *stack| newest.* = stack;
-        self.classes = @splat(.{ .current = none, .partial = none });
+        self.classes = @splat(.{ .gather = gather_min, .current = none, .partial = none });
         self.empties = .{ .slices = @splat(none), .first = 0, .count = 0 };
     }
 
@@ -200,6 +204,11 @@ pub const Cache = extern struct {
         const len = (@intFromPtr(self.newest[class]) - @intFromPtr(bottom)) / @sizeOf(Hint);
         assert(len < stack_places);
         return bottom[1..][0..len];
+    }
+
+    /// Where hints of `class` may stand, the oldest first.
+    pub fn allPlaces(self: *Cache, class: usize) []Hint {
+        return self.stacks[class][1..];
     }
 
     pub fn setCount(self: *Cache, class: usize, len: usize) void {

@@ -161,27 +161,30 @@ fn gather(a: *Allocator, cache: *Cache, class: u32) bool {
     const shape = &classes.table[class];
     const line = a.tables.line(c.current);
     const start = a.tables.addressOf(c.current);
-    var found: [caches.gather_count]caches.Hint = undefined;
-    var len: usize = 0;
+    // From the end of the stack down, then moved to its beginning.
+    const places = cache.allPlaces(class);
+    const last = places.len;
+    var first = last;
     var left = line.free_words & shape.words_mask;
-    while (left != 0 and len < found.len) : (left &= left - 1) {
+    while (left != 0 and last - first < c.gather) : (left &= left - 1) {
         const w: u32 = @ctz(left);
         var free = ~line.words[w] & shape.valid(w);
-        while (free != 0 and len < found.len) : (free &= free - 1) {
-            const bit = @ctz(free);
-            const index: usize = w * 64 + bit;
-            found[len] = .{
-                .address = start + index * shape.size,
+        const start_of_word = start + w * 64 * @as(usize, shape.size);
+        while (free != 0 and last - first < c.gather) : (free &= free - 1) {
+            const bit: usize = @ctz(free);
+            first -= 1;
+            places[first] = .{
+                .address = start_of_word + bit * shape.size,
                 .word = &line.words[w],
-                .mask = @as(u64, 1) << @intCast(bit),
+                .mask = free & (0 -% free),
             };
-            len += 1;
         }
         if (free == 0) line.free_words &= ~(@as(u64, 1) << @intCast(w));
     }
-    cache.setCount(class, len);
-    for (cache.hints(class), 1..) |*hint, i| hint.* = found[len - i];
-    return len > 0;
+    c.gather = @min(c.gather * 2, caches.gather_max);
+    std.mem.copyForwards(caches.Hint, places[0 .. last - first], places[first..]);
+    cache.setCount(class, last - first);
+    return first < last;
 }
 
 /// Forgets the older half of a class's hints.
@@ -196,7 +199,11 @@ pub fn forgetOlder(a: *Allocator, cache: *Cache, class: u32) Error!void {
 /// Puts blocks that lose their hints into their spans' summaries.
 fn summarize(a: *Allocator, cache: *Cache, hints: []const caches.Hint) Error!void {
     const t = &a.tables;
+    var before: ?*u64 = null;
     for (hints) |hint| {
+        // Neighbours are often freed one after the other.
+        if (hint.word == before) continue;
+        before = hint.word;
         const here = (hint.address - t.data) >> layout.slice_shift;
         const slice: u32 = @intCast((t.owned[here].start - t.data) >> layout.slice_shift);
         const line = t.line(slice);

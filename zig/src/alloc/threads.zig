@@ -186,10 +186,16 @@ fn claimSlot(a: *Allocator) Error!?*Cache {
     return cache;
 }
 
+const cache_bytes = std.mem.alignForward(usize, @sizeOf(Cache), os.page_size);
+
 fn makeCache(a: *Allocator, slot: u16) Error!*Cache {
-    const pages = os.allocatePages(std.mem.alignForward(usize, @sizeOf(Cache), os.page_size)) catch
-        return errors.fail(.OUT_OF_MEMORY, .{}, "Cannot make a thread's cache of {d} bytes", .{@sizeOf(Cache)});
-    const cache: *Cache = @ptrCast(@alignCast(pages.ptr));
+    const pages = os.allocatePages(cache_bytes + @alignOf(Cache)) catch
+        return errors.fail(.OUT_OF_MEMORY, .{}, "Cannot make a thread's cache of {d} bytes", .{cache_bytes});
+    const address = std.mem.alignForward(usize, @intFromPtr(pages.ptr), @alignOf(Cache));
+    const before = address - @intFromPtr(pages.ptr);
+    if (before > 0) os.unmap(@intFromPtr(pages.ptr), before);
+    os.unmap(address + cache_bytes, @alignOf(Cache) - before);
+    const cache: *Cache = @ptrFromInt(address);
     cache.slot = slot;
     cache.reset(a.ownerNumber(slot), &a.tables);
     return cache;
@@ -211,8 +217,7 @@ pub fn begin(a: *Allocator, use_membarrier: bool) Error!void {
 pub fn finish(a: *Allocator) void {
     dismiss(a);
     for (a.caches[0..a.cache_count.load(.monotonic)]) |cache| {
-        const bytes: [*]align(os.page_size) u8 = @ptrCast(@alignCast(cache.?));
-        os.freePages(bytes[0..std.mem.alignForward(usize, @sizeOf(Cache), os.page_size)]);
+        os.unmap(@intFromPtr(cache.?), cache_bytes);
     }
     a.cache_count.store(0, .monotonic);
 }
@@ -331,8 +336,12 @@ fn tryRetire(a: *Allocator, thread: usize) bool {
         a.alive[cache.slot].store(false, .seq_cst);
     }
     if (a.first.thread.load(.monotonic) == thread) a.first.thread.store(Entry.gone, .release);
-    for (&a.entries) |*entry| {
-        if (entry.thread.load(.monotonic) == thread) entry.thread.store(Entry.gone, .release);
+    const start = entryIndex(thread);
+    for (0..entries_count) |i| {
+        const entry = &a.entries[(start + i) % entries_count];
+        const owner = entry.thread.load(.monotonic);
+        if (owner == thread) entry.thread.store(Entry.gone, .release);
+        if (owner == thread or owner == 0) break;
     }
     return true;
 }
