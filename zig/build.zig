@@ -104,27 +104,35 @@ pub fn build(b: *std.Build) void {
         .abi = .gnu,
         .cpu_model = .{ .explicit = &std.Target.x86.cpu.x86_64_v2 },
     });
-    const bench_alloc = b.addExecutable(.{
-        .name = "bench-alloc",
+    const bench_core = b.createModule(.{
+        .root_source_file = b.path("src/core.zig"),
+        .target = bench_target,
+        .optimize = optimize,
+        .link_libc = true,
+        .stack_protector = false,
+        .omit_frame_pointer = true,
+    });
+    const bench_alloc = addBench(b, "alloc", bench_core);
+    b.step("bench-alloc", "Measure the heap's allocator beside the process's malloc")
+        .dependOn(&b.addRunArtifact(bench_alloc).step);
+    const bench_field = addBench(b, "field", bench_core);
+    b.step("bench-field", "Make bin/bench-field: the field's allocator benchmarks, on ours or the process's malloc")
+        .dependOn(&b.addInstallArtifact(bench_field, .{}).step);
+}
+
+fn addBench(b: *std.Build, comptime name: []const u8, core: *std.Build.Module) *std.Build.Step.Compile {
+    return b.addExecutable(.{
+        .name = "bench-" ++ name,
         .root_module = b.createModule(.{
-            .root_source_file = b.path("bench/alloc.zig"),
-            .target = bench_target,
-            .optimize = optimize,
+            .root_source_file = b.path("bench/" ++ name ++ ".zig"),
+            .target = core.resolved_target,
+            .optimize = core.optimize,
             .link_libc = true,
             .stack_protector = false,
             .omit_frame_pointer = true,
-            .imports = &.{.{ .name = "core", .module = b.createModule(.{
-                .root_source_file = b.path("src/core.zig"),
-                .target = bench_target,
-                .optimize = optimize,
-                .link_libc = true,
-                .stack_protector = false,
-                .omit_frame_pointer = true,
-            }) }},
+            .imports = &.{.{ .name = "core", .module = core }},
         }),
     });
-    b.step("bench-alloc", "Measure the heap's allocator beside the process's malloc")
-        .dependOn(&b.addRunArtifact(bench_alloc).step);
 }
 
 /// The library for C and C++. Neither form names a libc: both run with glibc and musl.

@@ -6,6 +6,7 @@ import { commitFull } from "./commit_full.ts";
 import { commitSmall } from "./commit_small.ts";
 import { dataFields } from "./data_fields.ts";
 import { dataMemory } from "./data_memory.ts";
+import { field } from "./field.ts";
 import { malloc } from "./malloc.ts";
 import { native } from "./native.ts";
 import { open } from "./open.ts";
@@ -16,6 +17,7 @@ import { start } from "./start.ts";
 export const measures: Record<string, Measure> = {
   malloc,
   native,
+  field,
   open,
   "commit-full": commitFull,
   "commit-small": commitSmall,

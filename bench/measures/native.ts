@@ -11,7 +11,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { line, type Measure, type Report, ROOT, type Samples } from "../harness.ts";
 
-const PEERS = {
+export const PEERS = {
   jemalloc: "libjemalloc.so.2",
   mimalloc: "libmimalloc.so.2",
   tcmalloc: "libtcmalloc_minimal.so.4",
@@ -46,7 +46,7 @@ function runOnce(preload: string | undefined): Run {
 }
 
 /** Where the dynamic linker finds a library, if it does. */
-function libraryPath(soname: string): string | undefined {
+export function libraryPath(soname: string): string | undefined {
   const path = `${process.env.PATH}:/sbin:/usr/sbin`;
   const known = spawnSync("ldconfig", ["-p"], { env: { ...process.env, PATH: path } }).stdout;
   return known?.toString().split("\n").find((each) => each.trim().startsWith(`${soname} `))
