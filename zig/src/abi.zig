@@ -756,6 +756,7 @@ comptime {
 test {
     _ = numbers;
     _ = errors;
+    _ = @import("image/image.zig");
     _ = @import("heap/staging.zig");
     _ = os;
     _ = @import("heap/test.zig");

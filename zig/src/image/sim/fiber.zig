@@ -41,7 +41,7 @@ pub const Fiber = struct {
     }
 
     /// From the scheduler: goes on with this fiber until it yields or ends.
-    pub fn goOn(self: *Fiber) void {
+    pub noinline fn goOn(self: *Fiber) void {
         std.debug.assert(current == null and !self.ended);
         current = self;
         const message: Switch = .{ .old = &scheduler, .new = &self.context };
@@ -51,7 +51,7 @@ pub const Fiber = struct {
 };
 
 /// From a fiber: back to the scheduler, until it is this fiber's turn again.
-pub fn yield() void {
+pub noinline fn yield() void {
     const self = current orelse return;
     const message: Switch = .{ .old = &self.context, .new = &scheduler };
     _ = std.Io.fiber.contextSwitch(&message);
