@@ -8,6 +8,7 @@
 export { array, type ArrayType, FixedArray } from "./array.ts";
 export { Handle, type ObjectType } from "./handle.ts";
 export { collect, type CollectReport, type Leak, leaks } from "./leaks.ts";
+export { Held, type LockHandle, type LockOptions, type LockType, Mutex, RwLock } from "./lock.ts";
 export { destroy } from "./ownership.ts";
 export { type Migration, migration, type RootClass, Roots, roots } from "./roots.ts";
 export { HashMap, type HashMapInput, type HashMapType } from "./hash_map.ts";

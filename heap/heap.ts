@@ -85,6 +85,9 @@ class Session {
   tuning: () => TuningReport | null = () => null;
   map: Image | null = null;
   backup: Image | null = null;
+  /** How many calls of `change` and `quiesce` are under way in this thread, and how it holds the gate. */
+  inside: number = 0;
+  quiet: boolean = false;
 
   constructor(handle: number, owner: boolean) {
     const text = new Uint8Array(64);
@@ -744,6 +747,55 @@ export class Heap implements Disposable, AsyncDisposable {
   }
 
   /**
+   * Runs a change that other threads must not see, commit or restore half done, while no
+   * {@linkcode Heap.quiesce} runs. Any number of threads may be in a change at once: what they change
+   * together needs a lock of its own.
+   *
+   * @param action What changes the heap; until its promise settles, if it gives one.
+   * @returns What it gives.
+   * @throws {PermError} `CLOSED`, and what the action throws.
+   *
+   * @example In a Worker
+   * ```ts
+   * import { Heap } from "@perm/heap";
+   *
+   * function transfer(heap: Heap, accounts: Float64Array, amount: number): void {
+   *   heap.change(() => {
+   *     accounts[0] -= amount;
+   *     accounts[1] += amount;
+   *   });
+   * }
+   * ```
+   */
+  change<Result>(action: () => Result): Result {
+    return this.#through(action, false, -1);
+  }
+
+  /**
+   * Runs something while no other thread is within {@linkcode Heap.change}: a commit, a restore, a
+   * check of the whole. Waits until those that are have come out, and keeps others from going in.
+   *
+   * @param action What needs the heap to be still; until its promise settles, if it gives one.
+   * @param options `timeout`: milliseconds to wait at most.
+   * @returns What it gives.
+   * @throws {PermError} `BUSY` within a change of this thread, or when the time is over; `CLOSED`, and
+   * what the action throws.
+   *
+   * @example Commit while Workers run
+   * ```ts
+   * import { Heap } from "@perm/heap";
+   *
+   * using heap = Heap.open({ file: "app.perm", size: 1 << 20 });
+   * heap.quiesce(() => heap.flush());
+   * ```
+   */
+  quiesce<Result>(action: () => Result, options: { timeout?: number } = {}): Result {
+    const { timeout = -1 } = options;
+    expectNumber("timeout", timeout);
+    return this.#through(action, true, timeout);
+  }
+
+  /**
    * Closes the heap without committing; a second call does nothing. Views of it end: DataViews
    * throw, typed arrays have length 0. In an attached thread it ends that thread's use only.
    *
@@ -779,6 +831,43 @@ export class Heap implements Disposable, AsyncDisposable {
   #read(): RecordOf<"HeapInfo"> {
     check(native.ph_info(this.#handle, this.#info));
     return unpack("HeapInfo", this.#info);
+  }
+
+  #through<Result>(action: () => Result, quiet: boolean, timeout: number): Result {
+    if (typeof action !== "function") throw refused("action", action, "a function");
+    const session = this.#session;
+    if (session.inside === 0) {
+      if (check(native.ph_lock(this.#handle, 0, quiet ? 1 : 0, timeout)) === 0) {
+        throw new PermError(
+          "BUSY",
+          `Cannot quiesce the heap: other threads were within change() for ${timeout} ms; wait longer`,
+        );
+      }
+      session.quiet = quiet;
+    } else if (quiet && !session.quiet) {
+      throw new PermError(
+        "BUSY",
+        "Cannot quiesce the heap within a change of this thread: it would wait for itself",
+      );
+    }
+    session.inside++;
+    const leave = () => {
+      session.inside--;
+      // A heap that was closed inside has no gate any more.
+      if (session.inside === 0) native.ph_unlock(session.handle, 0, session.quiet ? 1 : 0);
+    };
+    let result: Result;
+    try {
+      result = action();
+    } catch (error) {
+      leave();
+      throw error;
+    }
+    if (!isThenable(result)) {
+      leave();
+      return result;
+    }
+    return Promise.resolve(result).finally(leave) as Result;
   }
 
   #globalAt(name: string, bytes: number, layout: number): Pointer {
@@ -862,6 +951,11 @@ export class Heap implements Disposable, AsyncDisposable {
       { address: p },
     );
   }
+}
+
+function isThenable(value: unknown): boolean {
+  return typeof value === "object" && value !== null &&
+    typeof (value as { then?: unknown }).then === "function";
 }
 
 /** A look that fails costs nobody a heap. */

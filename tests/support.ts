@@ -216,3 +216,38 @@ export async function elsewhere<Result>(
   assert.equal(await child.end(), "exit 0");
   return result;
 }
+
+/** A Worker that runs functions of a test; it ends with its scope. */
+export class Thread implements Disposable {
+  readonly #worker = new Worker(new URL("./worker.ts", import.meta.url).href, { type: "module" });
+  readonly #waiting: ((answer: Answer) => void)[] = [];
+
+  constructor() {
+    this.#worker.onmessage = ({ data }) => this.#waiting.shift()!(data as Answer);
+    this.#worker.onerror = (event) => {
+      event.preventDefault?.();
+      this.#waiting.shift()?.({ message: event.message });
+    };
+  }
+
+  /** Runs the function in the Worker with those arguments and gives its result. */
+  async run<Result>(action: Remote<Result>, ...args: unknown[]): Promise<Result> {
+    const answer = await new Promise<Answer>((resolve) => {
+      this.#waiting.push(resolve);
+      this.#worker.postMessage({ source: action.toString(), args });
+    });
+    return resultOf<Result>(answer);
+  }
+
+  /** Attaches to the heap and keeps it in the Worker's state. */
+  attach(heap: Heap): Promise<number> {
+    return this.run(({ perm, state }, handle) => {
+      state.heap = perm.Heap.attach(handle);
+      return state.heap.address;
+    }, heap.handle);
+  }
+
+  [Symbol.dispose](): void {
+    this.#worker.terminate();
+  }
+}

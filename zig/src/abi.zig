@@ -334,6 +334,27 @@ pub const functions = struct {
         return number(heap.ownBlocks(into[0..n]) catch |err| return codeOf(err));
     }
 
+    /// Takes the lock at `address` (16 bytes), or the heap's gate for 0, for writing or for reading:
+    /// 1, or 0 when `timeout_ms` went by; a negative one waits for ever.
+    pub fn ph_lock(handle: HeapHandle, address: f64, exclusive: f64, timeout_ms: f64) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        const at = whole(address) orelse return badPointer(address);
+        const timeout_ns: ?u64 = if (timeout_ms < 0) null else blk: {
+            const ns = whole(@floor(timeout_ms * 1e6)) orelse return refuse("wait for milliseconds", timeout_ms);
+            break :blk ns;
+        };
+        const lock = heap.lockAt(at) catch |err| return codeOf(err);
+        const taken = lock.acquire(heap.sessionOf(at), exclusive != 0, timeout_ns) catch |err| return codeOf(err);
+        return if (taken) 1 else 0;
+    }
+
+    pub fn ph_unlock(handle: HeapHandle, address: f64, exclusive: f64) callconv(.c) f64 {
+        const heap = lookup(handle) catch |err| return codeOf(err);
+        const at = whole(address) orelse return badPointer(address);
+        const lock = heap.lockAt(at) catch |err| return codeOf(err);
+        return result(lock.release(heap.sessionOf(at), exclusive != 0));
+    }
+
     pub fn ph_root(handle: HeapHandle) callconv(.c) f64 {
         const heap = lookup(handle) catch |err| return codeOf(err);
         return number(heap.header().root);
@@ -760,6 +781,7 @@ test {
     _ = @import("heap/staging.zig");
     _ = os;
     _ = @import("heap/test.zig");
+    _ = @import("heap/locks.zig");
     _ = @import("heap/test_async.zig");
     _ = @import("permmalloc/pool.zig");
     _ = @import("permmalloc/settings.zig");

@@ -214,6 +214,7 @@ pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records
     const other = if (which == .map) heap.backup else heap.map;
     if (other) |each| try each.join(&heap.history, heap.geometry.span, im);
     heap.log_runs = built.runs;
+    heap.voidLocks();
     try heap.registry.load(heap.memory(), &heap.alloc);
     return .{
         .epoch = number(point.epoch()),

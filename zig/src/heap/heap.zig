@@ -17,6 +17,7 @@ const abi = @import("../abi.zig");
 const attachments = @import("attach.zig");
 const background = @import("background.zig");
 const blocks = @import("blocks.zig");
+const Lock = @import("locks.zig").Lock;
 const ranges = @import("ranges.zig");
 const opening = @import("open.zig");
 const committing = @import("commit.zig");
@@ -98,6 +99,11 @@ pub const Heap = struct {
     commits: u64 = 0,
     process: u32 = 0,
     nonce: u64 = 0,
+    /// Whose locks in the heap are held (locks.zig): another one after each restore.
+    lock_session: std.atomic.Value(u32) = .init(0),
+    /// Between threads that change the heap and one that wants it still; nothing of it is stored.
+    gate: Lock = std.mem.zeroes(Lock),
+    gate_session: std.atomic.Value(u32) = .init(1),
     mutex: os.Mutex = .{},
     history: image_room.History = .{},
     map: ?*Image = null,
@@ -148,6 +154,7 @@ pub const Heap = struct {
         std.debug.assert(self.generation & 1 == 1);
         self.process = os.processId();
         self.nonce = os.randomU64();
+        self.voidLocks();
         self.handle = self.generation * heaps_max + self.index;
         if (self.mode != .r) self.write_key = @floatFromInt(self.handle);
     }
@@ -257,6 +264,25 @@ pub const Heap = struct {
             len,                                      address,
             self.address + self.geometry.data_offset, self.address + self.geometry.data_offset + self.alloc.capacityBytes(),
         });
+    }
+
+    /// Ends the session that locks in the heap are held in.
+    pub fn voidLocks(self: *Heap) void {
+        self.lock_session.store(@as(u32, @truncate(os.randomU64())) | 1, .release);
+    }
+
+    /// What a lock at that address, or the heap's gate for 0, is held in.
+    pub fn sessionOf(self: *Heap, address: u64) *const std.atomic.Value(u32) {
+        return if (address == 0) &self.gate_session else &self.lock_session;
+    }
+
+    /// The lock at that address, or the heap's gate for 0.
+    pub fn lockAt(self: *Heap, address: u64) Error!*Lock {
+        if (address == 0) return &self.gate;
+        try self.expectRange(address, @sizeOf(Lock));
+        if (address % @alignOf(Lock) == 0) return @ptrFromInt(address);
+        return fail(.BAD_POINTER, .{ .address = address }, "Cannot use 0x{x} as a lock: its address is a multiple " ++
+            "of {d}", .{ address, @alignOf(Lock) });
     }
 
     /// See blocks.zig.

@@ -86,6 +86,12 @@ pub fn futexWait(word: *const std.atomic.Value(u32), expected: u32) void {
     _ = linux.futex_4arg(@ptrCast(&word.raw), .{ .cmd = .WAIT, .private = true }, expected, null);
 }
 
+/// Waits while `word` is `expected`, for so long at most.
+pub fn futexWaitFor(word: *const std.atomic.Value(u32), expected: u32, ns: u64) void {
+    var ts: linux.timespec = .{ .sec = @intCast(ns / std.time.ns_per_s), .nsec = @intCast(ns % std.time.ns_per_s) };
+    _ = linux.futex_4arg(@ptrCast(&word.raw), .{ .cmd = .WAIT, .private = true }, expected, &ts);
+}
+
 pub fn futexWake(word: *const std.atomic.Value(u32), count: u32) void {
     _ = linux.futex_3arg(@ptrCast(&word.raw), .{ .cmd = .WAKE, .private = true }, count);
 }
