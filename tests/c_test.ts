@@ -72,6 +72,16 @@ test("PERM's example in C goes on after a kill, with gcc, shared and static", wi
   }
 });
 
+test("PERM's example in C goes on after a kill, with libperm.so and the system's musl", {
+  ...options,
+  skip: skipNative || (existsSync("/lib/ld-musl-x86_64.so.1") ? false : "no musl here"),
+}, () => {
+  using folder = new Folder();
+  const c = [...muslCompiler.c.filter((flag) => flag !== "-static"), "-dynamic"];
+  const compiler = { name: "zig cc, musl, shared", c, cpp: [] };
+  voyage(folder, compile(folder, "voyage.c", { compiler, flags: ["-DPERM_MANGLE"] }));
+});
+
 test("PERM's example in C++ goes on after a kill", options, () => {
   using folder = new Folder();
   const program = compile(folder, "voyage.cpp", { compiler: cpp });

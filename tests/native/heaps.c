@@ -64,6 +64,9 @@ int main(int argc, char *argv[]) {
   CHECK(*visits == 2);
   CHECK(perm_stat(one, &stats) == 0 && stats.live_blocks > 0 && stats.capacity >= 1 << 20);
   CHECK(perm_check(one) == 0 && perm_check(two) == 0);
+  CHECK(perm_grow(one, 1 << 22) == 0 && perm_stat(one, &stats) == 0 && stats.capacity >= 1 << 22);
+  CHECK(perm_grow(one, (uint64_t)1 << 60) == -1 && perm_error_code() == PERM_OUT_OF_MEMORY);
+  CHECK(perm_bclose(one) == 0 && perm_bclose(one) == -1 && perm_error_code() == PERM_NOT_OPEN);
   CHECK(perm_heap_unperm(two, "book") == 0 && perm_heap_unperm(two, "book") == -1);
   CHECK(perm_heap_close(one) == 0 && perm_heap_close(one) == -1 && perm_error_code() == PERM_CLOSED);
   CHECK(perm_heap_close(two) == 0);

@@ -222,6 +222,9 @@ enum perm_image { PERM_MAP = 0, PERM_BACKUP = 1 };
 int perm_mopen(const perm_options *options);
 /* Opens a backup file beside a heap, with options (path, mode, keep, log_limit, ...). */
 int perm_bopen(perm_heap *heap, const perm_options *options);
+int perm_bclose(perm_heap *heap);
+/* Makes the heap hold at least `size` bytes, up to its limit. */
+int perm_grow(perm_heap *heap, uint64_t size);
 /* The default heap's handle, NULL when none is open. */
 perm_heap *perm_default(void);
 /* Opens a heap beside the default one. Without `mode` it goes on from whichever of both files holds

@@ -188,6 +188,11 @@ pub const Heap = struct {
         return if (heap.mode == .r) .failing else heap.alloc.allocator();
     }
 
+    /// Makes the heap hold at least `size` bytes, up to its limit.
+    pub fn grow(self: Heap, size: u64) Error!void {
+        return (try self.find()).grow(size);
+    }
+
     /// What a named persistent global is, and whether it was made just now (zeroed).
     pub fn Global(comptime T: type) type {
         return struct { value: *T, is_new: bool };

@@ -62,6 +62,9 @@ test "pages of a heap are zeroed, aligned, and go back" {
     @memset(taken, 0xaa);
     try pages.give(taken);
     try std.testing.expect(std.mem.allEqual(u8, pages.take(3).?, 0));
+    try heap.grow(3 << 20);
+    try std.testing.expect((try heap.stats()).capacity >= 3 << 20);
+    try std.testing.expectError(error.OUT_OF_MEMORY, heap.grow(5 << 20));
     try std.testing.expectEqual(null, pages.take(1 << 40));
     try std.testing.expectEqual(null, pages.take(std.math.maxInt(usize)));
     try std.testing.expectError(error.BAD_POINTER, pages.give(@alignCast(taken[perm.Pages.size..])));

@@ -244,6 +244,16 @@ pub const functions = struct {
         return result(heap.bopen(given.options));
     }
 
+    pub fn perm_bclose(handle: Handle) callconv(.c) c_int {
+        const heap = find(handle) catch |err| return failed(err);
+        return result(heap.bclose());
+    }
+
+    pub fn perm_grow(handle: Handle, size: u64) callconv(.c) c_int {
+        const heap = find(handle) catch |err| return failed(err);
+        return result(heap.grow(size));
+    }
+
     pub fn perm_default() callconv(.c) Handle {
         const heap = default.current() orelse return null;
         return @ptrFromInt(heap.handle);
