@@ -83,13 +83,14 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
    */
   set(key: KI, value: VI): this {
     const of = this.$of;
-    const before = this.$view.getUint32((this.$at + lengthAt) | 0, true);
-    const p = makeKey(this, key);
+    const made = makeKey(this, key);
+    // Values are aligned: an odd address is that of a new one.
+    const p = made - made % 2;
     const pane = paneFor(this.$pane, p, of.size);
     try {
       of.value.set(pane, (p - pane.base) | 0, value);
     } catch (error) {
-      if (this.size !== before) this.delete(key);
+      if (p !== made) this.delete(key);
       throw error;
     }
     return this;
@@ -105,6 +106,7 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
     if (p === 0) {
       if (make !== undefined) return this.set(key, make()).get(key) as V;
       p = makeKey(this, key);
+      p -= p % 2;
     }
     const { value, size } = this.$of;
     const pane = paneFor(this.$pane, p, size);
@@ -254,7 +256,8 @@ function findKey(map: AnyMap, key: unknown): number {
     b = passText(key as string, keys.what);
     a = textAddress();
   } else if (
-    keys.path === 1 && (key as number) >= keys.low && (key as number) <= keys.high &&
+    keys.path === 1 && typeof key === "number" && (key as number) >= keys.low &&
+    (key as number) <= keys.high &&
     Math.floor(key as number) === key
   ) {
     a = key as number;
@@ -269,7 +272,7 @@ function findKey(map: AnyMap, key: unknown): number {
   return p;
 }
 
-/** Address of a key's value, which is made when there is none. */
+/** Address of a key's value, or that of one that is made, + 1. */
 function makeKey(map: AnyMap, key: unknown): number {
   const of = map.$of;
   const pane = map.$pane;

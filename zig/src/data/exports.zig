@@ -75,7 +75,7 @@ pub const functions = struct {
         return result(mapGet(handle, map, shape, a, b));
     }
 
-    /// Address of the key's value; made, of zeros, when there is none.
+    /// Address of the key's value, or that of one that is made, of zeros, + 1.
     pub fn ph_map_set(handle: HeapHandle, map: f64, shape: f64, a: f64, b: f64) callconv(.c) f64 {
         return result(mapSet(handle, map, shape, a, b));
     }
@@ -260,7 +260,11 @@ fn mapSet(handle: HeapHandle, map: f64, shape: f64, a: f64, b: f64) Error!u64 {
     const key = try keyOf(space, bits, a, b);
     const inside = try space.alloc.beginChange();
     defer space.alloc.endChange(inside);
-    return onMap(space, map, bits, &key, .set);
+    const address = try addressOf(map);
+    const before = if (space.contains(address, 16)) @as(*align(1) const u32, @ptrFromInt(address + 8)).* else 0;
+    const value = try onMap(space, map, bits, &key, .set);
+    const after = @as(*align(1) const u32, @ptrFromInt(address + 8)).*;
+    return value + @intFromBool(after != before);
 }
 
 fn mapDelete(handle: HeapHandle, map: f64, shape: f64, a: f64, b: f64) Error!u64 {
@@ -459,4 +463,9 @@ fn textFind(handle: HeapHandle, text: f64, shape: f64, from: f64, backward: f64,
     const it = try long_text.Text.open(space, try addressOf(text), shapeOf(shape));
     const found = try it.find(whole(from) orelse 0, try passedText(space, address, len), backward != 0) orelse return 0;
     return found + 1;
+}
+
+comptime {
+    // Where mapSet looks for the count of keys.
+    std.debug.assert(@offsetOf(hash_map.Header, "len") == 8 and @offsetOf(ordered_map.Header, "len") == 8);
 }
