@@ -8,14 +8,19 @@ import {
   destroy,
   f64,
   fixedText,
+  HashMap,
   leaks,
+  List,
   migration,
+  OrderedMap,
   ref,
   roots,
   struct,
+  Text,
   text,
   u32,
   u8,
+  Vec,
 } from "../data/mod.ts";
 import { schemaOf, typeOfSchema } from "../data/schema.ts";
 import { elsewhere, expectCode, expectWell, Folder, otherRuntime } from "./support.ts";
@@ -342,4 +347,53 @@ test("a list of a hundred thousand is searched without recursion", { timeout: 60
   assert.deepEqual(leaks(heap), []);
   roots(heap).delete("head");
   assert.equal(collect(heap).blocks, 100_000);
+});
+
+test("containers of containers are walked, and go with what owns them", () => {
+  using heap = Heap.open({ size: 1 << 20 });
+  roots(heap).names();
+  const empty = heap.stats().liveBlocks;
+  const User = struct("User", {
+    name: text,
+    tags: Vec(text),
+    get boss() {
+      return ref(User);
+    },
+  });
+  const All = struct("All", {
+    users: HashMap(text, User),
+    byAge: OrderedMap(u8, ref(User)),
+    log: Text,
+    queue: List(User),
+  });
+  const all = roots(heap).open("all", All);
+  all.users.set(`ann, ${long}`, { name: `ann, ${long}`, tags: ["x", long] });
+  all.users.set("bob", { name: "bob" });
+  all.queue.push({ name: long, tags: [long] });
+  all.log.append(long);
+  const boss = new User(heap, { name: long, tags: [long, "", long] });
+  all.users.get("bob")!.boss = boss;
+  all.byAge.set(60, boss);
+  assert.deepEqual(leaks(heap), []);
+  all.users.get("bob")!.boss = null;
+  assert.deepEqual(leaks(heap), []);
+  all.byAge.clear();
+  // The boss, his name, the vector's elements and two long tags.
+  assert.equal(collect(heap).blocks, 5);
+  const Newer = struct("All", { users: HashMap(text, User), log: Text });
+  const newer = roots(heap).get(
+    "all",
+    Newer,
+    migration(All, (old, heap) => {
+      const made = new Newer(heap);
+      for (const [name, user] of old.users) made.users.set(name, user);
+      return made;
+    }),
+  )!;
+  assert.deepEqual([...newer.users.get(`ann, ${long}`)!.tags], ["x", long]);
+  assert.deepEqual(leaks(heap), []);
+  roots(heap).delete("all");
+  destroy(newer);
+  assert.equal(heap.stats().liveBlocks, empty);
+  expectWell(heap);
 });
