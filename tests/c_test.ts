@@ -244,6 +244,26 @@ test("the environment names a heap for a program that knows of none", options, (
   }
 });
 
+test(
+  "the environment's heap takes what C++ makes before main, and is committed at exit",
+  options,
+  () => {
+    using folder = new Folder();
+    const program = compile(folder, "early.cpp", { compiler: cpp });
+    const env = { PERM_FNAME: "early.heap", PERM_SIZE: "4M" };
+    assert.equal(runIn(folder, [program], { env }), "1 keys, early in the heap\n");
+    const again = { ...env, PERM_MODE: "r+" };
+    assert.equal(runIn(folder, [program], { env: again }), "2 keys, early in the heap\n");
+    assert.equal(runIn(folder, [program], { env: again }), "3 keys, early in the heap\n");
+    // Only reading: what is made anew lies elsewhere, and goes with the process.
+    const reading = { ...env, PERM_MODE: "r" };
+    for (let i = 0; i < 2; i++) {
+      assert.equal(runIn(folder, [program], { env: reading }), "4 keys, early elsewhere\n");
+    }
+    assert.equal(runIn(folder, [program]), "1 keys, early elsewhere\n");
+  },
+);
+
 test("blocks are whole in every commit while threads allocate and free", options, () => {
   using folder = new Folder();
   const program = compile(folder, "threads.c");

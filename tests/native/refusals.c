@@ -1,6 +1,5 @@
 /* What C and POSIX say of bad input, and PERM of wrong order: refused, with a reason, and no harm. */
 #include "check.h"
-#include <sys/wait.h>
 #include "perm.h"
 
 #define REFUSED(call, code) (errno = 0, (call) == -1 && perm_error_code() == (code) && perm_error()[0] && errno != 0)
@@ -142,6 +141,34 @@ static void files(void) {
   CHECK(perm_heap_malloc((perm_heap *)-1, 8) == NULL && perm_error_code() == PERM_CLOSED);
 }
 
+/* Numbers that are no pointers and no handles, near the heap and anywhere. */
+static void junk(void) {
+  uint64_t state = 88172645463325252u, base = (uint64_t)(uintptr_t)perm_malloc(64);
+  void *kept = (void *)(uintptr_t)base;
+  perm_stats before, after;
+  int i;
+  CHECK(perm_stat(NULL, &before) == 0);
+  for (i = 0; i < 200000; i++) {
+    void *pointer;
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    /* An odd address is no block's. */
+    pointer = (void *)(uintptr_t)((i % 4 ? base + (state & 0xffffff) - 0x800000 : state) | 1);
+    switch (i % 5) {
+      case 0: perm_free(pointer); break;
+      case 1: CHECK(perm_realloc(pointer, state & 0xfff) == NULL); break;
+      case 2: CHECK(perm_malloc_usable_size(pointer) == 0); break;
+      case 3: CHECK(perm_heap_free((perm_heap *)pointer, kept) == -1); break;
+      default: CHECK(perm_heap_malloc((perm_heap *)pointer, 8) == NULL && !perm_owns((perm_heap *)pointer, kept));
+    }
+  }
+  CHECK(perm_stat(NULL, &after) == 0 && after.live_blocks == before.live_blocks);
+  perm_clear_error();
+  perm_free(kept);
+  CHECK(perm_error_code() == PERM_OK && perm_check(NULL) == 0);
+}
+
 /* A heap that may not grow: full is ENOMEM, and it goes on when something was freed. */
 static void full(void) {
   static void *blocks[20000];
@@ -171,6 +198,7 @@ int main(void) {
   CHECK(mopen("r.heap", "w+", 1 << 20) == 0);
   value = 5;
   memory();
+  junk();
   files();
   wrong.struct_size = 8;
   CHECK(perm_heap_open(&wrong) == NULL && perm_error_code() == PERM_INVALID_ARGUMENT);
