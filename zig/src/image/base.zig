@@ -50,14 +50,17 @@ pub const Writer = struct {
     allocated_end: u64 = 0,
     writeback_done: u64 = 0,
 
-    /// Empties the file and marks it as unfinished (R4).
-    pub fn init(disk: Disk, file: File, scratch: *Scratch, path: []const u8) errors.Error!Writer {
+    /// Marks the file as unfinished and, but for a spare whose first `spare_len` bytes are allocated,
+    /// empties it: all of it is written again in any case (R4).
+    pub fn init(disk: Disk, file: File, spare_len: u64, scratch: *Scratch, path: []const u8) errors.Error!Writer {
         var self: Writer = .{ .disk = disk, .file = file, .scratch = scratch, .path = path };
         scratch.stage() catch return generation_.outOfMemory(path);
         self.staging = @alignCast(scratch.staging[page_size..]);
         scratch.runs.clearRetainingCapacity();
         scratch.sums.clearRetainingCapacity();
-        if (if (plant.is(.r4_not_truncated) or plant.is(.r4_not_all_again)) null else disk.truncate(file, 0)) |errno| return self.failed(errno);
+        self.allocated_end = spare_len;
+        const left = spare_len > 0 or plant.is(.r4_not_truncated) or plant.is(.r4_not_all_again);
+        if (if (left) null else disk.truncate(file, 0)) |errno| return self.failed(errno);
         const magic = format.unfinished_magic;
         if (disk.writeAll(file, std.mem.asBytes(&magic), 0)) |errno| return self.failed(errno);
         return self;

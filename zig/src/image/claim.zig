@@ -26,16 +26,23 @@ pub const Held = struct {
 /// Opens the base, for writing with its lock; null when there is none.
 pub fn openBase(disk: Disk, place: names.Place, write: bool, path: []const u8) errors.Error!?Held {
     for (0..attempts_max) |_| {
-        var held: Held = .{ .file = switch (disk.open(place.dir, place.name.z(), .{ .write = write })) {
-            .file => |file| file,
-            .errno => |errno| {
-                if (errno == disk_.code(.NOENT)) return null;
-                if (errno == disk_.code(.NXIO) or errno == disk_.code(.NODEV) or errno == disk_.code(.ISDIR)) return noFile(path);
-                if (errno == disk_.code(.LOOP)) return failAs(.STALE, .{ .path = path, .errno = errno }, "Cannot open image \"{s}\": it became a symbolic link meanwhile, open it again", .{path});
-                if (errno == disk_.code(.TXTBSY)) return busy(path);
-                return disk_.failErrno(errno, path, "Cannot open image");
+        var held: Held = .{
+            .file = switch (disk.open(place.dir, place.name.z(), .{ .write = write })) {
+                .file => |file| file,
+                .errno => |errno| {
+                    if (errno == disk_.code(.NOENT)) return null;
+                    if (errno == disk_.code(.NXIO) or errno == disk_.code(.NODEV) or errno == disk_.code(.ISDIR)) return noFile(path);
+                    if (errno == disk_.code(.LOOP)) return failAs(.STALE, .{ .path = path, .errno = errno }, "Cannot open image \"{s}\": it became a symbolic link meanwhile, open it again", .{path});
+                    if (errno == disk_.code(.TXTBSY)) return busy(path);
+                    if (errno == disk_.code(.AGAIN)) {
+                        // A writer was just asking whether anybody reads the base that this was.
+                        os.yieldThread();
+                        continue;
+                    }
+                    return disk_.failErrno(errno, path, "Cannot open image");
+                },
             },
-        } };
+        };
         errdefer disk.close(&held.file);
         if (disk.stat(held.file, &held.stat)) |errno| return disk_.failErrno(errno, path, "Cannot open image");
         if (held.stat.kind != .regular) return noFile(path);
@@ -63,7 +70,8 @@ pub fn claimNew(disk: Disk, place: names.Place, path: []const u8) errors.Error!H
             .file => |file| file,
             .errno => |errno| {
                 if (errno != disk_.code(.EXIST)) return disk_.failErrno(errno, path, "Cannot make a new base beside image");
-                try removeStaleNew(disk, place, path);
+                var left = try removeStaleNew(disk, place, path);
+                disk.close(&left.file);
                 continue;
             },
         } };
@@ -92,30 +100,31 @@ pub fn claimNew(disk: Disk, place: names.Place, path: []const u8) errors.Error!H
     return busy(path);
 }
 
-/// Removes a `-new` that its writer left behind. BUSY when its writer lives, EXISTS when the file
-/// was never ours.
-fn removeStaleNew(disk: Disk, place: names.Place, path: []const u8) errors.Error!void {
+/// Removes a `-new` that its writer left behind, and gives the file that has no name any more. BUSY
+/// when its writer lives, EXISTS when the file was never ours.
+pub fn removeStaleNew(disk: Disk, place: names.Place, path: []const u8) errors.Error!Held {
     const name = place.name.unfinished();
     var held: Held = .{ .file = switch (disk.open(place.dir, name.z(), .{ .write = true })) {
         .file => |file| file,
         .errno => |errno| {
-            if (errno == disk_.code(.NOENT)) return;
+            if (errno == disk_.code(.NOENT)) return .{};
             if (errno == disk_.code(.ISDIR) or errno == disk_.code(.LOOP) or errno == disk_.code(.NXIO)) return notOurs(path, name);
             return disk_.failErrno(errno, path, "Cannot look at the unfinished base of image");
         },
     } };
-    defer disk.close(&held.file);
+    errdefer disk.close(&held.file);
     if (!plant.is(.r7_stale_new_unlocked)) switch (disk.lock(held.file)) {
         .locked => {},
         .busy => return busy(path),
         .errno => |errno| return disk_.failErrno(errno, path, "Cannot lock the unfinished base of image"),
     };
     if (disk.stat(held.file, &held.stat)) |errno| return disk_.failErrno(errno, path, "Cannot look at the unfinished base of image");
-    if (disk.names(place.dir, name.z(), held.stat) != .same) return;
+    if (disk.names(place.dir, name.z(), held.stat) != .same) return held;
     if (!isUnfinished(disk, held)) return notOurs(path, name);
     if (disk.unlink(place.dir, name.z())) |errno| {
         if (errno != disk_.code(.NOENT)) return disk_.failErrno(errno, path, "Cannot remove the unfinished base of image");
     }
+    return held;
 }
 
 fn notOurs(path: []const u8, name: names.Name) errors.Error {
@@ -140,19 +149,22 @@ fn isUnfinished(disk: Disk, held: Held) bool {
 /// Gives up a claim: the name goes if it still is this file's.
 pub fn dropNew(disk: Disk, place: names.Place, held: *Held) void {
     if (held.file < 0) return;
-    const name = place.name.unfinished();
-    if (disk.names(place.dir, name.z(), held.stat) == .same) _ = disk.unlink(place.dir, name.z());
+    unlinkNew(disk, place, held.stat);
     disk.close(&held.file);
 }
 
-/// Removes logs of this base that no base names (R10), and a `-new` left behind. Called by the one
-/// writer, after what it adopted is on the medium. What cannot be removed stays for the next time.
-pub fn removeStale(disk: Disk, place: names.Place, log: []const u8, with_new: bool) void {
+/// Removes the name while it still is this file's.
+pub fn unlinkNew(disk: Disk, place: names.Place, stat: disk_.Stat) void {
+    const name = place.name.unfinished();
+    if (disk.names(place.dir, name.z(), stat) == .same) _ = disk.unlink(place.dir, name.z());
+}
+
+/// Removes logs of this base that no base names (R10). Called by the one writer, after what it
+/// adopted is on the medium. What cannot be removed stays for the next time.
+pub fn removeStale(disk: Disk, place: names.Place, log: []const u8) void {
     var found: Found = .{ .base = place.name.slice(), .log = log };
     if (disk.list(place.dir, &found, Found.visit) != null) return;
     for (found.names[0..found.count]) |*name| removeStaleLog(disk, place, name);
-    if (!with_new) return;
-    removeStaleNew(disk, place, "") catch {};
 }
 
 const Found = struct {

@@ -137,6 +137,8 @@ pub const Commit = struct {
                 image.table.?.apply(record.runs, record.holes, record.sums);
                 image.lines.addAll(record.lines) catch {};
                 image.dropped = false;
+                // What is written over and over is not all: the space is better given back.
+                image.dropSpare();
             },
             .base => |*successor| {
                 try self.finishBase(successor);
@@ -345,6 +347,7 @@ pub const Commit = struct {
         }
         self.report.bytes = successor.generation.layout().end + successor.generation.log_end;
         self.report.new_base = true;
+        successor.keeps_spare = true;
         self.state = .{ .base = successor };
     }
 

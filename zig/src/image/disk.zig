@@ -54,16 +54,31 @@ pub const Disk = struct {
         pause: @TypeOf(&real_disk.pause),
         now: @TypeOf(&real_disk.now),
         random: @TypeOf(&real_disk.random),
+        // A disk without these two keeps no spare file.
+        exchange: @TypeOf(&real_disk.exchange) = &lacking.exchange,
+        sole: @TypeOf(&real_disk.sole) = &lacking.sole,
+    };
+
+    const lacking = struct {
+        fn exchange(_: ?*anyopaque, _: File, _: [*:0]const u8, _: [*:0]const u8) i64 {
+            return -E(.INVAL);
+        }
+        fn sole(_: ?*anyopaque, _: File) i64 {
+            return 0;
+        }
     };
 
     /// The files of this machine.
     pub const real: Disk = .{ .context = null, .vtable = &vtableOf(real_disk) };
 
-    /// The vtable of a namespace that declares every function.
+    /// The vtable of a namespace that declares the functions.
     pub fn vtableOf(comptime namespace: type) VTable {
         var vtable: VTable = undefined;
         inline for (@typeInfo(VTable).@"struct".fields) |field| {
-            @field(vtable, field.name) = &@field(namespace, field.name);
+            @field(vtable, field.name) = if (@hasDecl(namespace, field.name))
+                &@field(namespace, field.name)
+            else
+                field.defaultValue() orelse @compileError("a disk must have " ++ field.name);
         }
         return vtable;
     }
@@ -189,6 +204,16 @@ pub const Disk = struct {
 
     pub fn rename(self: Disk, dir: File, from: [*:0]const u8, to: [*:0]const u8, replace: bool) ?Errno {
         return failed(self.vtable.rename(self.context, dir, from, to, replace));
+    }
+
+    /// Lets two names change places; not every file system can.
+    pub fn exchange(self: Disk, dir: File, a: [*:0]const u8, b: [*:0]const u8) ?Errno {
+        return failed(self.vtable.exchange(self.context, dir, a, b));
+    }
+
+    /// True when nobody but this opening can read the file. False where that is not known.
+    pub fn isSole(self: Disk, file: File) bool {
+        return self.vtable.sole(self.context, file) > 0;
     }
 
     pub fn link(self: Disk, dir: File, from: [*:0]const u8, to: [*:0]const u8) ?Errno {

@@ -67,6 +67,8 @@ pub const OpenOptions = struct {
     /// Records at least so long are sealed (docs/format.md): shorter ones are as quickly checked and
     /// written again by the next opening.
     sealed_len_min: u64 = 128 * 1024,
+    /// A base of so many bytes that a commit replaced is kept for the next one to be written over.
+    spare_len_min: u64 = 16 << 20,
     /// Fold on a thread; otherwise only when `fold` is called.
     background: bool = true,
 };
@@ -100,22 +102,34 @@ pub const Info = struct {
     log_runs: u64 = 0,
 };
 
-/// Closing a generation that was replaced: giving back a large file's space takes the system long,
+/// Closing files that have no name any more: giving back a large file's space takes the system long,
 /// and no commit waits for it.
 pub const Disposal = struct {
     thread: ?os.Thread = null,
     disk: Disk = undefined,
-    generation: ?*Generation = null,
+    files: [2]disk_.File = @splat(disk_.none),
 
     const len_min = 16 << 20;
 
+    /// A generation that was replaced.
     pub fn take(self: *Disposal, disk: Disk, generation: *Generation, background: bool) void {
+        const base_len = if (generation.base >= 0) generation.base_stat.size else 0;
+        self.takeFiles(disk, .{ generation.base, generation.log }, base_len + generation.log_end, background);
+        generation.base = disk_.none;
+        generation.log = disk_.none;
+        generation.destroy(disk);
+    }
+
+    pub fn takeFiles(self: *Disposal, disk: Disk, files: [2]disk_.File, len: u64, background: bool) void {
         self.wait();
-        if (!background or generation.base_stat.size < len_min) return generation.destroy(disk);
         self.disk = disk;
-        self.generation = generation;
-        self.thread = os.Thread.spawn(entry, self) catch null;
-        if (self.thread == null) generation.destroy(disk);
+        self.files = files;
+        if (background and len >= len_min) self.thread = os.Thread.spawn(entry, self) catch null;
+        if (self.thread == null) self.closeAll();
+    }
+
+    fn closeAll(self: *Disposal) void {
+        for (&self.files) |*file| self.disk.close(file);
     }
 
     pub fn wait(self: *Disposal) void {
@@ -125,7 +139,7 @@ pub const Disposal = struct {
 
     fn entry(context: ?*anyopaque) callconv(.c) ?*anyopaque {
         const self: *Disposal = @ptrCast(@alignCast(context.?));
-        self.generation.?.destroy(self.disk);
+        self.closeAll();
         return null;
     }
 };
@@ -147,6 +161,10 @@ pub const Image = struct {
     new: claim.Held = .{},
     /// The base that `create` found and will replace: held for its lock and its mode.
     replaced: claim.Held = .{},
+    /// The base before this one, under the name of `-new`: the next new base is written over it, since
+    /// space that has to be found first takes half as long again to write.
+    spare: claim.Held = .{},
+    spare_len_min: u64,
     /// All lines that the files know.
     lines: history_.Lines = .{},
     dropped: bool = false,
@@ -189,6 +207,7 @@ pub const Image = struct {
         if (!self.forked) {
             self.fold.cancel(self.disk);
             if (!plant.is(.r7_claim_left)) claim.dropNew(self.disk, self.place, &self.new);
+            self.dropSpare();
             if (self.mode != .read) if (self.history) |history| {
                 if (!self.pending.isEmpty() or self.inflight_failed or self.compare_all) history.stray = true;
             };
@@ -209,12 +228,21 @@ pub const Image = struct {
 
     fn closeFiles(self: *Image) void {
         self.disk.close(&self.new.file);
+        self.disk.close(&self.spare.file);
         self.disk.close(&self.replaced.file);
         self.disk.close(&self.place.dir);
         if (self.generation) |generation| {
             self.disk.close(&generation.base);
             self.disk.close(&generation.log);
         }
+    }
+
+    /// The base before is not written over: its space goes back.
+    pub fn dropSpare(self: *Image) void {
+        if (self.spare.file < 0) return;
+        claim.unlinkNew(self.disk, self.place, self.spare.stat);
+        self.disposal.takeFiles(self.disk, .{ self.spare.file, disk_.none }, self.spare.stat.size, self.background);
+        self.spare = .{};
     }
 
     /// In a forked child: gives up the descriptors, which share their locks with the parent's.

@@ -41,8 +41,10 @@ pub fn open(options: OpenOptions) errors.Error!*Image {
         .background = options.background,
         .base_pages_min = options.base_pages_min,
         .sealed_len_min = options.sealed_len_min,
+        .spare_len_min = options.spare_len_min,
     };
     errdefer {
+        self.disposal.wait();
         if (self.generation) |generation| generation.destroy(self.disk);
         claim.dropNew(self.disk, place, &self.new);
         self.disk.close(&self.replaced.file);
@@ -76,11 +78,17 @@ fn openExisting(self: *Image, options: OpenOptions) errors.Error!void {
     } else if (logless) {
         self.stepOver();
     } else if (write) {
-        if (plant.is(.r10_unlink_before_settled)) claim.removeStale(self.disk, self.place, generation.log_name.slice(), true);
+        if (plant.is(.r10_unlink_before_settled)) removeLeft(self, generation);
         try settle(self, generation);
-        claim.removeStale(self.disk, self.place, generation.log_name.slice(), true);
+        removeLeft(self, generation);
     }
     if (options.verify and generation.damage == null) try self.verify(try self.point(null));
+}
+
+fn removeLeft(self: *Image, generation: *const Generation) void {
+    claim.removeStale(self.disk, self.place, generation.log_name.slice());
+    const left = claim.removeStaleNew(self.disk, self.place, "") catch claim.Held{};
+    self.disposal.takeFiles(self.disk, .{ left.file, disk_.none }, left.stat.size, self.background);
 }
 
 /// Base and log, read and checked. Starts over while another process replaces them (R8).
@@ -99,7 +107,13 @@ fn load(self: *Image, write: bool, recover: bool) errors.Error!*Generation {
         errdefer generation.destroy(disk);
         generation.base = held.file;
         generation.base_stat = held.stat;
-        try generation.loadBase(disk, path);
+        generation.loadBase(disk, path) catch |err| switch (disk.names(self.place.dir, self.place.name.z(), held.stat)) {
+            .other, .free => {
+                generation.destroy(disk);
+                continue;
+            },
+            .same, .errno => return err,
+        };
         const state = try generation.openLog(disk, self.place, write, path);
         if (state != .whole) {
             disk.close(&generation.log);

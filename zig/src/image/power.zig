@@ -35,9 +35,10 @@ const DirOp = union(enum) {
     link: struct { name: []const u8, inode: u32 },
     unlink: []const u8,
     rename: struct { from: []const u8, to: []const u8, inode: u32 },
+    exchange: struct { names: [2][]const u8, inodes: [2]u32 },
 };
 
-const Handle = struct { inode: ?u32, dir: bool = false };
+const Handle = struct { inode: ?u32, dir: bool = false, closed: bool = false };
 const Names = std.StringArrayHashMapUnmanaged(u32);
 
 pub const PowerDisk = struct {
@@ -53,12 +54,16 @@ pub const PowerDisk = struct {
     calls: usize = 0,
     /// From this call on nothing has an effect any more: the process is dead.
     dies_at: usize = std.math.maxInt(usize),
+    /// This call fails.
+    fails_at: usize = std.math.maxInt(usize),
     /// One call in so many fails; 0: none.
     fails_one_in: u32 = 0,
     /// Leave these out, to see that the checks notice.
     no_sync: bool = false,
     no_dir_sync: bool = false,
     clock: u64 = 1,
+    /// How often a file was found to be nobody else's.
+    soles: usize = 0,
 
     pub fn init(seed: u64) PowerDisk {
         var self: PowerDisk = .{ .prng = .init(seed) };
@@ -152,6 +157,9 @@ pub const PowerDisk = struct {
                 if (names.get(moved.from) == moved.inode) _ = names.swapRemove(moved.from);
                 names.put(self.alloc(), moved.to, moved.inode) catch unreachable;
             },
+            .exchange => |both| for (both.names, 0..) |name, index| {
+                names.put(self.alloc(), name, both.inodes[1 - index]) catch unreachable;
+            },
         }
     }
 
@@ -192,6 +200,7 @@ pub const PowerDisk = struct {
     fn trouble(self: *PowerDisk) ?i64 {
         defer self.calls += 1;
         if (self.calls >= self.dies_at) return -@as(i64, @intFromEnum(os.E.IO));
+        if (self.calls == self.fails_at) return -@as(i64, @intFromEnum(os.E.IO));
         if (self.fails_one_in == 0) return null;
         const random = self.prng.random();
         if (random.uintLessThan(u32, self.fails_one_in) != 0) return null;
@@ -230,7 +239,8 @@ pub const PowerDisk = struct {
             const self = of(c);
             // A process that is dead for the disk still runs its cleanup here.
             if (file >= self.handles.items.len) return;
-            const handle = self.handles.items[@intCast(file)];
+            const handle = &self.handles.items[@intCast(file)];
+            handle.closed = true;
             if (handle.inode) |index| {
                 const inode = &self.inodes.items[index];
                 if (inode.lock == file) inode.lock = null;
@@ -367,6 +377,30 @@ pub const PowerDisk = struct {
             self.applyDirOp(&self.names, op);
             self.dir_ops.append(self.alloc(), op) catch unreachable;
             return 0;
+        }
+
+        pub fn exchange(c: ?*anyopaque, _: File, a: [*:0]const u8, b: [*:0]const u8) i64 {
+            const self = of(c);
+            if (self.trouble()) |errno| return errno;
+            const first = self.names.getEntry(std.mem.span(a)) orelse return err(.NOENT);
+            const second = self.names.getEntry(std.mem.span(b)) orelse return err(.NOENT);
+            const op: DirOp = .{ .exchange = .{
+                .names = .{ first.key_ptr.*, second.key_ptr.* },
+                .inodes = .{ first.value_ptr.*, second.value_ptr.* },
+            } };
+            self.applyDirOp(&self.names, op);
+            self.dir_ops.append(self.alloc(), op) catch unreachable;
+            return 0;
+        }
+
+        pub fn sole(c: ?*anyopaque, file: File) i64 {
+            const self = of(c);
+            const inode = self.handles.items[@intCast(file)].inode.?;
+            var refs: usize = 0;
+            for (self.handles.items) |handle| refs += @intFromBool(!handle.closed and handle.inode == inode);
+            for (self.names.values()) |named| refs += @intFromBool(named == inode);
+            self.soles += @intFromBool(refs == 2);
+            return @intFromBool(refs == 2);
         }
 
         pub fn link(c: ?*anyopaque, _: File, from: [*:0]const u8, to: [*:0]const u8) i64 {

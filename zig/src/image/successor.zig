@@ -27,6 +27,10 @@ pub const Successor = struct {
     generation: *Generation,
     new: claim.Held,
     scratch: *scratch_.Scratch,
+    /// Bytes of `new` that are allocated: it is the image's spare.
+    spare_len: u64 = 0,
+    /// The base that this one replaces becomes the spare.
+    keeps_spare: bool = false,
 
     /// Claims `-new`, makes the log and writes its first page.
     pub fn begin(image: *Image, scratch: *scratch_.Scratch) errors.Error!Successor {
@@ -40,6 +44,7 @@ pub const Successor = struct {
         };
         image.new = .{};
         errdefer self.abort();
+        if (self.new.file < 0) self.takeSpare();
         if (self.new.file < 0) {
             self.new = try claim.claimNew(disk, image.place, path);
         } else switch (disk.names(image.place.dir, image.place.name.unfinished().z(), self.new.stat)) {
@@ -53,6 +58,19 @@ pub const Successor = struct {
         };
         try self.makeLog();
         return self;
+    }
+
+    /// Nobody else may have it open: a reader of that base would see it change.
+    fn takeSpare(self: *Successor) void {
+        const image = self.image;
+        const disk = image.disk;
+        const held = &image.spare;
+        if (held.file < 0) return;
+        const named = disk.names(image.place.dir, image.place.name.unfinished().z(), held.stat) == .same;
+        if (!named or !disk.isSole(held.file) or disk.stat(held.file, &held.stat) != null) return image.dropSpare();
+        self.new = held.*;
+        self.spare_len = @min(held.stat.size, held.stat.allocated);
+        held.* = .{};
     }
 
     fn makeLog(self: *Successor) errors.Error!void {
@@ -89,7 +107,7 @@ pub const Successor = struct {
 
     /// Fills the base with the heap's memory.
     pub fn baseFromMemory(self: *Successor, memory: Source, kept: *const @import("page_set.zig").PageSet, facts: record_.Facts) errors.Error!void {
-        var writer: base_.Writer = try .init(self.image.disk, self.new.file, self.scratch, self.image.path());
+        var writer: base_.Writer = try .init(self.image.disk, self.new.file, self.spare_len, self.scratch, self.image.path());
         try writer.addMemory(memory, kept);
         const header = self.generation.header;
         header.commit = facts.head.commit;
@@ -103,7 +121,7 @@ pub const Successor = struct {
 
     /// Fills the base with a commit that the image holds.
     pub fn baseFromPoint(self: *Successor, from: *const Generation, point: generation_.Point, epoch_max: u64, lines: []const format.Line, cancel: ?*const std.atomic.Value(bool)) errors.Error!void {
-        var writer: base_.Writer = try .init(self.image.disk, self.new.file, self.scratch, self.image.path());
+        var writer: base_.Writer = try .init(self.image.disk, self.new.file, self.spare_len, self.scratch, self.image.path());
         try writer.addGeneration(from, point, cancel);
         const header = self.generation.header;
         const head = from.headOf(point);
@@ -169,7 +187,8 @@ pub const Successor = struct {
         if (if (plant.is(.sync_dir_before_rename)) null else disk.syncDir(dir)) |errno| return disk_.failErrno(errno, path, "Cannot sync the directory of image");
         const replace = try self.mayTakePath() or plant.is(.r3_replace_free_path);
         if (disk.stat(self.new.file, &self.generation.base_stat)) |errno| return disk_.failErrno(errno, path, "Cannot look at the new base of image");
-        if (disk.rename(dir, name.unfinished().z(), name.z(), replace)) |errno| {
+        const exchanged = replace and self.maySpare() and disk.exchange(dir, name.unfinished().z(), name.z()) == null;
+        if (!exchanged) if (disk.rename(dir, name.unfinished().z(), name.z(), replace)) |errno| {
             // Where the file system knows no RENAME_NOREPLACE our lock of -new stands for it.
             const unknown = errno == disk_.code(.INVAL) or errno == disk_.code(.NOSYS);
             const second = if (unknown and !replace) disk.rename(dir, name.unfinished().z(), name.z(), true) else errno;
@@ -177,15 +196,17 @@ pub const Successor = struct {
                 if (final == disk_.code(.EXIST)) return stale(path, "another file took its place meanwhile");
                 return disk_.failErrno(final, path, "Cannot put the new base of image in its place");
             }
-        }
+        };
         const old = image.generation;
         const old_log = if (old) |before| before.log_name else null;
         const keep_log = image.set_aside;
-        self.takeOver();
+        self.takeOver(exchanged);
         if (plant.is(.r3_unlink_before_dir_sync)) if (old_log) |log| {
             _ = disk.unlink(dir, log.z());
         };
+        // Until the directory is synced the base before may be the one that is found again.
         if (if (plant.is(.sync_dir_after_rename)) null else disk.syncDir(dir)) |errno| {
+            image.dropSpare();
             if (plant.is(.r3_ack_without_dir_sync)) return;
             image.dead = !plant.is(.r3_log_lives_on);
             return disk_.failErrno(errno, path, "Cannot sync the directory of image");
@@ -193,8 +214,9 @@ pub const Successor = struct {
         self.generation.sealLast(disk, image.sealed_len_min);
         if (keep_log) return;
         if (old_log) |log| {
-            _ = disk.unlink(dir, log.z());
-        } else claim.removeStale(disk, image.place, self.image.generation.?.log_name.slice(), false);
+            // While its log is there the base before can be read.
+            if (disk.unlink(dir, log.z()) != null) image.dropSpare();
+        } else claim.removeStale(disk, image.place, self.image.generation.?.log_name.slice());
     }
 
     /// The path must still name what we locked (STALE), or nothing at all.
@@ -214,6 +236,11 @@ pub const Successor = struct {
         };
     }
 
+    fn maySpare(self: *const Successor) bool {
+        const old = self.image.generation orelse return false;
+        return self.keeps_spare and !self.image.set_aside and old.base_stat.size >= self.image.spare_len_min;
+    }
+
     /// The damaged pair gets second names, so that replacing the first loses nothing.
     fn keepDamaged(self: *const Successor) errors.Error!void {
         const image = self.image;
@@ -231,12 +258,18 @@ pub const Successor = struct {
     }
 
     /// The new generation is the image's from here on; what held the old one's locks is closed.
-    fn takeOver(self: *Successor) void {
+    fn takeOver(self: *Successor, exchanged: bool) void {
         const image = self.image;
         const disk = image.disk;
         self.generation.base = self.new.file;
         self.new = .{};
-        if (image.generation) |old| image.disposal.take(disk, old, image.background);
+        if (image.generation) |old| {
+            if (exchanged) {
+                image.spare = .{ .file = old.base, .stat = old.base_stat };
+                old.base = disk_.none;
+            }
+            image.disposal.take(disk, old, image.background);
+        }
         disk.close(&image.replaced.file);
         image.generation = self.generation;
         image.uuid = self.generation.header.image;

@@ -47,13 +47,14 @@ const Model = struct {
 
 /// Commits of every kind: first base, records, holes, a large one, going back, a fold.
 fn scenario(disk: image_.Disk, path: []const u8, heap: *Heap, model: *Model, keep: u32, retry: bool, sealed_len_min: u64) !void {
-    const image = try Image.open(.{ .disk = disk, .path = path, .mode = .create, .keep = keep, .background = false, .base_pages_min = 32, .sealed_len_min = sealed_len_min });
+    const image = try Image.open(.{ .disk = disk, .path = path, .mode = .create, .keep = keep, .background = false, .base_pages_min = 32, .sealed_len_min = sealed_len_min, .spare_len_min = 0 });
     defer image.close();
     try image.join(&heap.history, heap.identity.span, null);
     for (0..9) |step| {
         switch (step) {
             0 => for (0..40) |page| heap.touch(&.{image}, page * 3, page + 1),
-            3 => for (0..110) |page| heap.touch(&.{image}, page, page + 7),
+            // Twice: the second is written over the base that the first replaced.
+            3, 4 => for (0..110) |page| heap.touch(&.{image}, page, page + 7 * step),
             5 => {
                 for (30..60) |page| @memset(heap.page(page), 0);
                 heap.holes = &.{.{ .first = 30, .count = 30 }};

@@ -480,13 +480,28 @@ const Reader = struct {
 };
 
 test "readers beside commits, new bases and folds see whole commits in order" {
+    try beside(.{ .log_limit = 200 * 1024, .base_pages_min = 32 }, 400);
+}
+
+test "readers beside bases that are written over the ones before see whole commits in order" {
+    try beside(.{ .spare_len_min = 0, .base_pages_min = 8 }, 20);
+}
+
+fn beside(options: struct { log_limit: u64 = 0, base_pages_min: u64, spare_len_min: u64 = 16 << 20 }, pages: u64) !void {
     errdefer testing.explain();
     var dir = testing.Dir.init();
     defer dir.deinit();
     var calm: testing.FaultyDisk = .{};
-    var heap = Heap.init(400);
+    var heap = Heap.init(pages);
     defer heap.deinit();
-    const image = try Image.open(.{ .disk = calm.disk(), .path = dir.path("a"), .mode = .create, .log_limit = 200 * 1024, .base_pages_min = 32 });
+    const image = try Image.open(.{
+        .disk = calm.disk(),
+        .path = dir.path("a"),
+        .mode = .create,
+        .log_limit = options.log_limit,
+        .base_pages_min = options.base_pages_min,
+        .spare_len_min = options.spare_len_min,
+    });
     defer image.close();
     try image.join(&heap.history, heap.identity.span, null);
     for (0..20) |page| heap.touch(&.{image}, page, 1);
@@ -495,13 +510,90 @@ test "readers beside commits, new bases and folds see whole commits in order" {
     const thread = try os.Thread.spawn(Reader.run, &reader);
     for (2..600) |round| {
         for (0..20) |page| heap.touch(&.{image}, page, round);
-        if (round % 40 == 0) for (20..300) |page| heap.touch(&.{image}, page, round);
+        if (round % 40 == 0) for (20..@max(20, pages * 3 / 4)) |page| heap.touch(&.{image}, page, round);
         _ = try heap.commit(image, null);
     }
     reader.ended.store(true, .release);
     thread.join();
     if (reader.failure) |err| return err;
     try expect(reader.opened > 0);
+}
+
+/// The number of the file that the path names.
+fn inodeAt(path: []const u8) !u64 {
+    var buffer: [512]u8 = @splat(0);
+    @memcpy(buffer[0..path.len], path);
+    var stat: disk_.Stat = .{};
+    if (disk_.Disk.real.statAt(disk_.cwd, @ptrCast(&buffer), &stat) != null) return error.FileNotFound;
+    return stat.inode;
+}
+
+fn rewrite(heap: *Heap, image: *Image, value: u64) !u64 {
+    for (0..heap.pages) |page| heap.touch(&.{image}, page, value);
+    _ = try heap.commit(image, null);
+    return inodeAt(image.path());
+}
+
+test "a new base is written over the one before the last, unless that can still be read" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    var heap = Heap.init(64);
+    defer heap.deinit();
+    const path = dir.path("a");
+    const options: image_.OpenOptions = .{ .path = path, .mode = .create, .background = false, .base_pages_min = 8, .spare_len_min = 0 };
+    const image = try Image.open(options);
+    try image.join(&heap.history, heap.identity.span, null);
+    const first = try rewrite(&heap, image, 1);
+    const second = try rewrite(&heap, image, 2);
+    try expectEqual(@as(usize, 3), try dir.count());
+    try expectEqual(first, try rewrite(&heap, image, 3));
+    try expectEqual(second, try rewrite(&heap, image, 4));
+
+    // A reader that mapped a base keeps it as it is.
+    var calm: testing.FaultyDisk = .{};
+    const reader = try Image.open(.{ .disk = calm.disk(), .path = path, .mode = .read });
+    const point = try reader.point(null);
+    const at = try os.reserve(0, heap.memory.len);
+    defer os.unmap(at, heap.memory.len);
+    _ = try reader.build(point, at, heap.memory.len);
+    const seen = try heap.copy();
+    defer std.testing.allocator.free(seen);
+    reader.close();
+    for (5..9) |value| try expect(try rewrite(&heap, image, value) != second);
+    try std.testing.expectEqualSlices(u8, seen, @as([*]const u8, @ptrFromInt(at))[0..heap.memory.len]);
+
+    // So does a second name.
+    const linked = try inodeAt(path);
+    try expect(disk_.Disk.real.link(image.place.dir, "a", "kept") == null);
+    const kept = try dir.read("a");
+    defer std.testing.allocator.free(kept);
+    for (9..13) |value| try expect(try rewrite(&heap, image, value) != linked);
+    const still = try dir.read("kept");
+    defer std.testing.allocator.free(still);
+    try std.testing.expectEqualSlices(u8, kept, still);
+
+    // A record gives the space back; so does a close, and the next opening after a kill.
+    try expectEqual(@as(usize, 4), try dir.count());
+    heap.touch(&.{image}, 1, 99);
+    _ = try heap.commit(image, null);
+    try expectEqual(@as(usize, 3), try dir.count());
+    _ = try rewrite(&heap, image, 13);
+    _ = try rewrite(&heap, image, 14);
+    try expectEqual(@as(usize, 4), try dir.count());
+    image.close();
+    try expectEqual(@as(usize, 3), try dir.count());
+
+    const killed = try Image.open(.{ .disk = calm.disk(), .path = path, .mode = .write, .background = false, .base_pages_min = 8, .spare_len_min = 0 });
+    try heap.restore(killed, null);
+    _ = try rewrite(&heap, killed, 15);
+    try expectEqual(@as(usize, 4), try dir.count());
+    killed.afterFork();
+    defer killed.close();
+    const again = try Image.open(.{ .path = path, .mode = .write });
+    defer again.close();
+    try expectEqual(@as(usize, 3), try dir.count());
+    try Heap.expectStored(again, null, heap.memory);
 }
 
 /// The real disk with time and chance taken out.

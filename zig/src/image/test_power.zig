@@ -32,6 +32,8 @@ const Run = struct {
     value: u64 = 0,
     faults: bool = false,
     dying: bool = false,
+    /// Most commits change nearly all pages.
+    rewrites: bool = false,
     commits: usize = 0,
     crashes: usize = 0,
 
@@ -53,6 +55,7 @@ const Run = struct {
             .keep = self.keep,
             .background = false,
             .base_pages_min = 8,
+            .spare_len_min = 0,
             .sealed_len_min = if (self.keep == 2) 0 else 40_000,
         };
     }
@@ -172,7 +175,15 @@ const Run = struct {
     }
 
     fn commit(self: *Run, heap: *Heap, image: *Image) !void {
-        const touched: usize = if (self.random().uintLessThan(u8, 6) == 0) 30 else 1 + self.random().uintLessThan(usize, 3);
+        const many = (self.random().uintLessThan(u8, 6) == 0) != self.rewrites;
+        return self.commitPages(heap, image, if (many) 30 else 1 + self.random().uintLessThan(usize, 3));
+    }
+
+    fn rewrite(self: *Run, heap: *Heap, image: *Image) !void {
+        return self.commitPages(heap, image, 200);
+    }
+
+    fn commitPages(self: *Run, heap: *Heap, image: *Image, touched: usize) !void {
         for (0..touched) |_| {
             self.value += 1;
             heap.touch(&.{image}, self.random().uintLessThan(u64, pages), self.value);
@@ -218,6 +229,50 @@ test "through failures, kills and power cuts the last acknowledged epoch and tho
             std.debug.print("seed {d}: {t}\n", .{ seed, err });
             return err;
         };
+    }
+}
+
+test "a base that nobody reads any more is written over, and its power cuts are survived too" {
+    var soles: usize = 0;
+    for (1000..1020) |seed| {
+        var run: Run = .{ .disk = .init(seed), .keep = @intCast(1 + seed % 2), .rewrites = true };
+        defer run.deinit();
+        try run.run(25);
+        soles += run.disk.soles;
+    }
+    try std.testing.expect(soles > 200);
+}
+
+test "a base whose rename is not sure is not written over: any call fails, then the power at any later one" {
+    var failing: usize = 0;
+    var whole = false;
+    while (!whole) : (failing += 1) {
+        var dying: usize = 0;
+        while (dying < 120) : (dying += 5) {
+            var run: Run = .{ .disk = .init(failing * 1000 + dying), .keep = 1, .rewrites = true };
+            defer run.deinit();
+            var heap = Heap.init(pages);
+            defer heap.deinit();
+            const image = try Image.open(run.options(.create));
+            defer image.close();
+            try image.join(&heap.history, heap.identity.span, null);
+            for (0..3) |_| try run.rewrite(&heap, image);
+            run.faults = true;
+            run.disk.fails_at = run.disk.calls + failing;
+            try run.rewrite(&heap, image);
+            whole = run.disk.calls <= run.disk.fails_at;
+            run.disk.dies_at = run.disk.calls + dying;
+            try run.rewrite(&heap, image);
+            run.faults = false;
+            image.afterFork();
+            run.disk.fails_at = std.math.maxInt(usize);
+            run.disk.cut();
+            var again = Heap.init(pages);
+            defer again.deinit();
+            const found = try Image.open(run.options(.write));
+            defer found.close();
+            if (!try run.adopt(&again, found, null)) return Violation.Refused;
+        }
     }
 }
 

@@ -231,6 +231,10 @@ pub const FaultyDisk = struct {
         pub fn rename(c: ?*anyopaque, dir: disk_.File, from: [*:0]const u8, to: [*:0]const u8, replace: bool) i64 {
             return fails(c) orelse real_disk.rename(c, dir, from, to, replace);
         }
+        pub fn exchange(c: ?*anyopaque, dir: disk_.File, a: [*:0]const u8, b: [*:0]const u8) i64 {
+            return fails(c) orelse real_disk.exchange(c, dir, a, b);
+        }
+        pub const sole = real_disk.sole;
         pub fn link(c: ?*anyopaque, dir: disk_.File, from: [*:0]const u8, to: [*:0]const u8) i64 {
             return fails(c) orelse real_disk.link(c, dir, from, to);
         }

@@ -207,6 +207,29 @@ pub fn rename(_: ?*anyopaque, dir: File, from: [*:0]const u8, to: [*:0]const u8,
     return signed(linux.renameat2(dir, from, dir, to, .{ .NOREPLACE = !replace }));
 }
 
+/// Lets two names change places, in one step.
+pub fn exchange(_: ?*anyopaque, dir: File, a: [*:0]const u8, b: [*:0]const u8) i64 {
+    return signed(linux.renameat2(dir, a, dir, b, .{ .EXCHANGE = true }));
+}
+
+/// 1 when the file has one name and this is its only opening: nobody else can read it, or has it
+/// mapped. A lease for writing is granted under just that condition.
+pub fn sole(_: ?*anyopaque, file: File) i64 {
+    var raw: linux.Statx = undefined;
+    const result = signed(linux.statx(file, "", linux.AT.EMPTY_PATH, linux.STATX.BASIC_STATS, &raw));
+    if (result < 0) return result;
+    if (raw.nlink != 1) return 0;
+    const set_signal = 10;
+    const set_lease = 1024;
+    // Somebody who opens the file meanwhile would have SIGIO sent to this process, and end it.
+    const urgent = 23;
+    if (os.failed(linux.fcntl(file, set_signal, urgent)) != null) return 0;
+    const granted = os.failed(linux.fcntl(file, set_lease, linux.F.WRLCK)) == null;
+    if (granted) _ = linux.fcntl(file, set_lease, linux.F.UNLCK);
+    _ = linux.fcntl(file, set_signal, 0);
+    return @intFromBool(granted);
+}
+
 pub fn link(_: ?*anyopaque, dir: File, from: [*:0]const u8, to: [*:0]const u8) i64 {
     return signed(linux.linkat(dir, from, dir, to, 0));
 }
