@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { inspect } from "node:util";
-import { Heap } from "../mod.ts";
+import { Heap, mopen } from "../mod.ts";
 import {
   array,
   bool,
@@ -10,6 +10,7 @@ import {
   f32,
   f64,
   fixedText,
+  type Handle,
   i16,
   i32,
   i64,
@@ -64,6 +65,11 @@ const Wife = struct("Wife", {
     return ref(Husband);
   },
 });
+/** Where a field stands, as types see it. */
+function placeOf(handle: Handle, offset: number): [Handle["$pane"], number] {
+  return [handle.$pane, handle.$at + offset];
+}
+
 const long = "a text that is too long to stand in its slot: ä€😀";
 
 test("every scalar keeps its smallest and its largest value, and starts at zero", () => {
@@ -371,8 +377,38 @@ test("addresses that are no struct's are refused", () => {
   // A reference that leads nowhere, as a stray write may leave it.
   heap.store(p.ptr + Node.fields[3].offset, 4096);
   expectCode(() => p.next, "BAD_POINTER");
+  heap.store(p.ptr + Node.fields[3].offset, p.ptr + 4);
+  expectCode(() => p.next, "BAD_POINTER", { message: /multiple of 8/ });
+  const wide = new All(heap);
+  const { offset } = All.fields.find(({ name }) => name === "g")!;
+  heap.bytes(wide.ptr + offset, 8).fill(255);
+  expectCode(() => wide.g, "INVALID_ARGUMENT", { message: /18446744073709551615 as a u53/ });
+  expectCode(() => u53.get(...placeOf(wide as unknown as Handle, offset)), "INVALID_ARGUMENT", {
+    message: /as a u53/,
+  });
   heap.bytes(p.ptr + Node.fields[1].offset, 16).fill(99);
   expectCode(() => p.name, "CORRUPT", { message: /text slot/ });
+});
+
+test("a restore may move the heap while handles are out: they end", () => {
+  using folder = new Folder();
+  const file = folder.file("a.back");
+  {
+    using heap = Heap.open({ size: 1 << 20 });
+    heap.bopen(file, "w+");
+    heap.root = new Node(heap, { id: 5 }).ptr;
+    heap.backup();
+  }
+  const heap = mopen(null, "w+", 1 << 20);
+  const p = new Node(heap, { id: 6 });
+  const { address } = heap;
+  heap.bopen(file, "r+");
+  heap.restore();
+  assert.notEqual(heap.address, address);
+  assert.throws(() => p.id);
+  expectCode(() => p.ptr, "STALE");
+  assert.equal(Node.at(heap, heap.root).id, 5);
+  heap.close();
 });
 
 test("a handle ends with destroy, close and restore: it throws and never shows rubbish", () => {
