@@ -181,6 +181,18 @@ test("a program that was loaded elsewhere is refused its globals, and told what 
   assert.equal(runIn(fixed, [...still, "restore"]), "same\n");
 });
 
+test("a shared library has a PERM block of its own", {
+  ...options,
+  skip: skipNative || noRandomization,
+}, () => {
+  using folder = new Folder();
+  const library = compile(folder, "module.c", { flags: ["-shared", "-fPIC"] });
+  const program = compile(folder, "modules.c", { flags: [library, `-Wl,-rpath,${folder.path}`] });
+  assert.equal(runIn(folder, ["setarch", "-R", program, "w+"]), "20 10\n");
+  assert.equal(runIn(folder, ["setarch", "-R", program, "r+"]), "21 11\n");
+  assert.equal(runIn(folder, ["setarch", "-R", program, "r+"]), "22 12\n");
+});
+
 test("bad input is refused as C and POSIX say, and wrong order as PERM does", options, () => {
   using folder = new Folder();
   assert.equal(runIn(folder, [compile(folder, "refusals.c")]), "all refused\n");

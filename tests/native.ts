@@ -79,7 +79,8 @@ export function compile(folder: Folder, source: string, options: Build = {}): st
   const { compiler = zigCompiler, flags = [] } = options;
   const prefix = libperm();
   const isCpp = source.endsWith(".cpp");
-  const program = folder.file(source.replace(/\.\w+$/, ""));
+  const ending = flags.includes("-shared") ? ".so" : "";
+  const program = folder.file(source.replace(/\.\w+$/, ending));
   const { code, err } = run([
     ...(isCpp ? compiler.cpp : compiler.c),
     ...(isCpp ? ["-std=c++11"] : ["-std=c11", "-D_GNU_SOURCE"]),
