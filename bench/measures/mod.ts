@@ -5,6 +5,7 @@ import { asynchronous } from "./async.ts";
 import { commitFull } from "./commit_full.ts";
 import { commitSmall } from "./commit_small.ts";
 import { dataFields } from "./data_fields.ts";
+import { dataMaps } from "./data_maps.ts";
 import { dataMemory } from "./data_memory.ts";
 import { field } from "./field.ts";
 import { malloc } from "./malloc.ts";
@@ -24,6 +25,7 @@ export const measures: Record<string, Measure> = {
   async: asynchronous,
   overhead,
   "data-fields": dataFields,
+  "data-maps": dataMaps,
   "data-memory": dataMemory,
   records: recordsKept,
   start,
