@@ -242,16 +242,31 @@ const walkFields = 7;
 const walkBatch = 128;
 const spareWalks: Float64Array<ArrayBuffer>[] = [];
 
-/** A walk through a container, in batches; its elements are read by whoever extends it. */
+/**
+ * A walk through a container, in batches; its elements are read by whoever extends it. (Its fields are
+ * plain ones, and each kind of walk has a `next` of its own: both are worth a third of the time.)
+ */
 export abstract class Walk<T> implements IterableIterator<T> {
-  #handle: Handle | null;
-  readonly #shape: number;
-  readonly #changesAt: number;
-  readonly #buffer: Float64Array<ArrayBuffer>;
-  #changes = -1;
-  #at = 0;
-  #end = 0;
-  #batch = 8;
+  /** Null when it has ended. @internal */
+  $handle: Handle | null;
+  /** @internal */
+  readonly $shape: number;
+  /** @internal */
+  readonly $pane: Pane;
+  /** Where the count of changes stands. @internal */
+  readonly $view: DataView;
+  /** @internal */
+  readonly $changesAt: number;
+  /** @internal */
+  readonly $buffer: Float64Array<ArrayBuffer>;
+  /** @internal */
+  $changes = -1;
+  /** The next element in the buffer, and the end of those. @internal */
+  $next = 0;
+  /** @internal */
+  $end = 0;
+  /** @internal */
+  $batch = 8;
 
   /** @param prepare Places a walk that does not begin at an end. */
   constructor(
@@ -261,41 +276,37 @@ export abstract class Walk<T> implements IterableIterator<T> {
     backward: boolean,
     prepare?: (buffer: Float64Array<ArrayBuffer>) => void,
   ) {
-    paneOf(handle);
-    this.#handle = handle;
-    this.#shape = shape;
-    this.#changesAt = changesAt;
-    this.#buffer = spareWalks.pop() ?? new Float64Array(walkFields + 2 * walkBatch);
-    this.#buffer[walkField.changes] = -1;
-    this.#buffer[walkField.backward] = backward ? 1 : 0;
+    this.$handle = handle;
+    this.$shape = shape;
+    this.$pane = paneOf(handle);
+    this.$view = handle.$view;
+    this.$changesAt = (handle.$at + changesAt) | 0;
+    this.$buffer = spareWalks.pop() ?? new Float64Array(walkFields + 2 * walkBatch);
+    this.$buffer[walkField.changes] = -1;
+    this.$buffer[walkField.backward] = backward ? 1 : 0;
     if (prepare !== undefined) {
-      prepare(this.#buffer);
-      this.#changes = this.#buffer[walkField.changes];
+      prepare(this.$buffer);
+      this.$changes = this.$buffer[walkField.changes];
     }
   }
 
-  /** What the two numbers of an element stand for. */
-  abstract read(pane: Pane, first: number, second: number): T;
-
-  next(): IteratorResult<T> {
-    const handle = this.#handle;
-    if (handle === null) return { done: true, value: undefined };
-    if (this.#at === this.#end) {
-      if (!this.#more(handle)) return { done: true, value: undefined };
-    } else if (handle.$view.getUint32((handle.$at + this.#changesAt) | 0, true) !== this.#changes) {
-      throw changed();
+  /** Index of the next element in the buffer; 0 at the end. @internal */
+  $step(): number {
+    const at = this.$next;
+    if (at < this.$end) {
+      if (this.$view.getUint32(this.$changesAt, true) !== this.$changes) throw changed();
+      this.$next = at + 2;
+      return at;
     }
-    const at = this.#at;
-    this.#at = at + 2;
-    return {
-      done: false,
-      value: this.read(handle.$pane, this.#buffer[at], this.#buffer[at + 1]),
-    };
+    return this.$more() ? walkFields : 0;
   }
+
+  /** The next element. */
+  abstract next(): IteratorResult<T>;
 
   /** Ends it early, as `break` does. */
   return(value?: unknown): IteratorResult<T> {
-    this.#finish();
+    this.$finish();
     return { done: true, value };
   }
 
@@ -303,30 +314,30 @@ export abstract class Walk<T> implements IterableIterator<T> {
     return this;
   }
 
-  #more(handle: Handle): boolean {
-    const { $pane: pane, $at: at } = handle;
-    const count = native.ph_walk(
-      pane.handle,
-      pane.base + at,
-      this.#shape,
-      this.#buffer,
-      this.#batch,
-    );
+  /** Gets the next batch. @internal */
+  $more(): boolean {
+    const handle = this.$handle;
+    if (handle === null) return false;
+    const pane = handle.$pane;
+    const p = pane.base + handle.$at;
+    const count = native.ph_walk(pane.handle, p, this.$shape, this.$buffer, this.$batch);
     if (count < 0) failed(handle, count);
     if (count === 0) {
-      this.#finish();
+      this.$finish();
       return false;
     }
-    this.#changes = this.#buffer[walkField.changes];
-    this.#batch = walkBatch;
-    this.#at = walkFields;
-    this.#end = walkFields + 2 * count;
+    this.$changes = this.$buffer[walkField.changes];
+    this.$batch = walkBatch;
+    this.$next = walkFields + 2;
+    this.$end = walkFields + 2 * count;
     return true;
   }
 
-  #finish(): void {
-    if (this.#handle !== null && spareWalks.length < 8) spareWalks.push(this.#buffer);
-    this.#handle = null;
+  /** @internal */
+  $finish(): void {
+    if (this.$handle !== null && spareWalks.length < 8) spareWalks.push(this.$buffer);
+    this.$handle = null;
+    this.$next = this.$end = 0;
   }
 }
 

@@ -310,22 +310,28 @@ class Values extends Walk<number> {
     super(list, shapeFor(list), changesAt.list, backward);
   }
 
-  override read(_pane: Pane, _first: number, second: number): number {
-    return second;
+  override next(): IteratorResult<number> {
+    const at = this.$step();
+    if (at === 0) return { done: true, value: undefined };
+    return { done: false, value: this.$buffer[at + 1] };
   }
 }
 
 class Elements<T> extends Walk<T> {
-  readonly #of: ListParts;
+  readonly $of: ListParts;
 
   constructor(list: AnyList, backward: boolean) {
     super(list, shapeFor(list), changesAt.list, backward);
-    this.#of = list.$of;
+    this.$of = list.$of;
   }
 
-  override read(pane: Pane, _first: number, second: number): T {
-    const there = paneFor(pane, second, this.#of.size);
-    return this.#of.type.get(there, (second - there.base) | 0) as T;
+  override next(): IteratorResult<T> {
+    const at = this.$step();
+    if (at === 0) return { done: true, value: undefined };
+    const { type, size } = this.$of;
+    const p = this.$buffer[at + 1];
+    const pane = paneFor(this.$pane, p, size);
+    return { done: false, value: type.get(pane, (p - pane.base) | 0) as T };
   }
 }
 

@@ -22,7 +22,6 @@ import {
 import { Handle } from "./handle.ts";
 import type { Lookup } from "./lookup.ts";
 import { plain } from "./array.ts";
-import type { Pane } from "./pane.ts";
 import type { Type, Walker } from "./type.ts";
 
 const lengthAt = 8;
@@ -312,7 +311,7 @@ function expectPairs(value: unknown, what: string): Iterable<readonly [unknown, 
 
 /** @internal */
 export class Entries<K, V> extends Walk<[K, V]> {
-  readonly #of: MapParts;
+  readonly $of: MapParts;
 
   constructor(
     map: { $of: MapParts } & Handle,
@@ -322,22 +321,23 @@ export class Entries<K, V> extends Walk<[K, V]> {
     prepare?: (buffer: Float64Array<ArrayBuffer>) => void,
   ) {
     super(map, shape, at, backward, prepare);
-    this.#of = map.$of;
+    this.$of = map.$of;
   }
 
-  override read(pane: Pane, first: number, second: number): [K, V] {
-    const { keys, value } = this.#of;
-    const there = paneFor(pane, second, this.#of.size);
-    return [
-      keys.read(pane, first) as K,
-      value.get(there, (second - there.base) | 0) as V,
-    ];
+  override next(): IteratorResult<[K, V]> {
+    const at = this.$step();
+    if (at === 0) return { done: true, value: undefined };
+    const { keys, value, size } = this.$of;
+    const key = keys.read(this.$pane, this.$buffer[at]) as K;
+    const p = this.$buffer[at + 1];
+    const pane = paneFor(this.$pane, p, size);
+    return { done: false, value: [key, value.get(pane, (p - pane.base) | 0) as V] };
   }
 }
 
 /** @internal */
 export class KeysWalk<K> extends Walk<K> {
-  readonly #of: MapParts;
+  readonly $of: MapParts;
 
   constructor(
     map: { $of: MapParts } & Handle,
@@ -347,18 +347,20 @@ export class KeysWalk<K> extends Walk<K> {
     prepare?: (buffer: Float64Array<ArrayBuffer>) => void,
   ) {
     super(map, shape, at, backward, prepare);
-    this.#of = map.$of;
+    this.$of = map.$of;
   }
 
-  override read(pane: Pane, first: number): K {
-    return this.#of.keys.read(pane, first) as K;
+  override next(): IteratorResult<K> {
+    const at = this.$step();
+    if (at === 0) return { done: true, value: undefined };
+    return { done: false, value: this.$of.keys.read(this.$pane, this.$buffer[at]) as K };
   }
 }
 
 /** @internal */
 export class Values<V> extends Walk<V> {
-  readonly #value: Type;
-  readonly #size: number;
+  readonly $value: Type;
+  readonly $size: number;
 
   constructor(
     map: { $of: MapParts } & Handle,
@@ -368,19 +370,24 @@ export class Values<V> extends Walk<V> {
     prepare?: (buffer: Float64Array<ArrayBuffer>) => void,
   ) {
     super(map, shape, at, backward, prepare);
-    this.#value = map.$of.value;
-    this.#size = map.$of.size;
+    this.$value = map.$of.value;
+    this.$size = map.$of.size;
   }
 
-  override read(pane: Pane, _first: number, second: number): V {
-    const there = paneFor(pane, second, this.#size);
-    return this.#value.get(there, (second - there.base) | 0) as V;
+  override next(): IteratorResult<V> {
+    const at = this.$step();
+    if (at === 0) return { done: true, value: undefined };
+    const p = this.$buffer[at + 1];
+    const pane = paneFor(this.$pane, p, this.$size);
+    return { done: false, value: this.$value.get(pane, (p - pane.base) | 0) as V };
   }
 }
 
 /** Where keys and values stand. @internal */
 export class Places extends Walk<[number, number]> {
-  override read(_pane: Pane, first: number, second: number): [number, number] {
-    return [first, second];
+  override next(): IteratorResult<[number, number]> {
+    const at = this.$step();
+    if (at === 0) return { done: true, value: undefined };
+    return { done: false, value: [this.$buffer[at], this.$buffer[at + 1]] };
   }
 }

@@ -386,12 +386,27 @@ pub const Map = struct {
         var next: u32 = @truncate(data.Walk.whole(walk.node));
         var left = data.Walk.whole(walk.left);
         var count: usize = 0;
+        const stride = strideOf(self.shape);
+        const offset = Entry.key_offset + self.shape.key.size();
+        const backward = walk.backward != 0;
+        // Most entries stand behind the one before, in the same segment.
+        var first: u32 = 1;
+        var end: u32 = 0;
+        var base: u64 = 0;
         while (next != 0 and count < out.len) : (count += 1) {
             if (left == 0) return data.damaged(self.header.index);
             left -= 1;
-            const entry = try self.entryAt(next - 1);
-            out[count] = .{ keyOf(entry, self.shape), data.number(valueOf(@intFromPtr(entry), self.shape)) };
-            next = if (walk.backward != 0) entry.prev else entry.next;
+            const entry = next - 1;
+            if (entry < first or entry >= end) {
+                const place = pool_room.placeOf(entry);
+                base = try self.header.pool.at(self.space, stride, entry) -% place.offset * stride;
+                first = pool_room.firstOf(place.segment);
+                end = first + pool_room.sizeOf(place.segment);
+                if (!self.space.contains(base, stride * pool_room.sizeOf(place.segment))) return data.damaged(base);
+            }
+            const at: *Entry = @ptrFromInt(base + (entry - first) * stride);
+            out[count] = .{ keyOf(at, self.shape), data.number(@intFromPtr(at) + offset) };
+            next = if (backward) at.prev else at.next;
         }
         walk.node = data.number(next);
         walk.left = data.number(left);
