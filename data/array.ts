@@ -235,7 +235,16 @@ export function array<T>(element: T, n: number): ArrayType<T> {
       if (typeof values !== "object" || values === null || values.length !== n) {
         refuseValue(what, value, `an array of ${n} values`);
       }
-      each(at, (place, index) => type.set(pane, place, values[index], `${what}[${index}]`));
+      const { size } = type;
+      for (let index = 0; index < n; index++) {
+        const place = (at + index * size) | 0;
+        try {
+          type.set(pane, place, values[index], what);
+        } catch {
+          // Once more, to say which it was.
+          type.set(pane, place, values[index], `${what}[${index}]`);
+        }
+      }
     },
     destroy(pane: Pane, at: number): void {
       each(at, (place) => type.destroy(pane, place));

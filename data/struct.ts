@@ -125,6 +125,8 @@ export interface StructType<S> {
 }
 
 interface Layout {
+  /** Setters of the accessors, in the order of the fields. */
+  readonly setters: ((this: Handle, value: unknown) => void)[];
   readonly fields: readonly Field[];
   readonly byName: ReadonlyMap<string, Field>;
   readonly size: number;
@@ -202,15 +204,8 @@ function layOut(name: string, given: Map<string, () => unknown>): Layout {
   const lines = fields.map((field) => `${field.name}: ${field.type.name} @${field.offset}`);
   const text = `struct ${name} { ${lines.join("; ")} } ${size} bytes`;
   const byName = new Map(fields.map((field) => [field.name, field]));
-  return {
-    fields,
-    byName,
-    size,
-    align,
-    text,
-    owns,
-    flat: fields.every(({ type }) => isFlat(type)),
-  };
+  const flat = fields.every(({ type }) => isFlat(type));
+  return { fields, byName, setters: [], size, align, text, owns, flat };
 }
 
 function alignUp(offset: number, align: number): number {
@@ -275,8 +270,10 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     try {
       const found = layOut(name, given);
       for (const field of found.fields) {
+        const made = accessor(field.type, field.offset, `${name}.${field.name}`);
+        found.setters.push(made.set as (this: Handle, value: unknown) => void);
         Object.defineProperty(StructClass.prototype, field.name, {
-          ...accessor(field.type, field.offset, `${name}.${field.name}`),
+          ...made,
           enumerable: true,
           configurable: false,
         });
@@ -287,21 +284,32 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     }
   }
 
-  /** Writes the fields that are given, by their types. */
-  function assignAt(pane: Pane, at: number, values: object, what: string): void {
-    const { byName } = layout!;
+  /** Writes the fields that are given; with `whole`, makes the others zero, empty or null. */
+  function assignAt(pane: Pane, at: number, values: object, what: string, whole: boolean): void {
+    const { fields, setters } = layout!;
+    const handle = makerOf(StructClass).inner(pane, at);
+    let given = 0;
+    for (let index = 0; index < fields.length; index++) {
+      const { name: field, type, offset } = fields[index];
+      const value = (values as Record<string, unknown>)[field];
+      if (value !== undefined) {
+        setters[index].call(handle, value);
+        given++;
+      } else if (whole) type.destroy(pane, (at + offset) | 0);
+    }
+    // Keys beyond these are undefined, or no fields at all.
+    // deno-lint-ignore guard-for-in
+    for (const _key in values) given--;
+    if (given !== 0) expectFields(values, what);
+  }
+
+  function expectFields(values: object, what: string): void {
     for (const key of Object.keys(values)) {
-      const field = byName.get(key);
-      if (field === undefined) {
-        throw new PermError(
-          "INVALID_ARGUMENT",
-          `Cannot store ${describe(key)} in ${what}: ${name} has no such field`,
-        );
-      }
-      const value = (values as Record<string, unknown>)[key];
-      if (value === undefined) continue;
-      const type = field.type as Type<unknown, unknown>;
-      type.set(pane, (at + field.offset) | 0, value, `${what}.${key}`);
+      if (layout!.byName.has(key)) continue;
+      throw new PermError(
+        "INVALID_ARGUMENT",
+        `Cannot store ${describe(key)} in ${what}: ${name} has no such field`,
+      );
     }
   }
 
@@ -331,7 +339,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       const at = (p - pane.base) | 0;
       if (values !== undefined) {
         try {
-          assignAt(pane, at, values as object, name);
+          assignAt(pane, at, values as object, name, false);
         } catch (error) {
           clear(pane, at);
           heap.free(p);
@@ -374,7 +382,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
         );
       }
       expectValues(name, values);
-      assignAt(paneOf(target), target.$at, values, name);
+      assignAt(paneOf(target), target.$at, values, name, false);
       return target;
     }
 
@@ -395,8 +403,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       const { fields, flat, size } = resolve();
       if (!(value instanceof Handle)) {
         expectValues(what, value);
-        clear(pane, at);
-        assignAt(pane, at, value, what);
+        assignAt(pane, at, value, what, true);
         return;
       }
       if (!isKindOf(typeOf(value), this)) {

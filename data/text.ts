@@ -181,7 +181,8 @@ export const text: Type<string, string> = Object.freeze({
   },
   destroy(pane: Pane, at: number): void {
     freeText(pane, at);
-    pane.bytes.fill(0, at, at + textSlotSize);
+    pane.view.setFloat64(at, 0);
+    pane.view.setFloat64((at + 8) | 0, 0);
   },
   walk(pane: Pane, at: number, walker: Walker): void {
     if (pane.view.getUint8((at + tagAt) | 0) === outsideTag) walker.block(readU53(pane.view, at));

@@ -115,6 +115,14 @@ export function expectTypeOf(what: string, value: unknown): Type {
   );
 }
 
+/** What makes a scalar of that size zero. */
+const zeros: Readonly<Record<number, (pane: Pane, at: number) => void>> = {
+  1: (pane, at) => pane.view.setUint8(at, 0),
+  2: (pane, at) => pane.view.setUint16(at, 0),
+  4: (pane, at) => pane.view.setUint32(at, 0),
+  8: (pane, at) => pane.view.setFloat64(at, 0),
+};
+
 function scalar<T>(
   kind: string,
   size: number,
@@ -132,9 +140,7 @@ function scalar<T>(
     owns: false,
     get,
     set,
-    destroy(pane: Pane, at: number): void {
-      pane.bytes.fill(0, at, at + size);
-    },
+    destroy: zeros[size],
   });
   registerKind(kind, () => type);
   return type;
