@@ -8,10 +8,6 @@
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import process from "node:process";
 import type { Folder } from "./support.ts";
 import { repository, run, thisRuntime } from "./runtimes.ts";
 
@@ -26,11 +22,10 @@ export const skipNative: string | false = thisRuntime === "deno"
 /** Where libperm is installed: `lib/libperm.so`, `lib/libperm.a`, `include/perm.h`. */
 let installed: string | undefined;
 
-/** Builds and installs libperm into a folder of this process, and gives that. */
+/** Builds and installs libperm, once a run, and tells where. */
 export function libperm(): string {
   if (installed === undefined) {
-    const prefix = mkdtempSync(join(tmpdir(), "perm-native-"));
-    process.on("exit", () => rmSync(prefix, { recursive: true, force: true }));
+    const prefix = `${repository}zig/zig-out`;
     const { code, err } = run([zig, "build", "libperm", "--prefix", prefix], {
       directory: `${repository}zig`,
     });
