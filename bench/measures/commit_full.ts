@@ -14,7 +14,7 @@ import { fillWords } from "./random.ts";
 
 const PIECE = 8 * 2 ** 20;
 const PAGE_WORDS = 1024;
-const LIMIT_RATIO = 1.3;
+const LIMIT_RATIO = 1.1;
 
 interface Args {
   work: string;

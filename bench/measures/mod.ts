@@ -3,6 +3,7 @@
 import type { Measure } from "../harness.ts";
 import { asynchronous } from "./async.ts";
 import { commitFull } from "./commit_full.ts";
+import { commitRandom } from "./commit_random.ts";
 import { commitSmall } from "./commit_small.ts";
 import { dataFields } from "./data_fields.ts";
 import { dataMaps } from "./data_maps.ts";
@@ -22,6 +23,7 @@ export const measures: Record<string, Measure> = {
   open,
   "commit-full": commitFull,
   "commit-small": commitSmall,
+  "commit-random": commitRandom,
   async: asynchronous,
   overhead,
   "data-fields": dataFields,

@@ -2,7 +2,8 @@
  * From the call of `Heap.open` to the first read, in a new process, after the process before it was
  * killed: a small heap and a large one whose logs hold the same scattered changes. The files are in
  * the page cache. Once with the library still to be loaded, as a program meets it, and once after
- * another heap was open.
+ * another heap was open. Then from the call until all of the large heap was copied out, against
+ * reading the base as a file.
  *
  * @module
  */
@@ -25,6 +26,10 @@ const PAGE_WORDS = 1024;
 const LIMIT_MS = 5;
 const LIMIT_MS_PER_RUN = 0.004;
 const LIMIT_RATIO = 2;
+const LIMIT_ALL_RATIO = 1.2;
+
+const READ = "large base read as a file";
+const ALL = "large heap opened and copied out";
 
 interface Made {
   file: string;
@@ -65,6 +70,25 @@ function first({ file, bytes, loaded }: Made & { loaded: boolean }): Opened {
   return { ms, runs: heap.stats().logRuns };
 }
 
+/** Opens the heap and copies all of it out; or as many bytes of its base, read as a file. */
+function all({ file, bytes, plainly }: Made & { plainly: boolean }): number {
+  Heap.open({ file: null, size: 2 ** 20 }).close();
+  const piece = new Uint8Array(2 ** 20);
+  const before = performance.now();
+  if (plainly) {
+    const fd = openSync(file, "r");
+    while (readSync(fd, piece, 0, piece.length, null) > 0);
+    closeSync(fd);
+  } else {
+    const heap = Heap.open({ file, size: bytes });
+    const data = heap.bytes(heap.root, bytes - 4 * 2 ** 20);
+    for (let at = 0; at < data.length; at += piece.length) {
+      piece.set(data.subarray(at, Math.min(at + piece.length, data.length)));
+    }
+  }
+  return performance.now() - before;
+}
+
 /** Reads everything in a folder once, so that all of it is in the page cache. */
 function readThrough(folder: string): void {
   const piece = new Uint8Array(8 * 2 ** 20);
@@ -77,7 +101,7 @@ function readThrough(folder: string): void {
 
 export const open: Measure = {
   title: "Heap.open after a kill, to the first read",
-  roles: { make, first },
+  roles: { make, first, all },
   async run({ quick, work, runtimes }) {
     const folder = join(work, "open");
     mkdirSync(folder);
@@ -106,6 +130,10 @@ export const open: Measure = {
             runs[size] = opened.runs;
           }
         }
+        for (const [name, plainly] of [[READ, true], [ALL, false]] as const) {
+          const args = { ...heaps[large], plainly };
+          (samples[name] ??= []).push(await inChild<number>(runtime, "open/all", args, true));
+        }
       }
     }
     return runtimes.map((runtime): Report => {
@@ -121,6 +149,8 @@ export const open: Measure = {
           { ...against, what: `${large} against ${small}` },
           line(samples, `${small}, library loaded`, "ms", { to: small }),
           line(samples, `${large}, library loaded`, "ms", { to: large }),
+          line(samples, READ, "ms"),
+          line(samples, ALL, "ms", { to: READ, limit: LIMIT_ALL_RATIO }),
         ],
         skipped: [],
         notes: [
