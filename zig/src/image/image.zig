@@ -165,6 +165,9 @@ pub const Image = struct {
     /// space that has to be found first takes half as long again to write.
     spare: claim.Held = .{},
     spare_len_min: u64,
+    /// A base was mapped through the descriptor that also writes it, where a second opening failed:
+    /// no lease would tell of that mapping, so no base becomes a spare any more.
+    maps_own_base: bool = false,
     /// All lines that the files know.
     lines: history_.Lines = .{},
     dropped: bool = false,

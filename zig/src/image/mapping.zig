@@ -103,7 +103,9 @@ const Builder = struct {
         self.base = generation.base;
         self.log = generation.log;
         if (image.mode == .read) return;
-        self.base = Generation.openToMap(image.disk, image.place, image.place.name, generation.base_stat) orelse self.base;
+        if (Generation.openToMap(image.disk, image.place, image.place.name, generation.base_stat)) |file| {
+            self.base = file;
+        } else image.maps_own_base = true;
         if (generation.log >= 0) self.log = Generation.openToMap(image.disk, image.place, generation.log_name, generation.log_stat) orelse self.log;
     }
 

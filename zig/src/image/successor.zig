@@ -238,6 +238,7 @@ pub const Successor = struct {
 
     fn maySpare(self: *const Successor) bool {
         const old = self.image.generation orelse return false;
+        if (self.image.maps_own_base) return false;
         return self.keeps_spare and !self.image.set_aside and old.base_stat.size >= self.image.spare_len_min;
     }
 

@@ -596,6 +596,33 @@ test "a new base is written over the one before the last, unless that can still 
     try Heap.expectStored(again, null, heap.memory);
 }
 
+test "what the writer itself has mapped is never written over, also when it ran out of descriptors" {
+    errdefer testing.explain();
+    for ([_]bool{ false, true }) |exhausted| {
+        var dir = testing.Dir.init();
+        defer dir.deinit();
+        var heap = Heap.init(64);
+        defer heap.deinit();
+        const image = try Image.open(.{ .path = dir.path("a"), .mode = .create, .background = false, .base_pages_min = 8, .spare_len_min = 0 });
+        defer image.close();
+        try image.join(&heap.history, heap.identity.span, null);
+        _ = try rewrite(&heap, image, 1);
+        const at = try os.reserve(0, heap.memory.len);
+        defer os.unmap(at, heap.memory.len);
+        const seen = try heap.copy();
+        defer std.testing.allocator.free(seen);
+        {
+            var limit: linux.rlimit = undefined;
+            try expect(os.failed(linux.getrlimit(.NOFILE, &limit)) == null);
+            defer _ = linux.setrlimit(.NOFILE, &limit);
+            if (exhausted) _ = linux.setrlimit(.NOFILE, &.{ .cur = 3, .max = limit.max });
+            _ = try image.build(try image.point(null), at, heap.memory.len);
+        }
+        for (2..6) |value| _ = try rewrite(&heap, image, value);
+        try std.testing.expectEqualSlices(u8, seen, @as([*]const u8, @ptrFromInt(at))[0..heap.memory.len]);
+    }
+}
+
 /// The real disk with time and chance taken out.
 const SameDisk = struct {
     counter: u64 = 0,

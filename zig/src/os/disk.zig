@@ -213,8 +213,13 @@ pub fn exchange(_: ?*anyopaque, dir: File, a: [*:0]const u8, b: [*:0]const u8) i
 }
 
 /// 1 when the file has one name and this is its only opening: nobody else can read it, or has it
-/// mapped. A lease for writing is granted under just that condition.
+/// mapped. A lease for writing is granted under just that condition, where every reader goes through
+/// the same file system: one that lies over another (overlayfs, FUSE, the network's) does not see who
+/// maps the file below it.
 pub fn sole(_: ?*anyopaque, file: File) i64 {
+    const kind = fileSystem(file);
+    if (kind < 0) return kind;
+    if (std.mem.indexOfScalar(i64, &.{ ext4_magic, xfs_magic, btrfs_magic, tmpfs_magic }, kind) == null) return 0;
     var raw: linux.Statx = undefined;
     const result = signed(linux.statx(file, "", linux.AT.EMPTY_PATH, linux.STATX.BASIC_STATS, &raw));
     if (result < 0) return result;
@@ -270,13 +275,22 @@ pub fn map(_: ?*anyopaque, file: File, offset: u64, address: usize, len: usize) 
     return 0;
 }
 
-/// 1 where reading a hole needs new memory that may not be there (tmpfs), else 0.
-pub fn holesCost(_: ?*anyopaque, file: File) i64 {
-    const tmpfs_magic = 0x0102_1994;
+const ext4_magic = 0xef53;
+const xfs_magic = 0x5846_5342;
+const btrfs_magic = 0x9123_683e;
+const tmpfs_magic = 0x0102_1994;
+
+/// The magic of the file system that the file lies on.
+fn fileSystem(file: File) i64 {
     var raw: [32]u64 = @splat(0);
     const result = signed(linux.syscall2(.fstatfs, @as(usize, @bitCast(@as(isize, file))), @intFromPtr(&raw)));
-    if (result < 0) return result;
-    return @intFromBool(raw[0] == tmpfs_magic);
+    return if (result < 0) result else @intCast(raw[0] & std.math.maxInt(u32));
+}
+
+/// 1 where reading a hole needs new memory that may not be there (tmpfs), else 0.
+pub fn holesCost(_: ?*anyopaque, file: File) i64 {
+    const kind = fileSystem(file);
+    return if (kind < 0) kind else @intFromBool(kind == tmpfs_magic);
 }
 
 /// The next offset at or after `offset` that holds data, or that begins a hole.
