@@ -13,6 +13,7 @@ import { malloc } from "./malloc.ts";
 import { native } from "./native.ts";
 import { open } from "./open.ts";
 import { overhead } from "./overhead.ts";
+import { preload } from "./preload.ts";
 import { recordsKept } from "./records.ts";
 import { start } from "./start.ts";
 
@@ -31,4 +32,5 @@ export const measures: Record<string, Measure> = {
   "data-memory": dataMemory,
   records: recordsKept,
   start,
+  preload,
 };
