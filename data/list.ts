@@ -36,7 +36,11 @@ interface ListParts {
 
 /** A live List in a heap. */
 export class ListHandle<T, I> extends Handle implements Container, Iterable<T> {
-  /** Set on each class's prototype. @internal */
+  /**
+   * Set on each class's prototype.
+   *
+   * @ignore
+   */
   declare readonly $of: ListParts;
 
   /** How many elements there are. */

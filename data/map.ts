@@ -41,7 +41,11 @@ export interface MapParts {
 
 /** A live map in a heap. */
 export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterable<[K, V]> {
-  /** Set on each class's prototype. @internal */
+  /**
+   * Set on each class's prototype.
+   *
+   * @ignore
+   */
   declare readonly $of: MapParts;
 
   /** How many keys there are. */

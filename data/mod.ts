@@ -7,6 +7,7 @@
 
 export { array, type ArrayType, FixedArray } from "./array.ts";
 export { Handle, type ObjectType } from "./handle.ts";
+export type { Container } from "./container.ts";
 export { collect, type CollectReport, type Leak, leaks } from "./leaks.ts";
 export { Held, type LockHandle, type LockOptions, type LockType, Mutex, RwLock } from "./lock.ts";
 export { destroy } from "./ownership.ts";
@@ -22,7 +23,7 @@ export {
   type OrderedMapType,
   type RangeOptions,
 } from "./ordered_map.ts";
-export { Vec, type VecHandle, type VecInput, type VecType } from "./vec.ts";
+export { type ValueTypedArray, Vec, type VecHandle, type VecInput, type VecType } from "./vec.ts";
 export { ref, type RefType } from "./ref.ts";
 export {
   type Field,

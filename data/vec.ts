@@ -62,7 +62,11 @@ interface VecParts {
 
 /** A live Vec in a heap. */
 export class VecHandle<T, I> extends Handle implements Container, Iterable<T> {
-  /** Set on each class's prototype. @internal */
+  /**
+   * Set on each class's prototype.
+   *
+   * @ignore
+   */
   declare readonly $of: VecParts;
 
   /** How many elements there are; setting it cuts, or adds elements of zeros. */
