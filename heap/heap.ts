@@ -283,6 +283,14 @@ export class Heap implements Disposable, AsyncDisposable {
     return resumedNames[this.#read().resumed];
   }
 
+  /**
+   * Commits that were cut off in the middle and therefore dropped when the heap was opened: 0 or 1.
+   * Nobody had been told that they were durable.
+   */
+  get dropped(): number {
+    return this.#read().dropped;
+  }
+
   /** The epoch that the heap stands on: the last commit or restore; 0 before the first. */
   get epoch(): number {
     return this.#read().epoch;
@@ -672,7 +680,8 @@ export class Heap implements Disposable, AsyncDisposable {
    * map file when no backup is open.
    * @throws {PermError} `NOT_OPEN`, `NO_COMMIT`, `NO_EPOCH`; `CORRUPT`; `BLOCK_MISMATCH` when a
    * registered block had another layout; `BUSY` when the heap must move while views of it are out
-   * or another thread is attached (restore first, then make views); `ADDRESS_IN_USE`.
+   * or another thread is attached (restore first, then make views); `ADDRESS_IN_USE`. An error that
+   * says so came after the heap was replaced, for lack of memory: the heap and its images are closed.
    */
   restore(options?: RestoreOptions): RestoreReport {
     const { blocks, heaps } = this.#session;
@@ -680,7 +689,12 @@ export class Heap implements Disposable, AsyncDisposable {
     const views = [...heaps].some((heap) => heap.#views.live);
     const report = reportBuffer();
     const args = pack("RestoreArgs", restoreArgs(options, views));
-    check(native.ph_restore(this.#handle, args, report));
+    const result = native.ph_restore(this.#handle, args, report);
+    if (result < 0) {
+      const error = nativeError(result);
+      if (native.ph_info(this.#handle, this.#info) < 0) this.#endSession();
+      throw error;
+    }
     for (const heap of heaps) {
       heap.#views.dropWindows();
       for (const end of heap.#ends) end();
@@ -806,16 +820,14 @@ export class Heap implements Disposable, AsyncDisposable {
     const session = this.#session;
     if (!this.#attached) {
       this.#closeNative(native.ph_close(this.#handle));
-      for (const heap of session.heaps) heap.#end();
+      this.#endSession();
     } else {
       if (!session.owner && session.heaps.size === 1) {
         this.#closeNative(native.ph_detach(this.#handle));
       }
       this.#end();
+      if (session.heaps.size === 0) this.#endSession();
     }
-    if (session.heaps.size > 0) return;
-    sessions.delete(session.text);
-    for (const kind of ["map", "backup"] as const) this.#endImage(kind);
   }
 
   /** {@linkcode Heap.close}, for `using`. */
@@ -903,6 +915,14 @@ export class Heap implements Disposable, AsyncDisposable {
     const image = this.#session[kind];
     if (image) endImage(image);
     return this.#session[kind] = null;
+  }
+
+  /** The heap is closed for this thread. */
+  #endSession(): void {
+    const session = this.#session;
+    for (const heap of session.heaps) heap.#end();
+    sessions.delete(session.text);
+    for (const kind of ["map", "backup"] as const) this.#endImage(kind);
   }
 
   #end(): void {

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { describe, encode, PermError, type RecordOf } from "../ffi/mod.ts";
+import { adapter, describe, encode, PermError, type RecordOf } from "../ffi/mod.ts";
 
 /**
  * How a heap or an image is opened.
@@ -41,7 +41,10 @@ export interface HeapOptions extends ImageOptions {
   maxSize?: number;
   /** Maps the file itself (MAP_SHARED), for heaps larger than memory. Default false. */
   shared?: boolean;
-  /** What tells which pages changed. Default `"auto"`: the best that works here. */
+  /**
+   * What tells which pages changed. Default `"auto"`: what the environment says in `PERM_TRACKER`, else
+   * the best that works here. `stats().tracker` tells which it is.
+   */
   tracker?: "auto" | "uffd" | "checksum";
   /**
    * Kernel settings for shared heaps: `"check"` (the default) puts the finding in `stats().tuning`,
@@ -144,7 +147,7 @@ function openArgs(given: HeapOptions, mode: Mode): RecordOf<"OpenArgs"> {
     size: 0,
     max_size: given.maxSize === undefined ? 0 : positive("maxSize", given.maxSize),
     address: given.address === undefined ? 0 : positive("address", given.address),
-    tracker: oneOf("tracker", given.tracker ?? "auto", trackers),
+    tracker: trackerWish(given.tracker),
     keep: given.keep === undefined ? 1 : positive("keep", given.keep),
     log_limit: given.logLimit === undefined ? 0 : positive("logLimit", given.logLimit),
     shared: flag("shared", given.shared),
@@ -205,6 +208,12 @@ function flag(name: string, value: unknown): number {
 }
 
 /** Position of a word among those that are known. */
+function trackerWish(given: unknown): number {
+  const wish = oneOf("tracker", given ?? "auto", trackers);
+  const forced = wish === 0 ? adapter.env("PERM_TRACKER") : undefined;
+  return forced ? oneOf("PERM_TRACKER", forced, trackers) : wish;
+}
+
 function oneOf(name: string, value: unknown, words: readonly string[]): number {
   const index = words.indexOf(value as string);
   if (index < 0) throw refused(name, value, words.map((word) => `"${word}"`).join(" or "));

@@ -5,11 +5,12 @@
  * @module
  */
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
 import process from "node:process";
 import { test } from "node:test";
 import { Heap } from "../mod.ts";
 import { mountTmpfs, refusesMounts } from "./mounts.ts";
-import { runtimes } from "./runtimes.ts";
+import { command, run, runtimes } from "./runtimes.ts";
 import {
   Child,
   elsewhere,
@@ -215,7 +216,98 @@ test(
   },
 );
 
+test(
+  "PERM_TRACKER forces the tracker where the program leaves the choice open",
+  { timeout },
+  () => {
+    using folder = new Folder();
+    const file = folder.file("a.perm");
+    const script = folder.file("tracker.ts");
+    writeFileSync(
+      script,
+      `import { Heap } from ${JSON.stringify(new URL("../mod.ts", import.meta.url).href)};
+    const open = (tracker) => {
+      using heap = Heap.open({ file: ${JSON.stringify(file)}, size: 1 << 20, tracker });
+      heap.flush();
+      return heap.stats().tracker + heap.tracker + heap.dropped;
+    };
+    console.log(open(), open("auto"), open("checksum"));`,
+    );
+    for (const runtime of runtimes) {
+      const tell = (PERM_TRACKER: string) =>
+        run(command(runtime, script), { env: { PERM_TRACKER } });
+      assert.match(tell("checksum").out, /^(checksumchecksum0 ?){3}\n$/);
+      assert.match(tell("").out, /^((uffduffd0 ){2}|(checksumchecksum0 ){2})checksumchecksum0\n$/);
+      const refused = tell("softdirty");
+      assert.notEqual(refused.code, 0);
+      assert.match(refused.err, /Cannot take "softdirty" as `PERM_TRACKER`/);
+    }
+  },
+);
+
 for (const runtime of runtimes) {
+  test(`a Worker that ends without closing its heap lets go of it (${runtime})`, {
+    timeout,
+  }, async () => {
+    using folder = new Folder();
+    const file = folder.file("a.perm");
+    const url = new URL("./worker.ts", import.meta.url).href;
+    const epochs = await elsewhere(
+      runtime,
+      async ({ perm }, file, url) => {
+        const ask = (worker: Worker, source: string, ...args: unknown[]) =>
+          new Promise<string>((resolve, reject) => {
+            worker.onmessage = ({ data }) =>
+              data.message ? reject(new Error(data.message)) : resolve(data.result);
+            worker.postMessage({ source, args });
+          });
+        const open = (
+          { perm, state }: { perm: typeof import("../mod.ts"); state: Record<string, unknown> },
+          file: string,
+        ) => {
+          const heap = state.heap = perm.Heap.open({ file, size: 1 << 20 });
+          const view = state.view = heap.global("numbers", Float64Array, 8);
+          view[0] += 1;
+          heap.flushAsync();
+          return heap.handle;
+        };
+        const again = async (): Promise<number> => {
+          for (;;) {
+            try {
+              using heap = perm.Heap.open({ file, size: 1 << 20 });
+              return heap.global("numbers", Float64Array, 8)[0];
+            } catch (error) {
+              // Its thread may take a moment to end.
+              if (!(error instanceof perm.PermError)) throw error;
+              if (!["ALREADY_OPEN", "ADDRESS_IN_USE"].includes(error.code)) throw error;
+              await new Promise((resolve) => setTimeout(resolve, 5));
+            }
+          }
+        };
+        const found = [];
+        for (let round = 0; round < 3; round++) {
+          const worker = new Worker(url, { type: "module" });
+          const handle = await ask(worker, open.toString(), file);
+          // In the last round another thread goes on with the heap.
+          const attached = round === 2 ? perm.Heap.attach(handle) : undefined;
+          worker.terminate();
+          if (attached) {
+            await new Promise((resolve) => setTimeout(resolve, 50));
+            attached.check();
+            attached.global("numbers", Float64Array, 8)[0] = 100;
+            attached.flush();
+            attached.close();
+          }
+          found.push(await again());
+        }
+        return found;
+      },
+      file,
+      url,
+    );
+    assert.deepEqual(epochs, [1, 2, 100]);
+  });
+
   test(`a commit that nobody awaits keeps the process alive until it is durable (${runtime})`, {
     timeout,
   }, async () => {

@@ -626,6 +626,7 @@ fn sizeOption(comptime name: []const u8, value: f64) Error!u64 {
 fn open(args: Buffer, text: Buffer, newest: bool) Error!u64 {
     const options = try openOptions(args, text);
     const heap = if (newest) try Heap.openNewest(options) else try Heap.mopen(options);
+    heap.belongToThread();
     return heap.handle;
 }
 

@@ -339,6 +339,13 @@ pub const Registration = struct {
     }
 };
 
+/// A registered block's shadow; one that a restore found no room for is made.
+pub fn shadowOf(memory: Memory, alloc: *Allocator, registration: Registration) Error!Stored {
+    if (try find(memory, registration.name)) |stored| return stored;
+    if (!registration.fresh) return corrupt();
+    return create(memory, alloc, registration.name, .block, registration.size, registration.layout);
+}
+
 /// What a process has registered with one heap. An id is a position in the list.
 pub const Registry = struct {
     list: std.ArrayList(Registration) = .empty,
@@ -391,10 +398,10 @@ pub const Registry = struct {
     }
 
     /// Copies each native block to its shadow.
-    pub fn store(self: *const Registry, memory: Memory) Error!void {
+    pub fn store(self: *const Registry, memory: Memory, alloc: *Allocator) Error!void {
         for (self.list.items) |registration| {
             if (!registration.live or registration.target == 0) continue;
-            const stored = try find(memory, registration.name) orelse return corrupt();
+            const stored = try shadowOf(memory, alloc, registration);
             if (stored.data.len != registration.size) return corrupt();
             copyWhereDifferent(stored.data, registration.targetBytes());
         }
@@ -418,7 +425,11 @@ pub const Registry = struct {
             const found = try find(grown(memory, alloc), registration.name);
             registration.fresh = found == null;
             const stored = found orelse {
-                _ = try create(memory, alloc, registration.name, .block, registration.size, registration.layout);
+                _ = create(memory, alloc, registration.name, .block, registration.size, registration.layout) catch |err| switch (err) {
+                    // The epoch's heap is full. The heap is whole without it, and the next commit tries again.
+                    error.OUT_OF_MEMORY => {},
+                    else => return err,
+                };
                 continue;
             };
             if (registration.target != 0) @memcpy(registration.targetBytes(), stored.data);

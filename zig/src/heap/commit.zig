@@ -41,7 +41,7 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
     {
         heap.alloc.hold();
         defer heap.alloc.release();
-        try heap.registry.store(heap.memory());
+        try heap.registry.store(heap.memory(), &heap.alloc);
         try pages.collect(heap);
         heap.tracker.collect(heap.address, heap.geometry.data_offset + heap.alloc.capacityBytes(), pages.used.items, heap.images());
         try attempt.prepare(.{
@@ -154,7 +154,7 @@ fn writeUnderHold(heap: *Heap, job: *background.Job) Error!void {
 
 /// Shadows, the ranges in use and what the tracker tells. Under the hold.
 fn takeStock(heap: *Heap, pages: *UsedPages, job: *background.Job) Error!void {
-    try heap.registry.store(heap.memory());
+    try heap.registry.store(heap.memory(), &heap.alloc);
     try pages.collect(heap);
     job.input.identity = identityOf(heap);
     heap.tracker.collect(heap.address, heap.geometry.data_offset + heap.alloc.capacityBytes(), pages.used.items, heap.images());
@@ -163,9 +163,33 @@ fn takeStock(heap: *Heap, pages: *UsedPages, job: *background.Job) Error!void {
 /// Goes back to an epoch of an image, the last one unless told otherwise. The heap that stands is
 /// not given up before the other one stands whole beside it.
 pub fn restore(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records.Report {
-    const start_ns = os.nowNs();
     try heap.lock();
-    defer heap.mutex.unlock();
+    const handle = heap.handle;
+    const report = restoreLocked(heap, options) catch |err| {
+        if (heap.handle != 0) {
+            heap.mutex.unlock();
+            return err;
+        }
+        // What stood there is gone, and what came instead cannot be used.
+        heap.end(handle);
+        return closedBy(err);
+    };
+    heap.mutex.unlock();
+    return report;
+}
+
+/// The error of a restore that took the heap with it.
+fn closedBy(err: Error) Error {
+    const record = errors.copyLast();
+    return errors.failAs(errors.codeOf(err), .{
+        .path = record.path[0..record.path_len],
+        .address = record.address,
+        .errno = record.errno,
+    }, "{s}; the heap was replaced by then, and is closed now with its images: open it again", .{record.message[0..record.message_len]});
+}
+
+fn restoreLocked(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.records.Report {
+    const start_ns = os.nowNs();
     try heap.expectProcess();
     heap.registry.prune(heap.handle);
     try heap.registry.expectThread("restore", os.threadId());

@@ -77,6 +77,9 @@ pub const heaps_max = 4096;
 var table: [heaps_max]?*Heap = @splat(null);
 var table_lock: os.Mutex = .{};
 var fork_hook_made = false;
+/// The thread that forks just now, and its handlers that have begun.
+var forking: std.atomic.Value(usize) = .init(0);
+var fork_depth: u32 = 0;
 
 pub const Heap = struct {
     /// Place in the table (low 12 bits) and how many heaps that place has had; 0 when closed.
@@ -98,6 +101,8 @@ pub const Heap = struct {
     log_runs: u64 = 0,
     commits: u64 = 0,
     process: u32 = 0,
+    /// The thread that opened it has ended without closing it: the last one that is attached will.
+    deserted: bool = false,
     nonce: u64 = 0,
     /// Whose locks in the heap are held (locks.zig): another one after each restore.
     lock_session: std.atomic.Value(u32) = .init(0),
@@ -132,8 +137,7 @@ pub const Heap = struct {
         table_lock.lock();
         defer table_lock.unlock();
         if (!fork_hook_made) {
-            _ = os.onFork(forked);
-            fork_hook_made = true;
+            fork_hook_made = os.aroundFork(beforeFork, forkInParent, forkInChild);
         }
         for (&table, 0..) |*slot, index| {
             if (slot.*) |heap| {
@@ -173,32 +177,45 @@ pub const Heap = struct {
         self.generation += 1;
     }
 
-    fn forked() callconv(.c) void {
-        for (table) |slot| {
-            const heap = slot orelse continue;
-            if (heap.handle == 0) continue;
-            for (heap.images()) |slot_image| if (slot_image) |im| im.afterFork();
-        }
-    }
-
     // -------------------------------------------------------------- forks
 
-    /// Before fork(): keeps all other threads out of every allocator, so that the child's copies are
-    /// whole. Then `forkInParent` or `forkInChild`.
+    /// Before fork(): waits until no other thread changes a heap, and keeps all of them out of every
+    /// allocator, so that the child's copies are whole. Then `forkInParent` or `forkInChild`. Nests: C
+    /// programs have handlers of their own around these.
     pub fn beforeFork() callconv(.c) void {
+        if (forking.load(.monotonic) == os.threadId()) {
+            fork_depth += 1;
+            return;
+        }
         table_lock.lock();
-        for (table) |slot| if (slot) |heap| if (heap.handle != 0) heap.alloc.hold();
+        for (table) |slot| if (slot) |heap| {
+            heap.mutex.lock();
+            if (heap.handle == 0) heap.mutex.unlock() else heap.alloc.hold();
+        };
+        forking.store(os.threadId(), .monotonic);
+        fork_depth = 1;
     }
 
     pub fn forkInParent() callconv(.c) void {
-        for (table) |slot| if (slot) |heap| if (heap.handle != 0) heap.alloc.release();
+        fork_depth -= 1;
+        if (fork_depth > 0) return;
+        forking.store(0, .monotonic);
+        for (table) |slot| if (slot) |heap| if (heap.handle != 0) {
+            heap.alloc.release();
+            heap.mutex.unlock();
+        };
         table_lock.unlock();
     }
 
     pub fn forkInChild() callconv(.c) void {
+        fork_depth -= 1;
+        if (fork_depth > 0) return;
+        forking.store(0, .monotonic);
         for (table) |slot| if (slot) |heap| {
-            if (heap.handle != 0) heap.alloc.afterFork();
             heap.mutex = .{};
+            if (heap.handle == 0) continue;
+            heap.alloc.afterFork();
+            for (heap.images()) |image_slot| if (image_slot) |im| im.afterFork();
         };
         table_lock = .{};
         errors.afterFork();
@@ -392,9 +409,8 @@ pub const Heap = struct {
         const registration = self.registry.get(id) orelse
             return fail(.NOT_FOUND, .{}, "Cannot copy block {d}: it is not registered", .{id});
         if (registration.fresh and access == .read) return null;
+        const stored = try blocks.shadowOf(self.memory(), &self.alloc, registration);
         self.registry.list.items[id].fresh = false;
-        const stored = try blocks.find(self.memory(), registration.name) orelse
-            return fail(.CORRUPT, .{}, "Cannot copy block \"{s}\": its shadow is gone from the heap", .{registration.name});
         try blocks.expectSame(stored, registration.name, .block, registration.size, registration.layout);
         return stored.data;
     }
@@ -435,9 +451,25 @@ pub const Heap = struct {
 
     pub fn detach(self: *Heap) void {
         self.lock() catch return;
-        defer self.mutex.unlock();
         attachments.remove(self.handle);
         self.registry.prune(self.handle);
+        if (self.deserted and attachments.isFree(self.handle)) return self.end(self.handle);
+        self.mutex.unlock();
+    }
+
+    /// The heap is the calling thread's, and closed at its end if nobody did it before.
+    pub fn belongToThread(self: *Heap) void {
+        attachments.own(self.handle);
+    }
+
+    /// A thread has ended that opened the heap of that handle, or was attached to it.
+    pub fn threadEnded(handle: u64, opened_it: bool) void {
+        const self = find(handle) orelse return;
+        self.mutex.lock();
+        const is_it = self.handle == handle and self.process == os.processId();
+        if (is_it and opened_it) self.deserted = true;
+        if (is_it and self.deserted and attachments.isFree(handle)) return self.end(handle);
+        self.mutex.unlock();
     }
 
     pub fn expectAlone(self: *Heap, comptime action: []const u8) Error!void {
@@ -477,7 +509,12 @@ pub const Heap = struct {
             self.mutex.unlock();
             return err;
         };
-        attachments.removeAll(self.handle);
+        self.end(self.handle);
+    }
+
+    /// Closes a heap whose mutex the caller holds.
+    pub fn end(self: *Heap, handle: u64) void {
+        attachments.removeAll(handle);
         self.giveUp();
         self.mutex.unlock();
         // Only now may the struct be acquired again: whoever waited for the mutex found `handle` 0.

@@ -409,3 +409,91 @@ test "memory given back is zero after reopening, also when it was allocated agai
     defer heap.close() catch unreachable;
     for (words(heap.header().root, len / 8)) |word| try testing.expectEqual(@as(u64, 0), word);
 }
+
+test "a restore that fails after the heap was replaced closes it with its images" {
+    var place = Place.init();
+    defer place.deinit();
+    const options: OpenOptions = .{ .path = place.path("app.map"), .backup = place.path("app.back"), .size = 1 << 20 };
+    const heap = try Heap.openNewest(options);
+    heap.header().root = try heap.alloc.malloc(8);
+    words(heap.header().root, 1)[0] = 7;
+    _ = try heap.commit(.map);
+    _ = try heap.commit(.backup);
+    words(heap.header().root, 1)[0] = 8;
+    // The one step after the replacement that can be made to fail from here.
+    heap.map.?.forked = true;
+    try testing.expectError(error.FORKED, heap.restore(.{}));
+    const record = @import("../errors.zig").last().?;
+    const message = record.message[0..record.message_len];
+    try testing.expect(std.mem.endsWith(u8, message, "and is closed now with its images: open it again"));
+    try testing.expectEqual(@as(u64, 0), heap.handle);
+    const again = try Heap.openNewest(options);
+    defer again.close() catch unreachable;
+    try testing.expectEqual(@as(u64, 7), words(again.header().root, 1)[0]);
+    try again.check();
+}
+
+test "a restore to an epoch without room for a block that came later succeeds, and the next commit tries again" {
+    var place = Place.init();
+    defer place.deinit();
+    const heap = try Heap.openNewest(.{ .backup = place.path("app.back"), .size = 1 << 20, .max_size = 1 << 20, .keep = 3 });
+    defer heap.close() catch unreachable;
+    var large: [8]u64 = undefined;
+    for (&large) |*at| at.* = try heap.alloc.malloc(60_000);
+    while (heap.alloc.malloc(60_000)) |_| {} else |_| {}
+    while (heap.alloc.malloc(64)) |_| {} else |_| {}
+    _ = try heap.commit(.backup);
+    for (large) |at| try heap.alloc.free(at);
+    const at = try perm_block.allocate(30_000);
+    words(at, 1)[0] = 5;
+    _ = try heap.perm("PERM.late", 30_000, 1, at);
+    _ = try heap.commit(.backup);
+    _ = try heap.restore(.{ .epoch = 1 });
+    try testing.expectEqual(@as(u64, 5), words(at, 1)[0]);
+    try heap.check();
+    try testing.expectError(error.OUT_OF_MEMORY, heap.commit(.backup));
+    for (large) |each| try heap.alloc.free(each);
+    try testing.expectEqual(@as(f64, 3), (try heap.commit(.backup)).epoch);
+    words(at, 1)[0] = 6;
+    _ = try heap.restore(.{});
+    try testing.expectEqual(@as(u64, 5), words(at, 1)[0]);
+}
+
+test "a child of a fork in the middle of other threads' allocations has a whole heap" {
+    const heap = try Heap.mopen(.{ .size = 4 << 20 });
+    defer heap.close() catch unreachable;
+    const Busy = struct {
+        heap: *Heap,
+        stop: std.atomic.Value(bool) = .init(false),
+
+        fn run(context: ?*anyopaque) callconv(.c) ?*anyopaque {
+            const self: *@This() = @ptrCast(@alignCast(context.?));
+            var prng = std.Random.DefaultPrng.init(os.threadId());
+            var live: [64]usize = @splat(0);
+            while (!self.stop.load(.monotonic)) {
+                const slot = &live[prng.random().uintLessThan(usize, live.len)];
+                self.heap.alloc.free(slot.*) catch unreachable;
+                slot.* = self.heap.alloc.malloc(prng.random().uintLessThan(usize, 100_000)) catch 0;
+            }
+            for (live) |at| self.heap.alloc.free(at) catch unreachable;
+            return null;
+        }
+    };
+    var busy: Busy = .{ .heap = heap };
+    const threads = [_]os.Thread{ try .spawn(Busy.run, &busy), try .spawn(Busy.run, &busy) };
+    for (0..40) |_| {
+        const child = std.c.fork();
+        if (child == 0) {
+            heap.check() catch linux.exit(1);
+            const at = heap.alloc.malloc(50_000) catch linux.exit(2);
+            heap.alloc.free(at) catch linux.exit(3);
+            linux.exit(0);
+        }
+        var status: u32 = undefined;
+        _ = linux.waitpid(@intCast(child), &status, 0);
+        try testing.expectEqual(@as(u32, 0), status);
+    }
+    busy.stop.store(true, .monotonic);
+    for (threads) |thread| thread.join();
+    try heap.check();
+}
