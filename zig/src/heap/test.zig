@@ -444,9 +444,9 @@ test "a restore to an epoch without room for a block that came later succeeds, a
     while (heap.alloc.malloc(64)) |_| {} else |_| {}
     _ = try heap.commit(.backup);
     for (large) |at| try heap.alloc.free(at);
-    const at = try perm_block.allocate(30_000);
+    const at = try perm_block.allocate(64);
     words(at, 1)[0] = 5;
-    _ = try heap.perm("PERM.late", 30_000, 1, at);
+    _ = try heap.perm("PERM.late", 64, 1, at);
     _ = try heap.commit(.backup);
     _ = try heap.restore(.{ .epoch = 1 });
     try testing.expectEqual(@as(u64, 5), words(at, 1)[0]);
