@@ -13,7 +13,7 @@ import { randomSource } from "./random.ts";
 
 const LIVE = 20_000;
 const MANY = 1_000;
-const LIMIT_NS = { deno: 30, bun: 20 };
+const LIMIT_NS = { deno: 27, bun: 18 };
 
 function pairs({ rounds, count }: { rounds: number; count: number }): Samples {
   load();

@@ -125,6 +125,54 @@ fn compare(name: [*:0]const u8, live: usize, size_min: usize, size_max: usize, p
     _ = c.printf("%-44s %7.1f %7.1f   %5.2f\n", name, best[0], best[1], best[0] / best[1]);
 }
 
+/// How many times as much two threads do as one does alone: from the processor time of each, so that
+/// it tells how they are in each other's way and not who else runs.
+fn scaling(comptime A: type) f64 {
+    const pairs = 200_000;
+    const Side = struct {
+        slots: []usize,
+        waiting: *std.atomic.Value(u32),
+        took: u64 = 0,
+
+        fn run(pointer: ?*anyopaque) callconv(.c) ?*anyopaque {
+            const self: *@This() = @ptrCast(@alignCast(pointer.?));
+            // Each its own blocks, so that neither frees what is the other's.
+            _ = fill(A, self.slots, 16, 512, 1);
+            _ = self.waiting.fetchSub(1, .seq_cst);
+            while (self.waiting.load(.seq_cst) > 0) os.yieldThread();
+            const start = processorTime();
+            _ = churn(A, self.slots, 16, 512, pairs, 1);
+            self.took = processorTime() - start;
+            drop(A, self.slots);
+            return null;
+        }
+    };
+    const slots: [2][]usize = .{ slotsOf(20_000), slotsOf(20_000) };
+    var best: [2]u64 = @splat(std.math.maxInt(u64));
+    for (0..rounds) |round| {
+        const count = 1 + round % 2;
+        var waiting: std.atomic.Value(u32) = .init(@intCast(count));
+        var sides: [2]Side = .{
+            .{ .slots = slots[0], .waiting = &waiting },
+            .{ .slots = slots[1], .waiting = &waiting },
+        };
+        var threads: [2]os.Thread = undefined;
+        for (threads[0..count], sides[0..count]) |*thread, *side| {
+            thread.* = os.Thread.spawn(Side.run, side) catch unreachable;
+        }
+        for (threads[0..count]) |thread| thread.join();
+        best[count - 1] = @min(best[count - 1], @max(sides[0].took, sides[1].took));
+    }
+    return 2 * @as(f64, @floatFromInt(best[0])) / @as(f64, @floatFromInt(best[1]));
+}
+
+/// Nanoseconds that the calling thread has run.
+fn processorTime() u64 {
+    var ts: std.os.linux.timespec = undefined;
+    _ = std.os.linux.clock_gettime(.THREAD_CPUTIME_ID, &ts);
+    return @as(u64, @intCast(ts.sec)) * std.time.ns_per_s + @as(u64, @intCast(ts.nsec));
+}
+
 fn slotsOf(count: usize) []usize {
     const pages = os.allocatePages(count * @sizeOf(usize)) catch unreachable;
     return @as([*]usize, @ptrCast(pages.ptr))[0..count];
@@ -159,4 +207,5 @@ pub fn main() void {
     compare("1-32 KiB, 1,000 live, random", 1_000, 1024, 32768, 50_000);
     compare("32-512 KiB, 100 live, random", 100, 32 << 10, 512 << 10, 5_000);
     heap.allocator.check() catch unreachable;
+    if (wanted("ROW", row)) _ = c.printf("two threads do, of what one does: ours %.2f, malloc %.2f\n", scaling(Ours), scaling(Host));
 }
