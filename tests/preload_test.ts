@@ -166,7 +166,10 @@ for (const target of targets) {
       ],
     ];
     for (const [settings, line] of cases) {
-      const { code, out, err } = outcome([compiled(target), "fork"], pooled(folder.path, settings));
+      const { code, out, err } = outcome(
+        [compiled(target), "dlopen"],
+        pooled(folder.path, settings),
+      );
       const whole =
         `^libpermmalloc: .*${line.source}.*; the program runs on the system's malloc\n$`;
       assert.match(err, new RegExp(whole));

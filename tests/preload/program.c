@@ -231,7 +231,7 @@ static void task_threads(void) {
     for (int i = 0; i < slot_count; i++) drop(slots[i]);
 
     /* One after the other: what a thread leaves is freed by another and used again. */
-    for (int i = 0; i < 3000; i++) {
+    for (int i = 0; i < 1500; i++) {
         void *left;
         start(&threads[0], some, i);
         pthread_join(threads[0], &left);
@@ -332,12 +332,12 @@ static void forks(int rounds) {
     for (int i = 0; i < count; i++) Free(blocks[i]);
 }
 
-static void task_fork(void) { forks(12); }
+static void task_fork(void) { forks(6); }
 
 static void task_fork_threads(void) {
     pthread_t threads[4];
     for (int i = 0; i < 4; i++) start(&threads[i], busy, i);
-    forks(12);
+    forks(6);
     stopping = 1;
     for (int i = 0; i < 4; i++) {
         void *stored;
