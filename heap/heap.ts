@@ -347,6 +347,32 @@ export class Heap implements Disposable, AsyncDisposable {
   }
 
   /**
+   * Allocates `n` bytes that need not be kept: caches, indices that can be made again, room to work
+   * in. Commits leave them out. The block is part of the heap like any other, found again by its
+   * address and freed with {@linkcode Heap.free}; its contents are zero now, and zero again whenever
+   * the heap is opened or restored. It takes whole pieces of 64 KiB: allocate one and divide it.
+   *
+   * @param n Bytes.
+   * @returns Address of the block.
+   * @throws {PermError} `INVALID_ARGUMENT`, `OUT_OF_MEMORY`, `READ_ONLY`.
+   *
+   * @example A cache whose first word tells whether it is filled
+   * ```ts
+   * import { Heap } from "@perm/heap";
+   *
+   * using heap = Heap.open({ file: "cached.perm", size: 1 << 20 });
+   * if (heap.root === 0) heap.root = heap.scratch(100_000);
+   * const cache = heap.view(Float64Array, heap.root, 1000);
+   * if (cache[0] === 0) cache.fill(1);
+   * heap.flush();
+   * ```
+   */
+  scratch(n: number): Pointer {
+    expectNumber("size", n);
+    return check(native.ph_malloc_scratch(this.#handle, n));
+  }
+
+  /**
    * Gives a block another size, moving it if need be; the contents up to the smaller size stay.
    * `realloc(0, n)` is `malloc(n)`. On an error the block is as it was.
    *

@@ -257,6 +257,13 @@ pub const functions = struct {
         return number(heap.alloc.calloc(n, bytes) catch |err| return codeOf(err));
     }
 
+    /// Zeroed memory that commits leave out.
+    pub fn ph_malloc_scratch(handle: HeapHandle, size: f64) callconv(.c) f64 {
+        const heap = writable(handle) catch |err| return codeOf(err);
+        const bytes = whole(size) orelse return refuse("allocate", size);
+        return number(heap.alloc.scratch(bytes) catch |err| return codeOf(err));
+    }
+
     pub fn ph_realloc(handle: HeapHandle, pointer: f64, size: f64) callconv(.c) f64 {
         const heap = writable(handle) catch |err| return codeOf(err);
         const address = whole(pointer) orelse return badPointer(pointer);

@@ -316,6 +316,7 @@ pub const Allocator = struct {
         const line = self.tables.line(run.first);
         line.slices = slices;
         line.kind = kind.large;
+        line.scratch = 0;
         return run;
     }
 
@@ -348,6 +349,30 @@ pub const Allocator = struct {
         const dirty = @as(usize, run.dirty) << layout.slice_shift;
         @memset(bytesAt(address, @min(dirty, product[0])), 0);
         return address;
+    }
+
+    /// Zeroed bytes that commits leave out: the block stays allocated, its contents are zero again
+    /// when the heap is opened or restored. It takes whole slices.
+    pub fn scratch(self: *Allocator, size: usize) Error!usize {
+        const run = try self.takeLarge(size, 1);
+        const address = self.tables.addressOf(run.first);
+        {
+            const cache = try threads.enterSlow(self);
+            defer threads.leaveSlow(self, cache);
+            self.tables.line(run.first).scratch = 1;
+        }
+        const dirty = @as(usize, run.dirty) << layout.slice_shift;
+        @memset(bytesAt(address, @min(dirty, std.mem.alignForward(usize, size, layout.slice_size))), 0);
+        return address;
+    }
+
+    fn isScratch(self: *Allocator, address: usize) Error!bool {
+        const cache = try threads.enterSlow(self);
+        defer threads.leaveSlow(self, cache);
+        return switch (try self.locate(address, "resize")) {
+            .small => false,
+            .large => |block| self.tables.line(block.first).scratch == 1,
+        };
     }
 
     /// A block whose address is a multiple of `alignment`, a power of two.
@@ -620,7 +645,9 @@ pub const Allocator = struct {
     pub fn realloc(self: *Allocator, address: usize, size: usize) Error!usize {
         if (address == 0) return self.malloc(size);
         const old = try self.resizeInside(address, size, true) orelse return address;
-        const new = try self.malloc(size);
+        const is_scratch = old >= layout.slice_size and try self.isScratch(address);
+        if (is_scratch and size <= old and try self.resizeInPlace(address, size)) return address;
+        const new = if (is_scratch) try self.scratch(size) else try self.malloc(size);
         const kept = @min(old, size);
         @memcpy(bytesAt(new, kept), bytesAt(address, kept));
         try self.free(address);
@@ -769,6 +796,11 @@ pub const Allocator = struct {
     /// opening makes them zero. Held.
     pub fn freeRuns(self: *const Allocator) FreeRuns {
         return .{ .tables = &self.tables };
+    }
+
+    /// Free runs and scratch blocks: what commits leave out.
+    pub fn unkeptRuns(self: *const Allocator) FreeRuns {
+        return .{ .tables = &self.tables, .with_scratch = true };
     }
 
     /// Whether the calling thread is in the allocator: a signal handler that interrupted it asks.

@@ -87,13 +87,15 @@ pub const Units = struct {
 pub const FreeRuns = struct {
     tables: *const Tables,
     next_slice: u32 = 0,
+    with_scratch: bool = false,
 
     /// The next free run in order of address.
     pub fn next(self: *FreeRuns) Error!?Range {
         var units: Units = .{ .tables = self.tables, .next_slice = self.next_slice };
         while (try units.next()) |unit| {
             self.next_slice = units.next_slice;
-            if (unit.kind == kind.free) return .{
+            const is_scratch = self.with_scratch and unit.kind == kind.large and self.tables.line(unit.first).scratch == 1;
+            if (unit.kind == kind.free or is_scratch) return .{
                 .offset = self.tables.geometry.data_offset + (@as(u64, unit.first) << layout.slice_shift),
                 .len = @as(u64, unit.len) << layout.slice_shift,
             };

@@ -62,7 +62,8 @@ pub const Slice = extern struct {
     state: u8,
     /// 1: empty or was so lately, and kept by its owner for now. Void when the owner is gone.
     kept: u8,
-    reserved: u8,
+    /// 1: of a large block that commits leave out, and that is zero in every image.
+    scratch: u8,
     reserved_2: u16,
     /// Bit w is set when bitmap word w has a free block; it may also be set when it has none.
     free_words: u64,

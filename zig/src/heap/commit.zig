@@ -311,7 +311,7 @@ const UsedPages = struct {
         for (heap.alloc.usedRanges()) |range| {
             self.add(&self.used, range.offset, range.len) catch return noMemory();
         }
-        var free_runs = heap.alloc.freeRuns();
+        var free_runs = heap.alloc.unkeptRuns();
         while (try free_runs.next()) |range| {
             self.add(&self.holes, range.offset, range.len) catch return noMemory();
         }
