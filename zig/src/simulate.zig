@@ -1,4 +1,4 @@
-//! `zig build simulate -- [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full] [--trace]
+//! `zig build simulate -- [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full,intruders,damage] [--trace]
 //! [--plant NAME|all]`: the simulator of the image engine as a program (docs/engine.md).
 
 const std = @import("std");
@@ -33,7 +33,7 @@ pub fn main(init: std.process.Init) !void {
         } else if (std.mem.eql(u8, arg, "--seed")) {
             settings.seed = std.fmt.parseInt(u64, value, 10) catch return usage(arg);
         } else if (std.mem.eql(u8, arg, "--faults")) {
-            settings.options.faults = .{ .cuts = false, .kills = false, .errors = false, .shorts = false, .full = false };
+            settings.options.faults = .{ .cuts = false, .kills = false, .errors = false, .shorts = false, .full = false, .intruders = false, .damage = false };
             var names = std.mem.tokenizeScalar(u8, value, ',');
             names: while (names.next()) |name| {
                 inline for (@typeInfo(sim.Faults).@"struct".fields) |field| if (std.mem.eql(u8, name, field.name)) {
@@ -55,7 +55,7 @@ pub fn main(init: std.process.Init) !void {
 }
 
 fn usage(what: []const u8) noreturn {
-    fatal("Cannot read \"{s}\"; usage: simulate [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full] [--trace] [--plant NAME|all]\n", .{what});
+    fatal("Cannot read \"{s}\"; usage: simulate [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full,intruders,damage] [--trace] [--plant NAME|all]\n", .{what});
 }
 
 fn fatal(comptime format: []const u8, args: anytype) noreturn {
@@ -89,12 +89,12 @@ fn run(settings: Settings, progress: ?*Progress) bool {
     const seconds = @as(f64, @floatFromInt(os.nowNs() - start)) / 1e9;
     std.debug.print(
         \\{d} steps in {d:.1} s, {d:.0} a second; seeds {d} to {d}, no violation
-        \\{d} power cuts, {d} kills, {d} failed calls; {d} sessions, {d} of them readers
+        \\{d} power cuts, {d} kills, {d} failed calls, {d} damages; {d} sessions, {d} of them readers
         \\{d} commits, {d} failed ones, {d} folds; {d} epochs read back and compared
         \\
     , .{
         counts.steps,   seconds,       @as(f64, @floatFromInt(counts.steps)) / seconds, settings.seed,   seed - 1,
-        counts.cuts,    counts.kills,  counts.failures,                                 counts.sessions, counts.readers,
+        counts.cuts,    counts.kills,  counts.failures, counts.damages,                                 counts.sessions, counts.readers,
         counts.commits, counts.failed, counts.folds,                                    counts.checked,
     });
     return false;

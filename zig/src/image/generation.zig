@@ -401,7 +401,8 @@ pub const Generation = struct {
         while (offset < self.log_size) {
             const part = buffer[0..@min(buffer.len, self.log_size - offset)];
             if (disk.readAll(self.log, part, offset)) |errno| {
-                if (errno == disk_.ended) return .torn;
+                // A writer cut it meanwhile.
+                if (errno == disk_.ended) return result;
                 return disk_.failErrno(errno, path, "Cannot read the log of image");
             }
             // A seal that was not written to its end was no commit.

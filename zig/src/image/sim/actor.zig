@@ -403,6 +403,9 @@ pub const Actor = struct {
         const found = try self.identify(which, image, point, floor orelse 0);
         // What was built stays mapped while others go on.
         std.mem.swap(usize, &self.live, &self.scratch);
+        if (image.dropped and found == place.attempts.items.len - 1) {
+            self.world.fail("{s} tells a reader of a commit dropped after epoch {d}, and there was none", .{ place.name, point.epoch() });
+        }
         for (0..self.below(30)) |_| {
             var stat: @import("../disk.zig").Stat = .{};
             _ = self.process.disk().statAt(0, "a", &stat);

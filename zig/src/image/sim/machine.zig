@@ -150,7 +150,7 @@ pub const Process = struct {
 pub const Crash = enum { none, cut, kill };
 
 /// What a call does to the medium: crashes and failures aim at what matters.
-pub const Kind = enum { look, bytes, names, sync };
+pub const Kind = enum { look, bytes, names, sync, sync_dir };
 
 pub const Machine = struct {
     prng: std.Random.DefaultPrng,
@@ -557,7 +557,8 @@ pub const Machine = struct {
             }
             if (process.dead) return .{ .errno = gone.errno, .effect = self.random().boolean() };
         }
-        const fails_one_in = if (kind == .sync and process.fails_one_in > 0) self.sync_fails_one_in else process.fails_one_in;
+        const aimed = process.fails_one_in > 0 and (kind == .sync or kind == .sync_dir);
+        const fails_one_in = if (aimed) self.sync_fails_one_in else process.fails_one_in;
         if (self.oneIn(fails_one_in)) {
             process.noteFailure();
             self.failures += 1;
@@ -761,7 +762,7 @@ const calls = struct {
     }
 
     pub fn syncDir(c: ?*anyopaque, _: File) i64 {
-        const call = begin(c, .sync);
+        const call = begin(c, .sync_dir);
         call.say("sync directory", .{});
         if (call.verdict.errno != 0) return call.verdict.errno;
         const machine = call.machine;

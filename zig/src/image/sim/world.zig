@@ -8,6 +8,7 @@ const image_ = @import("../image.zig");
 const os = @import("../../os/os.zig");
 const pagemap = @import("../../os/pagemap.zig");
 const actor_ = @import("actor.zig");
+const damage = @import("damage.zig");
 const fiber = @import("fiber.zig");
 const machine_ = @import("machine.zig");
 const model_ = @import("model.zig");
@@ -38,6 +39,7 @@ pub const Counts = struct {
     steps: u64 = 0,
     cuts: u64 = 0,
     kills: u64 = 0,
+    damages: u64 = 0,
     failures: u64 = 0,
     sessions: u64 = 0,
     readers: u64 = 0,
@@ -67,6 +69,7 @@ pub const World = struct {
     keep: u32 = 1,
     two: bool = false,
     foreign: bool = false,
+    folds_slow: bool = false,
     base_pages_min: u64 = 8,
     sealed_len_min: u64 = 0,
     running: usize = 1,
@@ -122,7 +125,8 @@ pub const World = struct {
         const random = self.machine.random();
         const faults = self.options.faults;
         self.pages = ([_]usize{ 6, 24, 40, 64 })[random.uintLessThan(usize, 4)];
-        self.keep = 1 + random.uintLessThan(u32, 3);
+        self.keep = ([_]u32{ 1, 1, 2, 3 })[random.uintLessThan(usize, 4)];
+        self.folds_slow = random.boolean();
         self.two = random.boolean();
         self.base_pages_min = ([_]u64{ 2, 8, 20, 1024 })[random.uintLessThan(usize, 4)];
         self.sealed_len_min = ([_]u64{ 0, 40_000, std.math.maxInt(u64) })[random.uintLessThan(usize, 3)];
@@ -144,13 +148,14 @@ pub const World = struct {
         const faults = self.options.faults;
         const cut = if (faults.cuts and faults.kills) random.boolean() else faults.cuts;
         machine.crash = if (cut) .cut else if (faults.kills) .kill else .none;
-        machine.crash_at = machine.steps + 1 + random.uintLessThan(u64, if (random.boolean()) 100 else 600);
-        machine.crash_on = switch (random.uintLessThan(u8, 4)) {
+        machine.crash_at = machine.steps + 1 + random.uintLessThan(u64, ([_]u64{ 40, 120, 600 })[random.uintLessThan(usize, 3)]);
+        machine.crash_on = switch (random.uintLessThan(u8, 6)) {
             0 => .names,
             1 => .sync,
+            2 => .sync_dir,
             else => null,
         };
-        machine.sync_fails_one_in = ([_]u32{ 8, 40 })[random.uintLessThan(usize, 2)];
+        machine.sync_fails_one_in = ([_]u32{ 6, 40 })[random.uintLessThan(usize, 2)];
         machine.intrudes = faults.intruders and random.uintLessThan(u8, 4) == 0;
         machine.full = faults.full and random.uintLessThan(u8, 12) == 0;
         for (&self.processes) |*process| self.revive(process);
@@ -185,6 +190,10 @@ pub const World = struct {
         if (self.failure != null) return;
         machine.restart();
         self.counts.cuts += 1;
+        if (faults.damage and random.uintLessThan(u8, 4) == 0) {
+            self.counts.damages += 1;
+            damage.inflict(self, if (self.two and random.boolean()) 1 else 0, self.actors[0].scratch);
+        }
         for (&self.model.paths) |*path| {
             path.writer = null;
             std.debug.assert(path.contenders == 0);
@@ -223,6 +232,8 @@ pub const World = struct {
                 if (!any and actor.process.dead != dead) continue;
                 for ([_]*Fiber{ &actor.fiber, &actor.folds[0].fiber, &actor.folds[1].fiber }) |each| {
                     if (each.ended) continue;
+                    const late = self.folds_slow and each != &actor.fiber and !actor.fiber.ended;
+                    if (late and !self.machine.oneIn(8)) continue;
                     ready[count] = each;
                     count += 1;
                 }
