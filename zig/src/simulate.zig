@@ -1,5 +1,5 @@
 //! `zig build simulate -- [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full,intruders,damage] [--trace]
-//! [--plant NAME|all]`: the simulator of the image engine as a program (docs/engine.md).
+//! [--plant NAME|all] [--fuzz CASES]`: the simulator of the image engine as a program (docs/engine.md).
 
 const std = @import("std");
 const os = @import("os/os.zig");
@@ -16,6 +16,7 @@ const Settings = struct {
     options: sim.Options = .{},
     plants: bool = false,
     plant: ?plant.Plant = null,
+    fuzz: u64 = 0,
 };
 
 pub fn main(init: std.process.Init) !void {
@@ -42,12 +43,15 @@ pub fn main(init: std.process.Init) !void {
                 };
                 return usage(name);
             }
+        } else if (std.mem.eql(u8, arg, "--fuzz")) {
+            settings.fuzz = std.fmt.parseInt(u64, value, 10) catch return usage(arg);
         } else if (std.mem.eql(u8, arg, "--plant")) {
             settings.plants = std.mem.eql(u8, value, "all");
             if (!settings.plants) settings.plant = std.meta.stringToEnum(plant.Plant, value) orelse return usage(value);
         } else return usage(arg);
     }
     if (!sim.supported) fatal("the simulator knows x86-64 only\n", .{});
+    if (settings.fuzz > 0) return fuzz(settings);
     if (settings.plants) return everyPlant(settings);
     if (settings.plant) |which| plant.active = which;
     const found = run(settings, null);
@@ -93,11 +97,48 @@ fn run(settings: Settings, progress: ?*Progress) bool {
         \\{d} commits, {d} failed ones, {d} folds; {d} epochs read back and compared
         \\
     , .{
-        counts.steps,   seconds,       @as(f64, @floatFromInt(counts.steps)) / seconds, settings.seed,   seed - 1,
-        counts.cuts,    counts.kills,  counts.failures, counts.damages,                                 counts.sessions, counts.readers,
-        counts.commits, counts.failed, counts.folds,                                    counts.checked,
+        counts.steps,   seconds,        @as(f64, @floatFromInt(counts.steps)) / seconds, settings.seed,  seed - 1,
+        counts.cuts,    counts.kills,   counts.failures,                                 counts.damages, counts.sessions,
+        counts.readers, counts.commits, counts.failed,                                   counts.folds,   counts.checked,
     });
     return false;
+}
+
+/// Each case in turn; one that traps or does not end names itself.
+fn fuzz(settings: Settings) void {
+    const state = std.heap.smp_allocator.create(sim.Fuzz) catch fatal("no memory\n", .{});
+    state.init();
+    const start = os.nowNs();
+    const watched = os.Thread.spawn(watch, null) catch null;
+    _ = watched;
+    for (settings.seed..settings.seed + settings.fuzz) |seed| {
+        case = seed;
+        state.run(seed);
+    }
+    const seconds = @as(f64, @floatFromInt(os.nowNs() - start)) / 1e9;
+    std.debug.print("{d} cases in {d:.1} s: {d} opened, {d} refused, none trapped; {d} KiB of memory at most\n", .{
+        settings.fuzz, seconds, state.opened, state.refused, std.posix.getrusage(std.posix.rusage.SELF).maxrss,
+    });
+}
+
+var case: u64 = 0;
+
+fn watch(_: ?*anyopaque) callconv(.c) ?*anyopaque {
+    var before: u64 = 0;
+    while (true) {
+        const wait: linux.timespec = .{ .sec = 20, .nsec = 0 };
+        _ = linux.nanosleep(&wait, null);
+        const now = @as(*volatile u64, &case).*;
+        if (now == before) fatal("case {d} does not end: simulate --fuzz 1 --seed {d}\n", .{ now, now });
+        before = now;
+    }
+}
+
+pub const panic = std.debug.FullPanic(namingPanic);
+
+fn namingPanic(message: []const u8, first: ?usize) noreturn {
+    if (case > 0) std.debug.print("TRAPPED: simulate --fuzz 1 --seed {d}\n", .{case});
+    std.debug.defaultPanic(message, first);
 }
 
 /// Each planted bug in a process of its own: some end in a trap, which is being caught too.

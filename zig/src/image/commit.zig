@@ -494,6 +494,7 @@ fn nextHead(image: *Image, history: *history_.History, input: *const Input, know
         const held = if (generation) |holder| holder.find(head.commit) != null else false;
         if (!held) return head;
     }
+    if (history.epoch_max >= format.epoch_limit) return failAs(.CORRUPT, .{ .path = image.path() }, "Cannot commit to image \"{s}\": its epoch numbers are used up; make another with \"w+\"", .{image.path()});
     return history.next(input.identity.uuid, image.disk.randomId(), image.disk.randomWord()) catch generation_.outOfMemory(image.path());
 }
 

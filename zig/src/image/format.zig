@@ -22,6 +22,9 @@ pub const seal_magic: u64 = @bitCast(@as([8]u8, "PERMsync".*));
 /// Names a state of a heap; random.
 pub const CommitId = u128;
 
+/// Epoch numbers end here: no heap lives so long, but a stranger's file may say so.
+pub const epoch_limit = 1 << 62;
+
 /// Lines a file carries at most; a line that fell out counts as foreign.
 pub const lines_max = 4096;
 

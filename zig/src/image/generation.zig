@@ -224,6 +224,7 @@ pub const Generation = struct {
         if (!header.isSealed()) return corrupt(path, "its header does not match its checksum");
         if (header.page_size != page_size) return corrupt(path, "its page size is not 4,096");
         if (!header.heap.isSane()) return corrupt(path, "its heap's address or sizes are impossible");
+        if (header.epoch > format.epoch_limit or header.epoch_max > format.epoch_limit) return corrupt(path, "its epoch number is impossible");
         const at = header.layout() orelse return corrupt(path, "its counts are impossible");
         if (at.end != size) return corrupt(path, "its length is not what its header says");
 
@@ -343,7 +344,9 @@ pub const Generation = struct {
         const base = &self.header.heap;
         if (!header.heap.isSane() or header.heap.address != base.address or header.heap.span != base.span or
             !std.mem.eql(u8, &header.heap.uuid, &base.uuid)) return null;
-        if (self.find(header.parent) == null) return null;
+        if (header.epoch > format.epoch_limit) return null;
+        // A commit stands in an image once: one that came again could be its own ancestor.
+        if (self.find(header.parent) == null or self.find(header.commit) != null) return null;
         const at = header.layout() orelse return null;
         if (at.footer + @sizeOf(format.Footer) > self.log_size - offset) return null;
         return at;

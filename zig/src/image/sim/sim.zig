@@ -11,6 +11,7 @@ pub const World = world_.World;
 pub const Options = world_.Options;
 pub const Counts = world_.Counts;
 pub const Faults = world_.Faults;
+pub const Fuzz = @import("fuzz.zig").Fuzz;
 pub const supported = @import("fiber.zig").supported;
 
 test "a hundred worlds of crashes, failures, contenders, folds and branches lose and mix nothing" {
@@ -25,4 +26,19 @@ test "a hundred worlds of crashes, failures, contenders, folds and branches lose
         std.debug.print("seed {d}, step {d}: {s}\n", .{ seed, world.machine.steps, what });
         return error.TestUnexpectedResult;
     }
+}
+
+test "the opener answers whatever base and log hold, and takes no more memory than they explain" {
+    const fuzz = try std.testing.allocator.create(Fuzz);
+    defer std.testing.allocator.destroy(fuzz);
+    fuzz.init();
+    defer fuzz.deinit();
+    fuzz.run(0);
+    const before_kib = std.posix.getrusage(std.posix.rusage.SELF).maxrss;
+    for (0..1500) |seed| fuzz.run(seed);
+    const after_kib = std.posix.getrusage(std.posix.rusage.SELF).maxrss;
+    // The files have 300 KiB together.
+    try std.testing.expect(after_kib - before_kib < 16 * 1024);
+    // Most are refused, and many get as far as a commit.
+    try std.testing.expect(fuzz.refused > 100 and fuzz.opened > 100);
 }
