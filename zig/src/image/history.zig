@@ -125,7 +125,8 @@ pub const History = struct {
 
     /// The heap now is the commit `head`, of an image that knows `lines`.
     pub fn adopt(self: *History, head: Head, lines: *const Lines, epoch_max: u64) error{OutOfMemory}!void {
-        const same_heap = if (self.current) |old| std.mem.eql(u8, &old.heap, &head.heap) else false;
+        // Without a commit that succeeded, those that failed still used their numbers up.
+        const same_heap = if (self.current) |old| std.mem.eql(u8, &old.heap, &head.heap) else true;
         if (!same_heap) self.lines.list.clearRetainingCapacity();
         if (!same_heap) self.epoch_max = 0;
         try self.lines.addAll(lines.slice());
