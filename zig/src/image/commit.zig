@@ -69,6 +69,9 @@ pub const Commit = struct {
     report: Report = .{},
     head: history_.Head = undefined,
     held_all: bool = false,
+    /// A base is being written on the guess that more than so many pages changed.
+    guessed: ?u64 = null,
+    guess_failed: bool = false,
 
     const State = union(enum) {
         begun,
@@ -94,7 +97,9 @@ pub const Commit = struct {
         if (input.capture) |capture| self.collectFrom(capture) else self.collect();
         errdefer self.giveBack();
         const known = try unchangedSince(image, history, &input);
-        if (rewrite or !try self.tryRecord(&input, history, known)) try self.writeBase(&input, history, known);
+        while (rewrite or !try self.tryRecord(&input, history, known)) {
+            if (try self.writeBase(&input, history, known)) break;
+        }
         if (plant.is(.free_pages_trusted)) return;
         if (input.capture == null) image.expectWrites(input.holes);
     }
@@ -270,6 +275,10 @@ pub const Commit = struct {
         var looked_at = false;
         const enough = @max(image.base_pages_min, kept_count / 2);
         if (count > enough and input.isWhole()) {
+            if (image.keep < 2 and !self.guess_failed and mostSeemChanged(candidates, table, input.source(), enough)) {
+                self.guessed = enough;
+                return false;
+            }
             if (firstLook(scratch, candidates, table, input.source(), enough) > enough) return false;
             looked_at = true;
         }
@@ -325,7 +334,8 @@ pub const Commit = struct {
 
     // ---- new bases
 
-    fn writeBase(self: *Commit, input: *const Input, history: *history_.History, known: ?history_.Head) errors.Error!void {
+    /// False when the guess was wrong: nothing is left of the base, and a record is due.
+    fn writeBase(self: *Commit, input: *const Input, history: *history_.History, known: ?history_.Head) errors.Error!bool {
         const image = self.image;
         // A fold would be for nothing now, and holds -new.
         image.fold.cancel(image.disk);
@@ -334,6 +344,7 @@ pub const Commit = struct {
         const line_kept = try self.lineKept(&successor, input, history, known);
         if (!line_kept) {
             if (!input.isWhole()) return failAs(.STALE, .{ .path = image.path() }, "Cannot commit to image \"{s}\": its files went away while the commit waited; commit again", .{image.path()});
+            const epoch_max = history.epoch_max;
             self.head = try nextHead(image, history, input, known, null);
             try successor.baseFromMemory(input.source(), &image.scratch.kept, .{
                 .head = self.head,
@@ -343,12 +354,20 @@ pub const Commit = struct {
                 .lines = history.lines.slice(),
                 .holes = &.{},
             });
+            if (self.guessed) |enough| if (countChanged(&image.scratch, &image.table.?) <= enough) {
+                successor.abort();
+                history.epoch_max = epoch_max;
+                self.guessed = null;
+                self.guess_failed = true;
+                return false;
+            };
             self.report = .{ .epoch = self.head.epoch, .pages = successor.generation.header.page_count };
         }
         self.report.bytes = successor.generation.layout().end + successor.generation.log_end;
         self.report.new_base = true;
         successor.keeps_spare = true;
         self.state = .{ .base = successor };
+        return true;
     }
 
     /// With `keep` > 1: a base at keep−1 steps back, the records since, then this commit as a record;
@@ -496,6 +515,37 @@ fn nextHead(image: *Image, history: *history_.History, input: *const Input, know
     }
     if (history.epoch_max >= format.epoch_limit) return failAs(.CORRUPT, .{ .path = image.path() }, "Cannot commit to image \"{s}\": its epoch numbers are used up; make another with \"w+\"", .{image.path()});
     return history.next(input.identity.uuid, image.disk.randomId(), image.disk.randomWord()) catch generation_.outOfMemory(image.path());
+}
+
+/// Looks at one page in sixteen. What it says is a guess: what is written is decided by counting, so
+/// that equal content gives equal files.
+fn mostSeemChanged(candidates: *const PageSet, table: *const table_.Table, memory: Source, enough: u64) bool {
+    const share = 16;
+    var changed: u64 = 0;
+    var runs = candidates.iterate();
+    while (runs.next()) |run| {
+        var page = std.mem.alignForward(u64, run.first, share);
+        while (page < run.end()) : (page += share) {
+            if (format.pageSum(memory.page(page)) != table.get(page)) changed += share;
+        }
+    }
+    return changed > enough + enough / 4;
+}
+
+/// How many of the kept pages differ from the table, now that the base's checksums are there.
+fn countChanged(scratch: *const Scratch, table: *const table_.Table) u64 {
+    const runs = scratch.runs.items;
+    var changed: u64 = 0;
+    var index: usize = 0;
+    var stored: u64 = 0;
+    var kept = scratch.kept.iterate();
+    while (kept.next()) |range| for (range.first..range.end()) |page| {
+        while (index < runs.len and runs[index].end() <= page) : (index += 1) stored += runs[index].count;
+        const within = index < runs.len and runs[index].first <= page;
+        const sum = if (within) scratch.sums.items[stored + (page - runs[index].first)] else 0;
+        changed += @intFromBool(sum != table.get(page));
+    };
+    return changed;
 }
 
 /// Compares in place and notes what differs; stops when that is more than a record is good for.

@@ -372,6 +372,34 @@ test "equal content gives equal files, whatever superset of the changed pages wa
     try std.testing.expectEqualSlices(u8, buffers[0][1], buffers[1][1]);
 }
 
+test "a base begun on the guess that most pages changed gives way to a record when fewer did" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    var heap = Heap.init(800);
+    defer heap.deinit();
+    const image = try Image.open(.{ .path = dir.path("a"), .mode = .create, .background = false, .base_pages_min = 8 });
+    defer image.close();
+    try image.join(&heap.history, heap.identity.span, null);
+    for (0..800) |page| heap.touch(&.{image}, page, page + 1);
+    _ = try heap.commit(image, null);
+    heap.all = true;
+    for (0..3) |round| {
+        // All pages that the guess looks at, and few others.
+        for (0..50) |page| heap.touch(&.{image}, page * 16, page + 1000 * (round + 1));
+        const record = try heap.commit(image, null);
+        try expect(!record.new_base);
+        try expectEqual(@as(u64, 50), record.pages);
+        try expectEqual(@as(u64, 2 * round + 2), record.epoch);
+        for (0..401) |page| heap.touch(&.{image}, page, page + 10_000 * (round + 1));
+        const base = try heap.commit(image, null);
+        try expect(base.new_base);
+        try expectEqual(@as(u64, 2 * round + 3), base.epoch);
+        try Heap.expectStored(image, null, heap.memory);
+    }
+    try expectEqual(@as(usize, 2), try dir.count());
+}
+
 test "where holes cost memory they stay anonymous, and read as the zeros they are" {
     errdefer testing.explain();
     var dir = testing.Dir.init();
