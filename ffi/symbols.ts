@@ -21,6 +21,7 @@ export const symbols = {
   ph_grow: ["f64", "f64"],
   ph_malloc: ["f64", "f64"],
   ph_calloc: ["f64", "f64", "f64"],
+  ph_malloc_scratch: ["f64", "f64"],
   ph_realloc: ["f64", "f64", "f64"],
   ph_free: ["f64", "f64"],
   ph_aligned_alloc: ["f64", "f64", "f64"],
@@ -183,6 +184,12 @@ export const late: Record<
       : (often = bind()) !== undefined
       ? often(a, b, c)
       : seldom(a, b, c),
+  ph_malloc_scratch: (seldom, bind, often?: Call) => (a, b) =>
+    often !== undefined
+      ? often(a, b)
+      : (often = bind()) !== undefined
+      ? often(a, b)
+      : seldom(a, b),
   ph_realloc: (seldom, bind, often?: Call) => (a, b, c) =>
     often !== undefined
       ? often(a, b, c)
@@ -553,4 +560,4 @@ export const codes = [
 ] as const;
 
 /** What `ph_abi` of a library that fits these tables returns. */
-export const abiHash = 0xa223a97a6c97a;
+export const abiHash = 0x59774504f127;
