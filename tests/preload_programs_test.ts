@@ -297,7 +297,8 @@ for (const program of programs) {
       };
     };
     const plain = run("run", {});
-    assert.equal(plain.code, 0, plain.err);
+    // A module of python3's may fail on a machine by itself: then it must fail alike.
+    if (!program.clean) assert.equal(plain.code, 0, plain.err);
     assert.ok(plain.out.length > 0);
     for (const mode of all ? ["1", "3"] : ["1"]) {
       const log = folder.file(`log-${mode}`);
