@@ -258,7 +258,8 @@ pub const Actor = struct {
             place.contenders -= 1;
             place.events += 1;
             self.say("open {s} {t}: {t}", .{ place.name, mode, err });
-            const contended = others_before or place.events != events + 2;
+            // One that died keeps its locks until all of it has ended.
+            const contended = others_before or place.events != events + 2 or self.world.anyDead();
             if ((err == error.BUSY or err == error.ALREADY_OPEN) and contended) {
                 self.process.noteFailure();
                 self.turned_away = true;

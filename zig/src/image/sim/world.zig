@@ -212,7 +212,7 @@ pub const World = struct {
         process.short_one_in = self.short_one_in;
     }
 
-    fn anyDead(self: *World) bool {
+    pub fn anyDead(self: *World) bool {
         for (self.processes[0..self.running]) |*process| if (process.dead) return true;
         return false;
     }
