@@ -36,6 +36,7 @@ import {
   type OpenCall,
   openCall,
   type OpenOptions,
+  quiesceTimeout,
   refused,
   restoreArgs,
   type RestoreOptions,
@@ -829,10 +830,8 @@ export class Heap implements Disposable, AsyncDisposable {
    * heap.quiesce(() => heap.flush());
    * ```
    */
-  quiesce<Result>(action: () => Result, options: { timeout?: number } = {}): Result {
-    const { timeout = -1 } = options;
-    expectNumber("timeout", timeout);
-    return this.#through(action, true, timeout);
+  quiesce<Result>(action: () => Result, options?: { timeout?: number }): Result {
+    return this.#through(action, true, quiesceTimeout(options));
   }
 
   /**

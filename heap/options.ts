@@ -135,6 +135,14 @@ export function restoreArgs(
   };
 }
 
+/** Milliseconds that `quiesce` may wait; -1: as long as it takes. */
+export function quiesceTimeout(options: { timeout?: number } | undefined): number {
+  const { timeout } = expectOptions("quiesce", options, ["timeout"]);
+  if (timeout === undefined) return -1;
+  if (typeof timeout === "number" && timeout >= 0) return Math.min(timeout, 2 ** 31);
+  throw refused("timeout", timeout, "milliseconds, 0 or more");
+}
+
 /** What to do about kernel settings; checked here, done elsewhere. */
 export function tuneWish(options: HeapOptions | undefined): "check" | "apply" | "off" {
   return tunes[oneOf("tune", options?.tune ?? "check", tunes)];
