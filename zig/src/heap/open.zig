@@ -302,7 +302,10 @@ fn supplyGiveBack(context: ?*anyopaque, address: usize, len: u64) bool {
     os.adviseHeap(address, len);
     // No tracker sees pages become zero that way; an image may still hold what they were.
     const first = (address - heap.address) / os.page_size;
-    for (heap.images()) |slot| if (slot) |im| im.pending.setRange(first, len / os.page_size);
+    // An image that is not open now can only compare all of the heap when it is opened.
+    for (heap.images()) |slot| if (slot) |im| im.pending.setRange(first, len / os.page_size) else {
+        heap.history.stray = true;
+    };
     heap.tracker.mapped(address, len);
     return true;
 }

@@ -603,7 +603,10 @@ pub const Actor = struct {
             self.values[page] = 0;
             model_.fill(@ptrFromInt(self.live + page * page_size), 0);
             self.written[page] = false;
-            for (self.images) |slot| if (slot) |image| image.pending.set(page);
+            // As the heap does: an image that is not open now can only compare all of it later.
+            for (self.images) |slot| if (slot) |image| image.pending.set(page) else {
+                self.history.stray = true;
+            };
         }
     }
 
