@@ -435,11 +435,26 @@ pub const Generation = struct {
         const record = &self.records.items[self.records.items.len - 1];
         const bad = try firstBadPage(disk, self.log, record.pagesOffset(), record.sums, path);
         if (bad == null) return;
+        const followed = try self.isFollowed(disk, path);
+        const sequence = record.sequence;
         self.log_end = record.offset;
         self.tail = true;
-        self.dropped = true;
+        self.dropped = !followed;
         self.records.items.len -= 1;
         self.chain = if (self.records.items.len > 0) self.records.items[self.records.items.len - 1].checksum else try self.firstChain(disk, path);
+        if (followed) self.damage = .{ .sequence = sequence, .epoch_before = self.headOf(self.last()).epoch };
+    }
+
+    /// Whether a record was begun behind the last one, which was on the medium then: no attempt begins
+    /// before that.
+    fn isFollowed(self: *const Generation, disk: Disk, path: []const u8) errors.Error!bool {
+        if (self.log_size -| self.log_end < page_size) return false;
+        var header: format.RecordHeader = undefined;
+        if (disk.readAll(self.log, std.mem.asBytes(&header), self.log_end)) |errno| {
+            return if (errno == disk_.ended) false else disk_.failErrno(errno, path, "Cannot read the log of image");
+        }
+        return header.magic == format.record_magic and header.salt == self.header.salt and header.offset == self.log_end and
+            header.sequence == self.records.items.len + 1 and header.chain == self.chain and header.isSealed();
     }
 
     fn firstChain(self: *const Generation, disk: Disk, path: []const u8) errors.Error!u64 {

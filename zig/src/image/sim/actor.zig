@@ -710,8 +710,10 @@ pub const Actor = struct {
 
     /// Whether a commit there would replace what this heap does not descend from.
     fn wouldLose(self: *Actor, which: usize) bool {
-        if (self.images[which].?.head() == null) return false;
+        const head = self.images[which].?.head() orelse return false;
         const last = self.path(which).last orelse return false;
+        // A failed base stands there: what the engine thinks of it is not known here.
+        if (head.epoch != self.attemptOf(which, last).epoch) return false;
         const current = self.current orelse return true;
         return switch (self.world.model.relate(self.attemptOf(which, last).state, current)) {
             .same, .ancestor => false,

@@ -196,7 +196,9 @@ fn lastRecord(bytes: []const u8) u64 {
     var at: usize = page_size;
     while (at + page_size <= bytes.len) : (at += page_size) {
         const own = std.mem.readInt(u64, bytes[at + 16 ..][0..8], .little);
-        if (std.mem.eql(u8, bytes[at..][0..8], "PERMrec1") and own == at) found = at;
+        if (!std.mem.eql(u8, bytes[at..][0..8], "PERMrec1") or own != at) continue;
+        const sum = std.mem.readInt(u64, bytes[at + page_size - 8 ..][0..8], .little);
+        if (sum == std.hash.XxHash3.hash(0, bytes[at..][0 .. page_size - 8])) found = at;
     }
     return found;
 }

@@ -165,6 +165,7 @@ pub const Machine = struct {
     steps: u64 = 0,
     syncs: u64 = 0,
     failures: u64 = 0,
+    kills: u64 = 0,
     clock: u64 = 1,
     /// At this step something ends.
     crash_at: u64 = never,
@@ -549,7 +550,10 @@ pub const Machine = struct {
             self.crash_at = never;
             switch (self.crash) {
                 .none => {},
-                .kill => process.dead = true,
+                .kill => {
+                    process.dead = true;
+                    self.kills += 1;
+                },
                 .cut => {
                     self.power_lost = true;
                     for (self.processes) |*each| each.dead = true;

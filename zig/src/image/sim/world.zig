@@ -117,6 +117,7 @@ pub const World = struct {
         if (self.failure == null) self.calmEnd();
         self.counts.steps += self.machine.steps;
         self.counts.failures += self.machine.failures;
+        self.counts.kills += self.machine.kills;
         self.counts.worlds += 1;
     }
 
@@ -166,11 +167,6 @@ pub const World = struct {
             for (self.actors[0..self.running]) |*actor| {
                 if (!actor.fiber.ended or !foldsEnded(actor)) continue;
                 if (actor.process.dead) {
-                    // The memory of a child that it forked outlives it, until all ends. (Where a file
-                    // could not be opened once more to be mapped, the child has its lock.)
-                    machine.reap(actor.process, actor.process.failures == 0 and machine.oneIn(4));
-                    actor.process.failures = 0;
-                    self.counts.kills += 1;
                     self.revive(actor.process);
                 }
                 actor.begin();
@@ -204,6 +200,11 @@ pub const World = struct {
     fn revive(self: *World, process: *machine_.Process) void {
         const busy = !self.actors[process.id].fiber.ended or !foldsEnded(&self.actors[process.id]);
         if (busy) return;
+        if (process.dead and !self.machine.power_lost) {
+            // The memory of a child that it forked outlives it, until all ends. (Where a file could not
+            // be opened once more to be mapped, the child has its lock.)
+            self.machine.reap(process, process.failures == 0 and self.machine.oneIn(4));
+        }
         process.dead = false;
         process.failed = false;
         process.failures = 0;
