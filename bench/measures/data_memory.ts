@@ -69,8 +69,8 @@ async function objects({ count, longer }: Args): Promise<number> {
 
 async function structs({ count, longer }: Args): Promise<Record<string, number>> {
   using heap = Heap.open({ file: null, size: 16 * 2 ** 20 });
-  const List = struct("List", { all: array(ref(User), count) });
-  const list = new List(heap);
+  const Users = struct("Users", { all: array(ref(User), count) });
+  const list = new Users(heap);
   const { all } = list;
   all.set(0, new User(heap, values(0, longer)));
   makeGarbage(longer);
