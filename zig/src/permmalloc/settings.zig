@@ -158,7 +158,7 @@ test "settings are read from the environment, relative paths made absolute" {
         "VMMALLOC_LOG_FILE=/log/perm-", "VMMALLOC_LOG_LEVEL=2",   "VMMALLOC_LOG_STATS=1",
     };
     try std.testing.expectEqual(@as(?Fault, null), read(&settings, &environment, "/work", 77));
-    try std.testing.expectEqualStrings("/work/pool", settings.directory);
+    try std.testing.expectEqualStrings("/mnt/pool", settings.directory);
     try std.testing.expectEqualStrings("/log/perm-77", settings.log_file);
     try std.testing.expectEqual(@as(u64, 1 << 30), settings.pool_size);
     try std.testing.expectEqual(Fork.copy_or_private, settings.fork);
