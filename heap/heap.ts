@@ -10,23 +10,24 @@
 import {
   check,
   codeOf,
-  decode,
   describe,
   encode,
   fieldIndex,
   load,
   native,
   nativeError,
-  outcome,
   pack,
   PermError,
   recordBuffer,
   type RecordOf,
   unpack,
 } from "../ffi/mod.ts";
-import { apply, check as checkTuning, type TuningReport } from "../tuning/mod.ts";
-import { blockName, Blocks, type BlockTarget, layoutHash } from "./blocks.ts";
-import { endImage, type Image, makeImage, which } from "./image.ts";
+import { apply } from "../tuning/mod.ts";
+import { blockName, type BlockTarget, layoutHash } from "./blocks.ts";
+import { commit, commitAsync } from "./commits.ts";
+import { pass } from "./gate.ts";
+import { endImage, type Image, makeImage } from "./image.ts";
+import type { HeapInternals } from "./internals.ts";
 import {
   bopenCall,
   type HeapOptions,
@@ -44,7 +45,6 @@ import {
 } from "./options.ts";
 import {
   type CommitReport,
-  commitReport,
   type HeapStats,
   heapStats,
   reportBuffer,
@@ -55,6 +55,8 @@ import {
   byteLengthOf,
   expectNumber,
   expectType,
+  misaligned,
+  notAPointer,
   type Opening,
   type Pointer,
   Views,
@@ -62,6 +64,7 @@ import {
   type Window,
   windowStride,
 } from "./views.ts";
+import { findTuning, Session, sessions } from "./session.ts";
 
 /** Where the contents of an opened heap came from. */
 export type Resumed = "new" | "file" | "backup";
@@ -71,56 +74,6 @@ const trackerNames = ["checksum", "uffd", "checksum"] as const;
 const mapBit = 1;
 const backupBit = 2;
 const capacityField = fieldIndex("HeapInfo", "capacity");
-
-/**
- * What the `Heap` objects of one thread share when they stand for the same heap: `Heap.attach` in
- * a thread that has it open already makes a second object, not a second registration.
- */
-class Session {
-  readonly text: string;
-  readonly handle: number;
-  /** Whether this thread opened the heap; otherwise it is attached to it. */
-  readonly owner: boolean;
-  readonly blocks = new Blocks();
-  readonly heaps = new Set<Heap>();
-  tuning: () => TuningReport | null = () => null;
-  map: Image | null = null;
-  backup: Image | null = null;
-  /** How many calls of `change` and `quiesce` are under way in this thread, and how it holds the gate. */
-  inside: number = 0;
-  quiet: boolean = false;
-
-  constructor(handle: number, owner: boolean) {
-    const text = new Uint8Array(64);
-    const length = check(native.ph_handle_text(handle, text));
-    this.text = decode(text.subarray(0, length));
-    this.handle = handle;
-    this.owner = owner;
-  }
-}
-
-/** This thread's sessions, by the text of their heap's handle. */
-const sessions = new Map<string, Session>();
-
-/** What perm.ts does to a heap beyond its public face. */
-export interface HeapInternals {
-  mopen(
-    path: string | null,
-    mode: Mode,
-    size: number | undefined,
-    options: HeapOptions | undefined,
-  ): Heap;
-  /** Registers library memory, which native code copies by itself. */
-  permAt(heap: Heap, name: string, address: Pointer, bytes: number, layout: number): void;
-  isOpen(heap: Heap): boolean;
-  isReadOnly(heap: Heap): boolean;
-  /** Where a heap lies; `capacity` is Infinity for a heap that cannot grow. */
-  extent(heap: Heap): { handle: number; address: Pointer; span: number; capacity: number };
-  /** Address of the named global of that many bytes, made if it is new. */
-  globalAt(heap: Heap, name: string, bytes: number, layout: number): Pointer;
-  /** Has `end` called whenever what was seen of the heap so far ends: after a restore or a close. */
-  onEnd(heap: Heap, end: () => void): void;
-}
 
 /** See {@linkcode HeapInternals}. */
 export let internals: HeapInternals;
@@ -510,16 +463,7 @@ export class Heap implements Disposable, AsyncDisposable {
     expectType(type);
     const bytes = byteLengthOf(type, count);
     expectNumber("pointer", p);
-    if (p % type.BYTES_PER_ELEMENT !== 0) {
-      throw new PermError(
-        "INVALID_ARGUMENT",
-        `Cannot view 0x${p.toString(16)} as ${
-          expectType(type)
-        }: the address is misaligned, it must ` +
-          `be a multiple of ${type.BYTES_PER_ELEMENT}`,
-        { address: p },
-      );
-    }
+    if (p % type.BYTES_PER_ELEMENT !== 0) throw misaligned(type, p);
     return new type(this.#views.buffer(this.#handle, p, bytes), 0, count);
   }
 
@@ -533,7 +477,7 @@ export class Heap implements Disposable, AsyncDisposable {
     const at = this.#wordAt(p);
     const { view } = this.#views.current;
     const high = view.getUint32((at + 4) | 0, true);
-    if (high > 0x1fffff) throw this.#notAPointer(p);
+    if (high > 0x1fffff) throw notAPointer(p);
     return view.getUint32(at, true) + high * 0x100000000;
   }
 
@@ -670,7 +614,7 @@ export class Heap implements Disposable, AsyncDisposable {
    * `FORKED`; `UNSUPPORTED` while another thread has JavaScript buffers registered.
    */
   flush(): CommitReport {
-    return this.#commit("map");
+    return commit(this.#session, this.#handle, "map");
   }
 
   /**
@@ -678,7 +622,7 @@ export class Heap implements Disposable, AsyncDisposable {
    * durable, and rejects with what {@linkcode Heap.flush} throws.
    */
   flushAsync(): Promise<CommitReport> {
-    return new Promise((resolve) => resolve(this.#commitAsync("map")));
+    return new Promise((resolve) => resolve(commitAsync(this.#session, this.#handle, "map")));
   }
 
   /**
@@ -688,7 +632,7 @@ export class Heap implements Disposable, AsyncDisposable {
    * are no ancestor of this heap (restore first); else as `flush`.
    */
   backup(): CommitReport {
-    return this.#commit("backup");
+    return commit(this.#session, this.#handle, "backup");
   }
 
   /**
@@ -696,7 +640,7 @@ export class Heap implements Disposable, AsyncDisposable {
    * durable, and rejects with what {@linkcode Heap.backup} throws.
    */
   backupAsync(): Promise<CommitReport> {
-    return new Promise((resolve) => resolve(this.#commitAsync("backup")));
+    return new Promise((resolve) => resolve(commitAsync(this.#session, this.#handle, "backup")));
   }
 
   /**
@@ -809,7 +753,7 @@ export class Heap implements Disposable, AsyncDisposable {
    * ```
    */
   change<Result>(action: () => Result): Result {
-    return this.#through(action, false, -1);
+    return pass(this.#session, this.#handle, action, false, -1);
   }
 
   /**
@@ -831,7 +775,7 @@ export class Heap implements Disposable, AsyncDisposable {
    * ```
    */
   quiesce<Result>(action: () => Result, options?: { timeout?: number }): Result {
-    return this.#through(action, true, quiesceTimeout(options));
+    return pass(this.#session, this.#handle, action, true, quiesceTimeout(options));
   }
 
   /**
@@ -870,65 +814,11 @@ export class Heap implements Disposable, AsyncDisposable {
     return unpack("HeapInfo", this.#info);
   }
 
-  #through<Result>(action: () => Result, quiet: boolean, timeout: number): Result {
-    if (typeof action !== "function") throw refused("action", action, "a function");
-    const session = this.#session;
-    if (session.inside === 0) {
-      if (check(native.ph_lock(this.#handle, 0, quiet ? 1 : 0, timeout)) === 0) {
-        throw new PermError(
-          "BUSY",
-          `Cannot quiesce the heap: other threads were within change() for ${timeout} ms; wait longer`,
-        );
-      }
-      session.quiet = quiet;
-    } else if (quiet && !session.quiet) {
-      throw new PermError(
-        "BUSY",
-        "Cannot quiesce the heap within a change of this thread: it would wait for itself",
-      );
-    }
-    session.inside++;
-    const leave = () => {
-      session.inside--;
-      // A heap that was closed inside has no gate any more.
-      if (session.inside === 0) native.ph_unlock(session.handle, 0, session.quiet ? 1 : 0);
-    };
-    let result: Result;
-    try {
-      result = action();
-    } catch (error) {
-      leave();
-      throw error;
-    }
-    if (!isThenable(result)) {
-      leave();
-      return result;
-    }
-    return Promise.resolve(result).finally(leave) as Result;
-  }
-
   #globalAt(name: string, bytes: number, layout: number): Pointer {
     const key = blockName(name);
     const buffer = recordBuffer("BlockInfo");
     check(native.ph_global(this.#handle, key, key.length, bytes, layout, buffer));
     return unpack("BlockInfo", buffer).address;
-  }
-
-  #commit(kind: "map" | "backup"): CommitReport {
-    const { blocks } = this.#session;
-    blocks.expectIntact("commit");
-    blocks.store(this.#handle);
-    const report = reportBuffer();
-    check(native.ph_commit(this.#handle, which[kind], report));
-    return commitReport(report);
-  }
-
-  async #commitAsync(kind: "map" | "backup"): Promise<CommitReport> {
-    const { blocks } = this.#session;
-    blocks.expectIntact("commit");
-    blocks.store(this.#handle);
-    const commit = check(native.ph_commit_async(this.#handle, which[kind]));
-    return commitReport(await outcome(commit, reportBuffer()));
   }
 
   /** A heap that a failed restore ended is closed already. */
@@ -985,31 +875,6 @@ export class Heap implements Disposable, AsyncDisposable {
     if (current.capacity === Infinity) return false;
     check(native.ph_info(this.#handle, this.#info));
     return this.#info[capacityField] !== current.capacity;
-  }
-
-  #notAPointer(p: Pointer): PermError {
-    return new PermError(
-      "BAD_POINTER",
-      `Cannot load the pointer at 0x${
-        p.toString(16)
-      }: what stands there is larger than any address`,
-      { address: p },
-    );
-  }
-}
-
-function isThenable(value: unknown): boolean {
-  return typeof value === "object" && value !== null &&
-    typeof (value as { then?: unknown }).then === "function";
-}
-
-/** A look that fails costs nobody a heap. */
-function findTuning(): TuningReport | null {
-  try {
-    return checkTuning();
-  } catch (error) {
-    if (error instanceof PermError) return null;
-    throw error;
   }
 }
 

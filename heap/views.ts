@@ -226,3 +226,22 @@ export function expectNumber(what: string, value: unknown): void {
     `Cannot take ${describe(value)} as ${what}: give a number`,
   );
 }
+
+/** The error for an address that is no multiple of the elements' size. */
+export function misaligned(type: ViewType<unknown>, p: Pointer): PermError {
+  return new PermError(
+    "INVALID_ARGUMENT",
+    `Cannot view 0x${p.toString(16)} as ${expectType(type)}: the address is misaligned, it must ` +
+      `be a multiple of ${type.BYTES_PER_ELEMENT}`,
+    { address: p },
+  );
+}
+
+/** The error for a word that is larger than any address. */
+export function notAPointer(p: Pointer): PermError {
+  return new PermError(
+    "BAD_POINTER",
+    `Cannot load the pointer at 0x${p.toString(16)}: what stands there is larger than any address`,
+    { address: p },
+  );
+}
