@@ -17,4 +17,16 @@ pub fn build(b: *std.Build) void {
         }),
     });
     b.installArtifact(program);
+
+    const containers = b.addExecutable(.{
+        .name = "containers",
+        .root_module = b.createModule(.{
+            .root_source_file = b.path("src/containers.zig"),
+            .target = target,
+            .optimize = optimize,
+            .imports = &.{.{ .name = "perm_heap", .module = perm_heap.module("perm_heap") }},
+        }),
+    });
+    const step = b.step("containers", "The program that reads what TypeScript wrote");
+    step.dependOn(&b.addInstallArtifact(containers, .{}).step);
 }
