@@ -4,6 +4,7 @@
  * tests/native/zig_program/src/containers.zig; neither asks the library for more than the first root.
  */
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { test } from "node:test";
 import {
   array,

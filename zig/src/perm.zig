@@ -56,7 +56,7 @@ pub const Which = room.Which;
 /// Where an opened heap's contents came from.
 pub const Resumed = room.Resumed;
 
-/// "w+" makes a new heap, "r+" goes on at the last commit, "r" reads only.
+/// `.w` makes a new heap, `.rw` goes on at the last commit, `.r` reads only.
 pub const Mode = room.Mode;
 
 /// Sizes are bytes; 0 is "not given".
