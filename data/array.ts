@@ -8,6 +8,7 @@ import { describe, PermError } from "../ffi/mod.ts";
 import { Handle, paneOf, readerOf } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
 import { objectSizeMax, type Pane } from "./pane.ts";
+import { copyOf, plain, shown } from "./show.ts";
 import { refuseSize } from "./text.ts";
 import {
   expectTypeOf,
@@ -88,7 +89,12 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
 
   /** The elements, for `JSON.stringify`. */
   toJSON(): unknown[] {
-    return this.toArray().map(plain);
+    return this.toArray().map((value) => plain(value, this.#type));
+  }
+
+  /** @internal */
+  $copy(): unknown[] {
+    return this.toArray().map((value) => copyOf(value, this.#type));
   }
 
   /** All elements in order. */
@@ -101,12 +107,12 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
     inspect: (value: unknown, options?: unknown) => string,
     options: unknown,
   ): string {
-    return inspect(this.toArray(), options);
+    return inspect(this.toArray().map((value) => shown(value, this.#type)), options);
   }
 
   /** What `console.log` shows in Bun and Node. */
   [Symbol.for("nodejs.util.inspect.custom")](): unknown {
-    return this.toArray();
+    return this.toArray().map((value) => shown(value, this.#type));
   }
 
   /** Offset of an element. A handle that ended needs no check: its pane throws. */
@@ -158,14 +164,6 @@ class Elements<T> implements IterableIterator<T> {
   [Symbol.iterator](): this {
     return this;
   }
-}
-
-/** A value without handles: what JSON can show, with bigints as text. */
-export function plain(value: unknown): unknown {
-  if (typeof value === "bigint") return value.toString();
-  if (typeof value !== "object" || value === null) return value;
-  const { toJSON } = value as { toJSON?: () => unknown };
-  return typeof toJSON === "function" ? toJSON.call(value) : value;
 }
 
 /** The type of arrays of a fixed length. */

@@ -7,7 +7,6 @@
 
 import { describe, native, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
-import { plain } from "./array.ts";
 import {
   changesAt,
   type Container,
@@ -23,6 +22,7 @@ import {
 import { registerKind } from "./kinds.ts";
 import { Handle, type ObjectType } from "./handle.ts";
 import type { Pane } from "./pane.ts";
+import { copyOf, plain, shown } from "./show.ts";
 import { type InputOf, readU53, type Type, type ValueOf, type Walker } from "./type.ts";
 
 const lengthAt = 24;
@@ -99,7 +99,7 @@ export class ListHandle<T, I> extends Handle implements Container, Iterable<T> {
     return this.length;
   }
 
-  /** Removes the last element: a number or text is returned, an object as a plain copy. */
+  /** Removes the last element: it is returned, an object as a plain copy, a reference as it is. */
   pop(): unknown {
     return this.length === 0 ? undefined : take(this, this.length - 1);
   }
@@ -186,7 +186,12 @@ export class ListHandle<T, I> extends Handle implements Container, Iterable<T> {
 
   /** The elements, for `JSON.stringify`. */
   toJSON(): unknown[] {
-    return this.toArray().map(plain);
+    return this.toArray().map((value) => plain(value, this.$of.type));
+  }
+
+  /** @internal */
+  $copy(): unknown[] {
+    return this.toArray().map((value) => copyOf(value, this.$of.type));
   }
 
   /** What `console.log` shows in Deno. */
@@ -195,12 +200,12 @@ export class ListHandle<T, I> extends Handle implements Container, Iterable<T> {
     options: unknown,
   ): string {
     if (this.$view.buffer.detached) return `${this.$of.name()} <ended>`;
-    return `${this.$of.name()} ${inspect(this.toArray(), options)}`;
+    return `${this.$of.name()} ${inspect(shownAll(this), options)}`;
   }
 
   /** What `console.log` shows in Bun and Node. */
   [Symbol.for("nodejs.util.inspect.custom")](): unknown {
-    return this.$view.buffer.detached ? `${this.$of.name()} <ended>` : this.toArray();
+    return this.$view.buffer.detached ? `${this.$of.name()} <ended>` : shownAll(this);
   }
 
   /** Proves what its memory must be. @throws {PermError} `CORRUPT`. @internal */
@@ -296,10 +301,13 @@ function removeAt(list: AnyList, p: number): void {
 
 function take(list: AnyList, index: number): unknown {
   const p = find(list, index);
-  const value = readAt(list, p);
-  const copy = typeof value === "bigint" ? value : plain(value);
+  const copy = copyOf(readAt(list, p), list.$of.type);
   removeAt(list, p);
   return copy;
+}
+
+function shownAll(of: ListHandle<unknown, never>): unknown[] {
+  return of.toArray().map((value) => shown(value, of.$of.type));
 }
 
 function destroyValues(list: AnyList): void {

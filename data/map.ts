@@ -21,7 +21,7 @@ import {
 } from "./container.ts";
 import { Handle } from "./handle.ts";
 import type { Lookup } from "./lookup.ts";
-import { plain } from "./array.ts";
+import { copyOf, plain, shown } from "./show.ts";
 import type { Type, Walker } from "./type.ts";
 
 const lengthAt = 8;
@@ -175,7 +175,16 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
 
   /** `[key, value]` pairs, for `JSON.stringify`; `new Map(pairs)` reads them. */
   toJSON(): [unknown, unknown][] {
-    return Array.from(this, ([key, value]) => [plain(key), plain(value)]);
+    const { value: type } = this.$of;
+    return Array.from(this, ([key, value]) => [
+      typeof key === "bigint" ? key.toString() : key,
+      plain(value, type),
+    ]);
+  }
+
+  /** @internal */
+  $copy(): [unknown, unknown][] {
+    return Array.from(this, ([key, value]) => [key, copyOf(value, this.$of.value)]);
   }
 
   /** What `console.log` shows in Deno. */
@@ -184,12 +193,12 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
     options: unknown,
   ): string {
     if (this.$view.buffer.detached) return `${this.$of.name()} <ended>`;
-    return inspect(new Map(this), options).replace(/^Map/, this.$of.name());
+    return inspect(shownAll(this), options).replace(/^Map/, this.$of.name());
   }
 
   /** What `console.log` shows in Bun and Node. */
   [Symbol.for("nodejs.util.inspect.custom")](): unknown {
-    return this.$view.buffer.detached ? `${this.$of.name()} <ended>` : new Map(this);
+    return this.$view.buffer.detached ? `${this.$of.name()} <ended>` : shownAll(this);
   }
 
   /** Proves what the map's memory must be. @throws {PermError} `CORRUPT`. @internal */
@@ -225,6 +234,10 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
       value.walk(pane, (place[1] - pane.base) | 0, walker);
     }
   }
+}
+
+function shownAll(map: MapHandle<unknown, unknown, never, never>): Map<unknown, unknown> {
+  return new Map(Array.from(map, ([key, value]) => [key, shown(value, map.$of.value)]));
 }
 
 // Functions, not private methods: handles are made without running the class's constructor.

@@ -13,7 +13,7 @@ import { describe, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
 import type { Pointer } from "../heap/views.ts";
 import { accessor } from "./accessors.ts";
-import { plain } from "./array.ts";
+import { addressText, copyOf, plain, shownReference } from "./show.ts";
 import { Handle, isKindOf, paneOf, place, typeOf } from "./handle.ts";
 import { isKind } from "./kinds.ts";
 import { type Maker, makerFor, type Reader } from "./makers.ts";
@@ -451,7 +451,15 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
         const pane = paneOf(this);
         out[field] = type.kind === "ref"
           ? addressText(pane.access.heap.load(pane.base + this.$at + offset))
-          : plain(type.get(pane, (this.$at + offset) | 0));
+          : plain(type.get(pane, (this.$at + offset) | 0), type);
+      }
+      return out;
+    }
+
+    $copy(this: Handle): Record<string, unknown> {
+      const out: Record<string, unknown> = {};
+      for (const { name: field, type, offset } of layout!.fields) {
+        out[field] = copyOf(type.get(paneOf(this), (this.$at + offset) | 0), type);
       }
       return out;
     }
@@ -512,11 +520,6 @@ interface InspectOptions {
   depth?: number;
 }
 
-/** A reference as text: where it leads, since following it might never end. */
-function addressText(p: Pointer): string | null {
-  return p === 0 ? null : `0x${p.toString(16)}`;
-}
-
 function show(handle: Handle, layout: Layout, inspect: Inspect, options: InspectOptions): string {
   const { name } = typeOf(handle);
   if (handle.$view.buffer.detached) return `${name} <ended>`;
@@ -526,27 +529,10 @@ function show(handle: Handle, layout: Layout, inspect: Inspect, options: Inspect
     if (type.kind !== "ref") out[field] = type.get(pane, (handle.$at + offset) | 0);
     else {
       const p = pane.access.heap.load(pane.base + handle.$at + offset);
-      out[field] = p === 0 ? null : new Shown(`${type.name.slice(4, -1)} ${addressText(p)}`);
+      out[field] = shownReference(p, type);
     }
   }
   return `${name} ${inspect(out, options)}`;
-}
-
-/** Text that is shown without quotes. */
-class Shown {
-  readonly #text: string;
-
-  constructor(text: string) {
-    this.#text = text;
-  }
-
-  [Symbol.for("Deno.customInspect")](): string {
-    return this.#text;
-  }
-
-  [Symbol.for("nodejs.util.inspect.custom")](): string {
-    return this.#text;
-  }
 }
 
 function expectValues(what: string, values: unknown): asserts values is object {

@@ -10,7 +10,6 @@
 
 import { describe, native, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
-import { plain } from "./array.ts";
 import {
   changesAt,
   type Container,
@@ -25,6 +24,7 @@ import {
 import { registerKind } from "./kinds.ts";
 import { Handle, type ObjectType, paneOf } from "./handle.ts";
 import type { Pane } from "./pane.ts";
+import { copyOf, plain, shown } from "./show.ts";
 import { type InputOf, readU53, type Type, type ValueOf, type Walker } from "./type.ts";
 
 const dataAt = 8;
@@ -129,11 +129,11 @@ export class VecHandle<T, I> extends Handle implements Container, Iterable<T> {
     return this.length;
   }
 
-  /** Removes the last element: a number or text is returned, an object as a plain copy. */
+  /** Removes the last element: it is returned, an object as a plain copy, a reference as it is. */
   pop(): unknown {
     const { length } = this;
     if (length === 0) return undefined;
-    const value = plainValue(this.at(-1));
+    const value = copyOf(this.at(-1), this.$of.type);
     remove(this, length - 1, 1);
     return value;
   }
@@ -141,7 +141,7 @@ export class VecHandle<T, I> extends Handle implements Container, Iterable<T> {
   /** Removes the first element, as `pop` does the last; all others move. */
   shift(): unknown {
     if (this.length === 0) return undefined;
-    const value = plainValue(this.at(0));
+    const value = copyOf(this.at(0), this.$of.type);
     remove(this, 0, 1);
     return value;
   }
@@ -155,14 +155,14 @@ export class VecHandle<T, I> extends Handle implements Container, Iterable<T> {
   /**
    * Removes and inserts at a place, in one move of what lies behind.
    *
-   * @returns What was removed: numbers and text, objects as plain copies.
+   * @returns What was removed, objects as plain copies, references as they are.
    */
   splice(start: number, count: number = Infinity, ...values: I[]): unknown[] {
     const { length } = this;
     const from = clamp(start, length);
     const removed = Math.min(Math.max(Math.trunc(count) || 0, 0), length - from);
     const copies: unknown[] = [];
-    for (let i = 0; i < removed; i++) copies.push(plainValue(this.get(from + i)));
+    for (let i = 0; i < removed; i++) copies.push(copyOf(this.get(from + i), this.$of.type));
     insertValues(this, from + removed, values);
     remove(this, from, removed);
     return copies;
@@ -382,7 +382,12 @@ export class VecHandle<T, I> extends Handle implements Container, Iterable<T> {
 
   /** The elements, for `JSON.stringify`. */
   toJSON(): unknown[] {
-    return this.slice().map(plain);
+    return this.slice().map((value) => plain(value, this.$of.type));
+  }
+
+  /** @internal */
+  $copy(): unknown[] {
+    return this.slice().map((value) => copyOf(value, this.$of.type));
   }
 
   /** What `console.log` shows in Deno. */
@@ -391,12 +396,12 @@ export class VecHandle<T, I> extends Handle implements Container, Iterable<T> {
     options: unknown,
   ): string {
     if (this.$view.buffer.detached) return `${this.$of.name()} <ended>`;
-    return `${this.$of.name()} ${inspect(this.toArray(), options)}`;
+    return `${this.$of.name()} ${inspect(shownAll(this), options)}`;
   }
 
   /** What `console.log` shows in Bun and Node. */
   [Symbol.for("nodejs.util.inspect.custom")](): unknown {
-    return this.$view.buffer.detached ? `${this.$of.name()} <ended>` : this.toArray();
+    return this.$view.buffer.detached ? `${this.$of.name()} <ended>` : shownAll(this);
   }
 
   /** Proves what its memory must be. @throws {PermError} `CORRUPT`. @internal */
@@ -554,8 +559,8 @@ function elements(vec: AnyVec, p: number, count: number): TypedArray {
   return new arrays[type.kind](pane.view.buffer, p - pane.base, count);
 }
 
-function plainValue(value: unknown): unknown {
-  return typeof value === "bigint" ? value : plain(value);
+function shownAll(of: VecHandle<unknown, never>): unknown[] {
+  return of.toArray().map((value) => shown(value, of.$of.type));
 }
 
 function clamp(index: number, length: number): number {

@@ -8,6 +8,7 @@ import { test } from "node:test";
 import { inspect } from "node:util";
 import { Heap, mopen, PermError } from "../mod.ts";
 import {
+  array,
   bool,
   destroy,
   f32,
@@ -379,6 +380,103 @@ test("containers show themselves in logs and JSON", () => {
   assert.match(inspect(vec), /1n/);
   assert.equal(HashMap(text, u32), HashMap(text, u32));
   assert.equal(HashMap(text, Vec(User)).name, "HashMap(text, Vec(User))");
+});
+
+test("references in containers come out as they are, and nothing follows them in circles", () => {
+  using heap = newHeap();
+  const Node = struct("Node", {
+    id: u64,
+    get vec() {
+      return Vec(ref(Node));
+    },
+    get list() {
+      return List(ref(Node));
+    },
+    get map() {
+      return HashMap(u8, ref(Node));
+    },
+    get ordered() {
+      return OrderedMap(text, ref(Node));
+    },
+    get pair() {
+      return array(ref(Node), 2);
+    },
+  });
+  const [a, b] = [new Node(heap, { id: 1n }), new Node(heap, { id: 2n })];
+  for (const [of, to] of [[a, b], [b, a]]) {
+    of.vec.push(to, of, null);
+    of.list.push(to, of);
+    of.map.set(1, to).set(2, of).set(3, null);
+    of.ordered.set("to", to);
+    of.pair.set(0, to);
+  }
+  const at = (node: { ptr: number }) => `0x${node.ptr.toString(16)}`;
+  assert.deepEqual(JSON.parse(JSON.stringify(a)), {
+    id: "1",
+    vec: [at(b), at(a), null],
+    list: [at(b), at(a)],
+    map: [[1, at(b)], [2, at(a)], [3, null]],
+    ordered: [["to", at(b)]],
+    pair: [at(b), null],
+  });
+  for (const  of of[a, a.vec, a.list, a.map, a.ordered, a.pair]) {
+    const shown = inspect(of, { depth: 20 });
+    assert.ok(shown.includes(`Node ${at(b)}`) && shown.length < 1000, shown);
+  }
+  // What is taken out of a container is the node, and goes in again.
+  assert.deepEqual([a.vec.pop(), (a.vec.pop() as Any).ptr, (a.vec.shift() as Any).ptr], [
+    null,
+    a.ptr,
+    b.ptr,
+  ]);
+  a.vec.push(b, a);
+  const [first] = a.vec.splice(0, 1) as Any[];
+  first.id = 5n;
+  assert.equal(b.id, 5n);
+  a.vec.push(a.list.pop() as Any, a.list.shift() as Any);
+  assert.deepEqual(Array.from(a.vec, (node) => node!.ptr), [a.ptr, a.ptr, b.ptr]);
+});
+
+test("what is taken out of a container can be put in again", () => {
+  using heap = newHeap();
+  const Part = struct("Part", { big: u64, name: text });
+  const Job = struct("Job", {
+    number: i64,
+    part: Part,
+    pair: array(Part, 2),
+    words: Vec(text),
+    parts: List(Part),
+    counts: HashMap(u64, u8),
+    byName: OrderedMap(text, Part),
+    story: Text,
+    other: ref(Part),
+  });
+  const part = new Part(heap, { big: 2n ** 64n - 1n, name: "a name that has its own block" });
+  const jobs = new (Vec(Job))(heap);
+  const list = new (List(Job))(heap);
+  const given = {
+    number: -(2n ** 63n),
+    part,
+    pair: [{ big: 3n, name: "c" }, part],
+    words: ["one", "another word, a longer one"],
+    parts: [part, part],
+    counts: [[2n ** 63n, 1], [1n, 2]] as [bigint, number][],
+    byName: [["part", part]] as Any,
+    story: "long ".repeat(100),
+    other: part,
+  };
+  jobs.push(given);
+  const before = JSON.stringify(jobs);
+  assert.ok(before.includes("18446744073709551615"));
+  jobs.push(jobs.pop() as Any);
+  assert.equal(JSON.stringify(jobs), before);
+  jobs.unshift(jobs.splice(0)[0] as Any);
+  list.push(jobs.shift() as Any);
+  list.push(list.shift() as Any);
+  assert.equal(jobs.length, 0);
+  assert.equal(JSON.stringify(list), before);
+  for (const  of of[jobs, list, part]) destroy(of);
+  assert.deepEqual(leaks(heap), []);
 });
 
 test("a handle to a value stays good while others come and go", () => {
