@@ -16,6 +16,17 @@ import { parseArgs } from "node:util";
 import { f64, HashMap, OrderedMap, roots, struct, text, u32, u53 } from "../data/mod.ts";
 import { Heap } from "../mod.ts";
 
+const USAGE = `Usage: jobs.ts COMMAND [options]
+
+  add WHAT             adds a job, due in --in seconds
+  run                  runs jobs as they are due, until there are none
+  list                 what is to be done
+
+  -f, --file FILE      where the queue is kept             (default jobs.perm)
+      --in SECONDS     when the job is due                 (default 0)
+      --fail PART      how many jobs fail, from 0 to 1     (default 0)
+  -h, --help           this text`;
+
 const RETRIES_MAX = 5;
 
 const Job = struct("Job", { what: text, due: f64, tries: u32, error: text });
@@ -103,39 +114,45 @@ export class Jobs {
   }
 }
 
-async function main(): Promise<void> {
+async function main(): Promise<number> {
   const { values, positionals: [command, what] } = parseArgs({
     allowPositionals: true,
     options: {
-      file: { type: "string", default: "jobs.perm" },
+      file: { type: "string", short: "f", default: "jobs.perm" },
       in: { type: "string", default: "0" },
       fail: { type: "string", default: "0" },
+      help: { type: "boolean", short: "h" },
     },
   });
+  const [delay, failing] = [Number(values.in), Number(values.fail)];
+  const isKnown = command === "run" || command === "list" ||
+    command === "add" && what !== undefined;
+  if (values.help || !isKnown || !(delay >= 0 && delay < 1e9) || !(failing >= 0 && failing <= 1)) {
+    console.log(USAGE);
+    return values.help ? 0 : 2;
+  }
   using heap = Heap.open({ file: values.file, size: 1 << 20 });
   const jobs = new Jobs(heap);
-  if (command === "add" && what !== undefined) {
-    console.log(`job ${jobs.add(what, Date.now() + 1000 * Number(values.in))}: ${what}`);
+  if (command === "add") {
+    console.log(`job ${jobs.add(what, Date.now() + 1000 * delay)}: ${what}`);
   } else if (command === "list") {
     for (const { number, what, due, tries, error } of jobs.list()) {
       console.log(`${number}  ${new Date(due).toISOString()}  ${what}  ${tries} tries  ${error}`);
     }
     console.log(`${jobs.size} to do, ${jobs.done} done`);
-  } else if (command === "run") {
+  } else {
     for (;;) {
       const wait = await jobs.runNext(async (what) => {
         await setTimeout(20);
-        if (Math.random() < Number(values.fail)) throw new Error("it did not work out");
+        if (Math.random() < failing) throw new Error("it did not work out");
         console.log(`done: ${what}`);
       });
       if (wait === undefined) break;
       await setTimeout(wait);
     }
     console.log(`nothing left to do, ${jobs.done} done`);
-  } else {
-    console.error('Give a command: add "what" [--in SECONDS], run [--fail PART], list');
-    process.exitCode = 2;
   }
+  return 0;
 }
 
-if (import.meta.main) await main();
+if (import.meta.main) process.exitCode = await main();

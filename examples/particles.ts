@@ -13,6 +13,15 @@ import { parseArgs } from "node:util";
 import { array, f64, roots, struct, u32, u53 } from "../data/mod.ts";
 import { Heap } from "../mod.ts";
 
+const USAGE = `Usage: particles.ts [options]
+
+Moves bodies step by step, and commits every 500 steps; goes on where the last commit was.
+
+  -f, --file FILE      where the bodies are kept           (default particles.perm)
+      --bodies N       how many a new world has            (default 64)
+      --steps N        where to end, counted from the first run on (default 20000)
+  -h, --help           this text`;
+
 const BODIES_MAX = 1024;
 const STEP = 0.001;
 const SOFTENING = 0.01;
@@ -92,16 +101,18 @@ function state(world: World): string {
 
 const { values } = parseArgs({
   options: {
-    file: { type: "string", default: "particles.perm" },
+    file: { type: "string", short: "f", default: "particles.perm" },
     bodies: { type: "string", default: "64" },
     steps: { type: "string", default: "20000" },
+    help: { type: "boolean", short: "h" },
   },
 });
 const steps = Number(values.steps);
 const count = Number(values.bodies);
-if (!(count >= 1 && count <= BODIES_MAX && steps >= 0)) {
-  console.error(`Give 1 to ${BODIES_MAX} bodies, and a number of steps`);
-  process.exit(2);
+const isSound = Number.isInteger(count) && count >= 1 && count <= BODIES_MAX && steps >= 0;
+if (values.help || !isSound) {
+  console.log(USAGE);
+  process.exit(values.help ? 0 : 2);
 }
 
 using heap = Heap.open({ file: values.file, size: 1 << 20 });

@@ -31,6 +31,10 @@ const { home, garray, list } = PERM.declare({
 /** struct node { struct node *next; double place; } */
 const NODE = { next: 0, place: 8, size: 16 };
 
+if (process.argv.includes("--help")) {
+  console.log("Usage: perm.ts [-r]\n\n  -r    walk on from the last backup() in perm.back");
+  process.exit();
+}
 const goOn = process.argv.includes("-r");
 const heap = mopen(null, "w+", 2 ** 20);
 bopen("perm.back", goOn ? "r+" : "w+", { replace: !goOn });
