@@ -107,11 +107,13 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
     inspect: (value: unknown, options?: unknown) => string,
     options: unknown,
   ): string {
+    if (this.$view.buffer.detached) return "array <ended>";
     return inspect(this.toArray().map((value) => shown(value, this.#type)), options);
   }
 
   /** What `console.log` shows in Bun and Node. */
   [Symbol.for("nodejs.util.inspect.custom")](): unknown {
+    if (this.$view.buffer.detached) return "array <ended>";
     return this.toArray().map((value) => shown(value, this.#type));
   }
 

@@ -11,7 +11,7 @@
 import { check, describe, native, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
 import { expectNumber, type Pointer } from "../heap/views.ts";
-import { Handle, paneOf, place } from "./handle.ts";
+import { Handle, paneOf, place, typeOf } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
 import { type Maker, makerFor } from "./makers.ts";
 import { accessTo, type Pane } from "./pane.ts";
@@ -48,7 +48,32 @@ export class Held implements Disposable {
 }
 
 /** What both kinds of locks do. */
-export class LockHandle extends Handle {}
+export class LockHandle extends Handle {
+  /** Nothing: who holds it is nobody's but this session's. */
+  toJSON(): undefined {
+    return undefined;
+  }
+
+  /** @internal */
+  $copy(): this {
+    return this;
+  }
+
+  /** What `console.log` shows in Deno. */
+  [Symbol.for("Deno.customInspect")](): string {
+    return shownLock(this);
+  }
+
+  /** What `console.log` shows in Bun and Node. */
+  [Symbol.for("nodejs.util.inspect.custom")](): string {
+    return shownLock(this);
+  }
+}
+
+function shownLock(lock: LockHandle): string {
+  const { name } = typeOf(lock);
+  return lock.$view.buffer.detached ? `${name} <ended>` : `${name} at 0x${lock.ptr.toString(16)}`;
+}
 
 function take(lock: LockHandle, exclusive: boolean, timeout: number): Held | null {
   const pane = paneOf(lock);

@@ -168,8 +168,9 @@ export class Roots {
    * in another object; `STALE`, `OUT_OF_MEMORY`, `READ_ONLY`.
    */
   set(name: string, value: object): void {
+    const object = this.#expectAlone(value);
     const { root, link } = this.#find(name, true);
-    this.#replace(name, root, link, this.#expectAlone(value));
+    this.#replace(name, root, link, object);
   }
 
   /**
@@ -255,6 +256,7 @@ export class Roots {
         `Cannot use a ${name} of another heap as a root: ${wanted}`,
       );
     }
+    expectBlock(value, name);
     return value;
   }
 
@@ -293,6 +295,21 @@ export class Roots {
   #link(link: Pointer, p: Pointer): void {
     const pane = this.#access.pane(link, 8);
     writeU53(pane.view, (link - pane.base) | 0, p);
+  }
+}
+
+/** A name is given seldom, so it is asked whether the object was destroyed through another handle. */
+function expectBlock(value: Handle, name: string): void {
+  const { ptr } = value;
+  try {
+    paneOf(value).access.heap.usableSize(ptr);
+  } catch (error) {
+    if (!(error instanceof PermError)) throw error;
+    throw new PermError(
+      "STALE",
+      `Cannot use the ${name} at 0x${ptr.toString(16)} as a root: it was destroyed`,
+      { address: ptr },
+    );
   }
 }
 

@@ -403,12 +403,12 @@ test("references in containers come out as they are, and nothing follows them in
     },
   });
   const [a, b] = [new Node(heap, { id: 1n }), new Node(heap, { id: 2n })];
-  for (const [of, to] of [[a, b], [b, a]]) {
-    of.vec.push(to, of, null);
-    of.list.push(to, of);
-    of.map.set(1, to).set(2, of).set(3, null);
-    of.ordered.set("to", to);
-    of.pair.set(0, to);
+  for (const [from, to] of [[a, b], [b, a]]) {
+    from.vec.push(to, from, null);
+    from.list.push(to, from);
+    from.map.set(1, to).set(2, from).set(3, null);
+    from.ordered.set("to", to);
+    from.pair.set(0, to);
   }
   const at = (node: { ptr: number }) => `0x${node.ptr.toString(16)}`;
   assert.deepEqual(JSON.parse(JSON.stringify(a)), {
@@ -419,8 +419,8 @@ test("references in containers come out as they are, and nothing follows them in
     ordered: [["to", at(b)]],
     pair: [at(b), null],
   });
-  for (const  of of[a, a.vec, a.list, a.map, a.ordered, a.pair]) {
-    const shown = inspect(of, { depth: 20 });
+  for (const it of [a, a.vec, a.list, a.map, a.ordered, a.pair]) {
+    const shown = inspect(it, { depth: 20 });
     assert.ok(shown.includes(`Node ${at(b)}`) && shown.length < 1000, shown);
   }
   // What is taken out of a container is the node, and goes in again.
@@ -475,7 +475,7 @@ test("what is taken out of a container can be put in again", () => {
   list.push(list.shift() as Any);
   assert.equal(jobs.length, 0);
   assert.equal(JSON.stringify(list), before);
-  for (const  of of[jobs, list, part]) destroy(of);
+  for (const it of [jobs, list, part]) destroy(it);
   assert.deepEqual(leaks(heap), []);
 });
 
