@@ -53,6 +53,9 @@ export interface Adapter {
   /** Whether an error of `open` or `arrayBuffer` means that the user has not allowed FFI. */
   isPermissionError(error: unknown): boolean;
 
+  /** The bytes that base64 text stands for. */
+  fromBase64(text: string): Uint8Array;
+
   /** A zero-copy buffer over process memory. The caller answers for the range. */
   arrayBuffer(address: number, bytes: number): ArrayBuffer;
 }

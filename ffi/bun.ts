@@ -16,6 +16,7 @@ interface BunFfi {
 }
 
 interface BunGlobals {
+  Buffer: { from(text: string, encoding: "base64"): Uint8Array };
   process: {
     platform: string;
     arch: string;
@@ -51,7 +52,8 @@ export const bun: Adapter = {
     table: Readonly<Record<Name, Signature>>,
   ): Record<Name, NativeFunction> {
     const definitions: Record<string, { args: string[]; returns: string }> = {};
-    for (const [name, { parameters, result }] of Object.entries<Signature>(table)) {
+    for (const name of Object.keys(table) as Name[]) {
+      const { parameters, result } = table[name];
       definitions[name] = {
         args: parameters.map(bunType),
         returns: result === "pointer" ? "ptr" : result,
@@ -64,6 +66,11 @@ export const bun: Adapter = {
 
   isPermissionError(): boolean {
     return false;
+  },
+
+  // Half the time of `Uint8Array.fromBase64` here.
+  fromBase64(text: string): Uint8Array {
+    return globals.Buffer.from(text, "base64");
   },
 
   arrayBuffer(address: number, bytes: number): ArrayBuffer {

@@ -30,9 +30,7 @@ export const deno: Adapter = {
     table: Readonly<Record<Name, Signature>>,
   ): Record<Name, NativeFunction> {
     const definitions: Record<string, Deno.ForeignFunction> = {};
-    for (const [name, signature] of Object.entries<Signature>(table)) {
-      definitions[name] = definitionOf(signature);
-    }
+    for (const name of Object.keys(table) as Name[]) definitions[name] = definitionOf(table[name]);
     return Deno.dlopen(path, definitions).symbols as unknown as Record<Name, NativeFunction>;
   },
 
@@ -43,21 +41,31 @@ export const deno: Adapter = {
     table: Readonly<Record<Name, Signature>>,
   ): Record<Name, NativeFunction> {
     const places: Record<string, { type: "pointer" }> = {};
-    for (const name of Object.keys(table)) places[name] = { type: "pointer" };
+    for (const name of Object.keys(table) as Name[]) places[name] = { type: "pointer" };
     const addresses = Deno.dlopen(path, places).symbols as Record<
       string,
       Deno.PointerObject<Deno.ForeignFunction>
     >;
     const functions: Record<string, NativeFunction> = {};
-    for (const [name, signature] of Object.entries<Signature>(table)) {
-      const pointer = new Deno.UnsafeFnPointer(addresses[name], definitionOf(signature));
-      functions[name] = pointer.call.bind(pointer) as unknown as NativeFunction;
+    for (const name of Object.keys(table) as Name[]) {
+      let call: NativeFunction | undefined;
+      functions[name] = (...args) => {
+        if (call === undefined) {
+          const pointer = new Deno.UnsafeFnPointer(addresses[name], definitionOf(table[name]));
+          call = pointer.call.bind(pointer) as unknown as NativeFunction;
+        }
+        return call(...args);
+      };
     }
     return functions as Record<Name, NativeFunction>;
   },
 
   isPermissionError(error: unknown): boolean {
     return error instanceof Deno.errors.NotCapable || error instanceof Deno.errors.PermissionDenied;
+  },
+
+  fromBase64(text: string): Uint8Array {
+    return Uint8Array.fromBase64(text);
   },
 
   arrayBuffer(address: number, bytes: number): ArrayBuffer {

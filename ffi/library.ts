@@ -87,7 +87,7 @@ function openPacked({ soname, base64 }: Packed, attempts: Attempts): Native | un
     const shared = attempts.run(`what this process has (${present})`, () => open(present, true));
     if (shared) return shared;
   }
-  const image = Uint8Array.fromBase64(base64);
+  const image = adapter.fromBase64(base64);
   const fresh = attempts.run("a memory file", () => open(libc.memoryFile(soname, image), true));
   if (fresh) return fresh;
 
@@ -143,35 +143,45 @@ const OFTEN = 200;
 
 /** `isLasting` says that the path will name the same library for the life of the process. */
 function open(path: string, isLasting = false): Native {
-  // The hash first: a library of another build may lack a symbol that binding all would want.
-  const { ph_abi } = unbound(path, { ph_abi: { parameters: [], result: "f64" } });
-  const hash = ph_abi();
-  if (hash !== abiHash) {
-    throw new PermError(
-      "UNSUPPORTED",
-      `Cannot use the native library "${path}": its ABI is ${
-        hash.toString(16)
-      }, this package's is ` +
-        `${abiHash.toString(16)}; unset PERM_LIBRARY, or build again with "deno task build"`,
-      { path },
-    );
-  }
   const table: Record<string, Signature> = {};
-  for (const [name, parameters] of Object.entries(symbols)) {
-    const nonblocking = name === "ph_commit_wait" && adapter.bindsNonblocking;
-    table[name] = { parameters, result: "f64", nonblocking };
+  for (const name of Object.keys(symbols)) {
+    table[name] = {
+      parameters: symbols[name as keyof typeof symbols],
+      result: "f64",
+      nonblocking: name === "ph_commit_wait" && adapter.bindsNonblocking,
+    };
   }
-  if (!isLasting || !adapter.openUnbound) return adapter.open(path, table) as unknown as Native;
+  const bindsLate = isLasting && adapter.openUnbound !== undefined;
+  let functions: Record<string, NativeFunction>;
+  try {
+    functions = (bindsLate ? adapter.openUnbound! : adapter.open)(path, table);
+  } catch (error) {
+    // A library of another build may lack a symbol; one that cannot be loaded fails here again.
+    expectAbi(path, unbound(path, { ph_abi: { parameters: [], result: "f64" } }).ph_abi());
+    throw error;
+  }
+  expectAbi(path, functions.ph_abi());
+  if (!bindsLate) return functions as unknown as Native;
 
   const stubs: Record<string, NativeFunction> = {};
-  for (const [name, seldom] of Object.entries(adapter.openUnbound(path, table))) {
+  for (const name of Object.keys(functions)) {
     let calls = 0;
     stubs[name] = late[name as keyof typeof late](
-      seldom,
+      functions[name],
       () => ++calls < OFTEN ? undefined : adapter.open(path, { [name]: table[name] })[name],
     );
   }
   return stubs as unknown as Native;
+}
+
+function expectAbi(path: string, hash: number): void {
+  if (hash === abiHash) return;
+  throw new PermError(
+    "UNSUPPORTED",
+    `Cannot use the native library "${path}": its ABI is ${hash.toString(16)}, this package's is ` +
+      `${abiHash.toString(16)}; unset PERM_LIBRARY, or build again with "deno task build"`,
+    { path },
+  );
 }
 
 /** Functions that are called a few times. */
@@ -253,7 +263,10 @@ function bindFirst<Name extends string>(
  * API would want more permissions.
  */
 class Libc {
-  readonly calls: Record<keyof typeof libcTable, NativeFunction> = unbound(libcName, libcTable);
+  /** What a glibc since 2.34 has all of, looked up at once: each look-up takes the time of many names. */
+  readonly #whole = bindFirst([libcName], { ...libcTable, ...dlopenTable, ...glibcTable });
+  readonly calls: Record<keyof typeof libcTable, NativeFunction> = this.#whole ??
+    unbound(libcName, libcTable);
 
   /**
    * The path or name under which this process has the library of that soname. Nothing is loaded by
@@ -261,8 +274,9 @@ class Libc {
    */
   findLoaded(soname: string): string | undefined {
     const lazyNoLoad = 5;
-    const loaded = bindFirst([libcName, libdlName], dlopenTable);
+    const loaded = this.#whole ?? bindFirst([libcName, libdlName], dlopenTable);
     if (loaded?.dlopen(zeroTerminated(soname), lazyNoLoad)) return soname;
+    if (this.#whole) return;
     // musl knows a library that was loaded by path under that path only.
     if (!bindFirst([libcName], glibcTable)) return this.#findMemoryFile(soname);
   }
