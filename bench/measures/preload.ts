@@ -65,7 +65,7 @@ function libraryPath(soname: string): string | undefined {
 /** Milliseconds that a command takes. */
 function time(command: string[], env: Record<string, string>, cwd: string): number {
   const before = performance.now();
-  const { status, signal, stderr } = spawnSync(command[0], command.slice(1), {
+  const { status, signal, stderr, error } = spawnSync(command[0], command.slice(1), {
     env: { PATH: process.env.PATH ?? "", ...env },
     cwd,
     stdio: ["ignore", "ignore", "pipe"],
@@ -73,7 +73,7 @@ function time(command: string[], env: Record<string, string>, cwd: string): numb
   const took = performance.now() - before;
   if (status !== 0) {
     throw new Error(
-      `${command.join(" ")} (${env.LD_PRELOAD}) ended with ${status ?? signal}: ${stderr}`,
+      `${command.join(" ")} (${env.LD_PRELOAD}) ended with ${error ?? status ?? signal}: ${stderr}`,
     );
   }
   return took;
