@@ -30,10 +30,11 @@ export type Native = {
 export const adapter: Adapter = "Bun" in globalThis ? bun : deno;
 
 /**
- * The native functions; empty until {@linkcode load} has run. Whoever holds a heap knows that it
- * has, so hot paths call through this without asking.
+ * The native functions, from when {@linkcode load} has run. Whoever holds a heap knows that it has,
+ * so hot paths call through this without asking. It is a copy of a literal, which has all names,
+ * since V8 looks every call up by name in an object that names are added to.
  */
-export const native: Native = {} as Native;
+export const native: Native = { ...symbols } as unknown as Native;
 
 let loaded = false;
 
@@ -165,6 +166,8 @@ function open(path: string, isLasting = false): Native {
 
   const stubs: Record<string, NativeFunction> = {};
   for (const name of Object.keys(functions)) {
+    stubs[name] = functions[name];
+    if (table[name].nonblocking) continue;
     let calls = 0;
     stubs[name] = late[name as keyof typeof late](
       functions[name],

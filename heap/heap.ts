@@ -69,6 +69,9 @@ import { findTuning, Session, sessions } from "./session.ts";
 /** Where the contents of an opened heap came from. */
 export type Resumed = "new" | "file" | "backup";
 
+/** What this module has imported, V8 reads at each call; what it has declared, it knows. */
+const calls = native;
+
 const resumedNames: readonly Resumed[] = ["new", "file", "backup"];
 const trackerNames = ["checksum", "uffd", "checksum"] as const;
 const mapBit = 1;
@@ -282,7 +285,7 @@ export class Heap implements Disposable, AsyncDisposable {
    */
   malloc(n: number): Pointer {
     if (typeof n !== "number") expectNumber("size", n);
-    const pointer = native.ph_malloc(this.#handle, n);
+    const pointer = calls.ph_malloc(this.#handle, n);
     if (pointer < 0) throw nativeError(pointer);
     return pointer;
   }
@@ -350,7 +353,7 @@ export class Heap implements Disposable, AsyncDisposable {
    */
   free(p: Pointer): void {
     if (typeof p !== "number") expectNumber("pointer", p);
-    const result = native.ph_free(this.#handle, p);
+    const result = calls.ph_free(this.#handle, p);
     if (result < 0) throw nativeError(result);
   }
 

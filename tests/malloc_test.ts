@@ -1,8 +1,10 @@
 // The malloc family: what it gives, what it refuses, and that it never loses count.
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { Heap, type Pointer } from "../mod.ts";
-import { expectCode, expectWell, Folder, pattern, randomNumbers } from "./support.ts";
+import { command, run, thisRuntime } from "./runtimes.ts";
+import { after, Child, expectCode, expectWell, Folder, pattern, randomNumbers } from "./support.ts";
 
 const mib = 1 << 20;
 const timeout = 60_000;
@@ -269,6 +271,87 @@ test("freeing twice is DOUBLE_FREE for small and large blocks", { timeout }, () 
   heap.free(keep);
   assert.equal(heap.stats().liveBlocks, 0);
   expectWell(heap);
+});
+
+for (const library of ["PERM_LIBRARY", "the packed library"]) {
+  test(`malloc and free refuse alike however often they were called, in ${library}`, {
+    timeout,
+  }, async () => {
+    await using child = new Child(
+      thisRuntime,
+      library === "PERM_LIBRARY" ? [] : after("unset PERM_LIBRARY"),
+    );
+    const [first, ...later] = await child.run(({ perm }) => {
+      using heap = perm.Heap.open({ size: 1 << 20 });
+      const blocks = Float64Array.from({ length: 64 }, (_, i) => heap.malloc(i));
+      const pair = (size: number, place: number) => {
+        heap.free(blocks[place]);
+        blocks[place] = heap.malloc(size);
+      };
+      const codes: string[] = [];
+      const attempt = (action: () => unknown) => {
+        try {
+          action();
+          codes.push("nothing");
+        } catch (error) {
+          codes.push((error as { code: string }).code);
+        }
+      };
+      const refusals = (place: number) => {
+        codes.length = 0;
+        const bad = [NaN, -1, -0.5, 0.5, 1e300, -Infinity, "8", 8n, undefined, {}] as number[];
+        for (const size of bad) {
+          attempt(() => pair(size, place));
+          blocks[place] = heap.malloc(40);
+        }
+        attempt(() => heap.malloc(2 ** 50));
+        const block = blocks[place];
+        const noBlocks = [block + 0.5, block + 1, block + 16, -block, block + 2 ** 52, block * 2];
+        for (const p of [...bad, ...noBlocks]) attempt(() => heap.free(p));
+        heap.free(block);
+        for (const p of [block, heap.address, heap.address - 16]) attempt(() => heap.free(p));
+        blocks[place] = heap.malloc(8);
+        heap.check();
+        return [...codes, `${heap.stats().liveBlocks} blocks`].join();
+      };
+      return [0, 10, 300, 100_000, 1000].map((pairs) => {
+        for (let i = 0; i < pairs; i++) pair(16 + i % 400, i % 64);
+        return refusals(pairs % 64);
+      });
+    });
+    const expected = [
+      ...Array(10).fill("INVALID_ARGUMENT"),
+      "OUT_OF_MEMORY",
+      ...Array(6).fill("BAD_POINTER"),
+      ...Array(4).fill("INVALID_ARGUMENT"),
+      ...Array(6).fill("BAD_POINTER"),
+      "DOUBLE_FREE",
+      "BAD_POINTER",
+      "BAD_POINTER",
+      "64 blocks",
+    ];
+    assert.equal(first, expected.join());
+    for (const codes of later) assert.equal(codes, first);
+    assert.equal(await child.end(), "exit 0");
+  });
+}
+
+test("V8 need not search for native functions by name", {
+  skip: thisRuntime === "deno" ? false : "about V8",
+  timeout,
+}, () => {
+  using folder = new Folder();
+  const script = folder.file("fast.ts");
+  writeFileSync(
+    script,
+    `import { load, native } from "${new URL("../ffi/mod.ts", import.meta.url)}";
+    load();
+    console.log(new Function("it", "return %HasFastProperties(it)")(native));`,
+  );
+  const flags = ["-A", "--v8-flags=--allow-natives-syntax"];
+  for (const env of [{}, { PERM_LIBRARY: undefined }]) {
+    assert.equal(run(command("deno", script, [], flags), { env }).out, "true\n");
+  }
 });
 
 test("mallocMany and freeMany do what many calls do", { timeout }, () => {

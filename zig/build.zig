@@ -26,6 +26,7 @@ pub fn build(b: *std.Build) void {
             .pic = true,
             .link_libc = false,
             .single_threaded = false,
+            .omit_frame_pointer = true,
         }),
     });
     const install_library = b.addInstallArtifact(library, .{ .dest_sub_path = "libperm_heap.so" });

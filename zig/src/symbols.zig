@@ -18,7 +18,8 @@ const late_head =
     \\
     \\/**
     \\ * Functions that call `seldom` until `bind` gives them a better one. Each is a literal of its own:
-    \\ * a runtime calls fast where it has only seen one function called.
+    \\ * a runtime calls fast where it has only seen one function called. `+` says that the result is a
+    \\ * number whoever gave it, for V8 puts what may be anything into an object.
     \\ */
     \\export const late: Record<
     \\  keyof typeof symbols,
@@ -33,7 +34,7 @@ fn lateOne(comptime name: []const u8, comptime count: usize) []const u8 {
     const call = "often(" ++ names ++ ")";
     return "  " ++ name ++ ": (seldom, bind, often?: Call) => (" ++ names ++ ") =>\n    often !== undefined\n" ++
         "      ? " ++ call ++ "\n      : (often = bind()) !== undefined\n      ? " ++ call ++
-        "\n      : seldom(" ++ names ++ "),\n";
+        "\n      : +seldom(" ++ names ++ "),\n";
 }
 
 const text = blk: {
