@@ -27,7 +27,10 @@ export interface ImageOptions {
   logLimit?: number;
   /** Reads and checks every stored page before the image is used. Default false. */
   verify?: boolean;
-  /** Opens the base alone when its log is lost; the first commit makes a new image. Default false. */
+  /**
+   * Opens the base alone when its log is lost; the first commit makes a new image. Takes a shared heap
+   * that was not closed as it stands, if its metadata is whole. Default false.
+   */
   recover?: boolean;
   /** Lets mode `"w+"` replace the image of another heap. Default false. */
   replace?: boolean;
@@ -39,7 +42,13 @@ export interface HeapOptions extends ImageOptions {
   address?: number;
   /** Bytes of data that the heap may grow to. Default what the reservation of addresses allows. */
   maxSize?: number;
-  /** Maps the file itself (MAP_SHARED), for heaps larger than memory. Default false. */
+  /**
+   * Maps the file itself over the heap (MAP_SHARED), for heaps larger than memory. Default false. The
+   * file holds one state, which the system writes whenever it likes: a program that ends without
+   * `close()`, or closes with changes that were not flushed, leaves a file that the next opening refuses
+   * (`CORRUPT`) until a backup is restored or `recover` is given. Readers and a writer exclude each other.
+   * `docs/shared.md` has the rules.
+   */
   shared?: boolean;
   /**
    * What tells which pages changed. Default `"auto"`: what the environment says in `PERM_TRACKER`, else

@@ -11,7 +11,10 @@ import type { TuningReport } from "../tuning/mod.ts";
 export interface CommitReport {
   /** The epoch that is durable now. */
   epoch: number;
-  /** Pages written; 0 when nothing had changed, and then nothing was synced. */
+  /**
+   * Pages written; 0 when nothing had changed, and then nothing was synced. Of a shared heap: the pages
+   * that the system had not written by itself, or all that are in use where it does not count them.
+   */
   pages: number;
   /** Bytes written to the image. */
   bytes: number;
@@ -86,6 +89,8 @@ export interface HeapStats {
   commitsUnderWay: number;
   /** What tells which pages changed. */
   tracker: "uffd" | "checksum";
+  /** Whether the heap lies in its file; `mapBaseBytes` is the room which that takes on the disk. */
+  shared: boolean;
   /**
    * Kernel settings as they are now, or as `tune: "apply"` left them; `null` with `tune: "off"`, in
    * attached threads, and where they cannot be read.
@@ -118,6 +123,7 @@ export function heapStats(
     blocks: stats.blocks,
     commitsUnderWay: stats.commits_under_way,
     tracker,
+    shared: stats.shared === 1,
     tuning,
   };
 }

@@ -83,6 +83,8 @@ pub const records = struct {
         blocks: f64 = 0,
         /// Asynchronous commits that have not ended.
         commits_under_way: f64 = 0,
+        /// 1: the heap lies in its file; `map_base_bytes` is the room that takes.
+        shared: f64 = 0,
     };
 
     pub const Report = extern struct {

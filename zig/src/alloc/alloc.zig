@@ -727,7 +727,7 @@ pub const Allocator = struct {
         defer threads.leaveSlow(self, cache);
         self.lock.lock();
         defer self.lock.unlock();
-        if (!self.tables.growTo(slices)) return fail(
+        if (!self.tables.growTo(slices)) return self.tables.refusal() orelse fail(
             .OUT_OF_MEMORY,
             .{},
             "Cannot grow the heap to {d} bytes: the system gives no more memory",
@@ -801,6 +801,11 @@ pub const Allocator = struct {
     /// Free runs and scratch blocks: what commits leave out.
     pub fn unkeptRuns(self: *const Allocator) FreeRuns {
         return .{ .tables = &self.tables, .with_scratch = true };
+    }
+
+    /// Scratch blocks alone.
+    pub fn scratchRuns(self: *const Allocator) FreeRuns {
+        return .{ .tables = &self.tables, .with_scratch = true, .with_free = false };
     }
 
     /// Whether the calling thread is in the allocator: a signal handler that interrupted it asks.

@@ -88,6 +88,7 @@ pub const FreeRuns = struct {
     tables: *const Tables,
     next_slice: u32 = 0,
     with_scratch: bool = false,
+    with_free: bool = true,
 
     /// The next free run in order of address.
     pub fn next(self: *FreeRuns) Error!?Range {
@@ -95,7 +96,7 @@ pub const FreeRuns = struct {
         while (try units.next()) |unit| {
             self.next_slice = units.next_slice;
             const is_scratch = self.with_scratch and unit.kind == kind.large and self.tables.line(unit.first).scratch == 1;
-            if (unit.kind == kind.free or is_scratch) return .{
+            if ((self.with_free and unit.kind == kind.free) or is_scratch) return .{
                 .offset = self.tables.geometry.data_offset + (@as(u64, unit.first) << layout.slice_shift),
                 .len = @as(u64, unit.len) << layout.slice_shift,
             };

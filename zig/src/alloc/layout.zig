@@ -170,6 +170,19 @@ pub const Geometry = struct {
         };
     }
 
+    /// What a heap of that capacity stores to, in whole pages, as offsets from its base: headers and slice
+    /// table, remote table, data. All else of the range is zero.
+    pub fn parts(self: Geometry, capacity: u64) [3]Part {
+        const slices = capacity >> slice_shift;
+        return .{
+            .{ .offset = 0, .len = std.mem.alignForward(u64, table_offset + slices * Slice.stride, 4096) },
+            .{ .offset = self.remote_offset, .len = std.mem.alignForward(u64, slices * @sizeOf(Remote), 4096) },
+            .{ .offset = self.data_offset, .len = capacity },
+        };
+    }
+
+    pub const Part = struct { offset: u64, len: u64 };
+
     pub fn maxSize(self: Geometry) u64 {
         return @as(u64, self.slices) << slice_shift;
     }

@@ -29,6 +29,8 @@ pub const Supply = struct {
     /// Makes sure of memory below slices before they are handed out; false when there is none. For
     /// supplies whose pages cannot be had by touching them.
     prepare: ?*const fn (context: ?*anyopaque, address: usize, len: u64) bool = null,
+    /// Why `grow` refused last, where that is not for lack of memory.
+    why: ?*const fn (context: ?*anyopaque) Error = null,
 };
 
 pub const Run = struct {
@@ -67,6 +69,8 @@ pub const Tables = struct {
     used: u32,
     /// Slices of free runs that this session knows to be dirty.
     dirty_free: u64 = 0,
+    /// The last growth that failed was refused by the supply.
+    growth_refused: bool = false,
     /// The supply refused to take pages back at this much dirt: ask again when there is more.
     refused_at: u64 = 0,
 
@@ -201,7 +205,10 @@ pub const Tables = struct {
     /// Makes at least `slices` usable; by half as much again while that can be had.
     pub fn ensure(self: *Tables, slices: u64) bool {
         if (slices <= self.capacity) return true;
-        if (slices > self.geometry.slices) return false;
+        if (slices > self.geometry.slices) {
+            self.growth_refused = false;
+            return false;
+        }
         const roomy = @min(@max(slices, @as(u64, self.capacity) + self.capacity / 2), self.geometry.slices);
         return self.growTo(@intCast(roomy)) or (roomy > slices and self.growTo(@intCast(slices)));
     }
@@ -210,7 +217,8 @@ pub const Tables = struct {
         assert(slices <= self.geometry.slices);
         if (slices <= self.capacity) return true;
         const bytes = @as(u64, slices) << layout.slice_shift;
-        if (!self.supply.grow(self.supply.context, bytes)) return false;
+        self.growth_refused = !self.supply.grow(self.supply.context, bytes);
+        if (self.growth_refused) return false;
         self.capacity = slices;
         self.header.capacity = slices;
         return true;
@@ -227,7 +235,14 @@ pub const Tables = struct {
         self.header.used = used;
     }
 
+    /// Why the supply gave no more, where it can tell better than "no memory".
+    pub fn refusal(self: *const Tables) ?Error {
+        const why = self.supply.why orelse return null;
+        return if (self.growth_refused) why(self.supply.context) else null;
+    }
+
     fn outOfMemory(self: *const Tables, slices: u64) Error {
+        if (self.refusal()) |err| return err;
         return errors.fail(.OUT_OF_MEMORY, .{}, "Cannot allocate {d} bytes: {d} of {d} are in use, " ++
             "the heap may grow to {d}; free some or open it with a larger maxSize", .{
             slices << layout.slice_shift,

@@ -13,6 +13,7 @@ const os = @import("../os/os.zig");
 const errors = @import("../errors.zig");
 const image_room = @import("../image/image.zig");
 const staging_room = @import("staging.zig");
+const Shared = @import("shared.zig").Shared;
 const Capture = image_room.Capture;
 const Error = errors.Error;
 const Image = image_room.Image;
@@ -33,7 +34,9 @@ pub const Job = struct {
     process: u32,
     /// Whose promise waits for it.
     thread: usize,
-    image: *Image,
+    /// Null for a flush of a shared heap.
+    image: ?*Image,
+    flush: ?SharedFlush = null,
     start_ns: u64,
     /// A capture: what is committed then. The ranges are owned.
     input: image_room.CommitInput,
@@ -54,7 +57,7 @@ pub const Job = struct {
     waiters: u32 = 0,
     fetched: bool = false,
 
-    pub fn create(im: *Image, start_ns: u64) Error!*Job {
+    pub fn create(im: ?*Image, start_ns: u64) Error!*Job {
         const job = gpa.create(Job) catch return outOfMemory();
         job.* = .{
             .id = next_id.fetchAdd(1, .monotonic),
@@ -100,15 +103,22 @@ pub const Job = struct {
 
     fn make(self: *Job) Error!image_room.CommitReport {
         if (self.refused) return errors.repeat(&self.record);
+        if (self.flush) |*flush| return flush.shared.flush(flush.history, &flush.input);
         if (self.prepared) |*commit| {
             defer commit.end();
             return commit.finish();
         }
-        var commit = try self.image.begin();
+        var commit = try self.image.?.begin();
         defer commit.end();
         try commit.prepare(self.input);
         return commit.finish();
     }
+};
+
+pub const SharedFlush = struct {
+    shared: *Shared,
+    history: *image_room.History,
+    input: Shared.Flush,
 };
 
 fn outOfMemory() Error {
@@ -277,11 +287,12 @@ pub const Background = struct {
 
     /// A failed commit's changes go to the next one to the same image.
     fn passOn(self: *Background, job: *Job) void {
+        const im = job.image orelse return;
         const capture = job.capture;
-        if (capture) |each| job.image.pendingAgain(each);
+        if (capture) |each| im.pendingAgain(each);
         var at = self.first;
         while (at) |next| : (at = next.next) {
-            if (next.image != job.image) continue;
+            if (next.image != im) continue;
             if (next.capture) |into| if (capture) |from| {
                 std.debug.assert(into.earlier == null);
                 into.earlier = from;

@@ -7,6 +7,7 @@ const abi = @import("../abi.zig");
 const background = @import("background.zig");
 const blocks = @import("blocks.zig");
 const ranges = @import("ranges.zig");
+const shared_heaps = @import("shared.zig");
 const opening = @import("open.zig");
 const heap_room = @import("heap.zig");
 const Header = @import("header.zig").Header;
@@ -29,9 +30,10 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
     defer heap.mutex.unlock();
     try heap.expectProcess();
     if (heap.mode == .r) return heap.readOnly();
-    const im = try heap.image(which);
     heap.registry.prune(heap.handle);
     try heap.registry.expectThread("commit", os.threadId());
+    if (which == .map) if (heap.shared) |shared| return flushShared(heap, shared, start_ns);
+    const im = try heap.image(which);
     heap.background.drain();
 
     var pages: UsedPages = .{};
@@ -46,14 +48,19 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
         heap.tracker.collect(heap.address, heap.geometry.data_offset + heap.alloc.capacityBytes(), pages.used.items, heap.images());
         try attempt.prepare(.{
             .memory = heap.address,
-            .identity = identityOf(heap),
+            .identity = heap.identity(),
             .used = pages.used.items,
             .holes = pages.holes.items,
             .other = if (which == .map) heap.backup else heap.map,
+            .known = if (heap.shared) |shared| shared.known(heap) else null,
             .guard = which == .backup,
         });
     }
     const report = try attempt.finish();
+    return reportOf(heap, report, start_ns);
+}
+
+fn reportOf(heap: *Heap, report: image_room.CommitReport, start_ns: u64) abi.records.Report {
     if (report.pages > 0) heap.commits += 1;
     return .{
         .epoch = number(report.epoch),
@@ -64,6 +71,21 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
     };
 }
 
+/// The heap is its file: blocks are copied to their shadows, and the system writes what is left.
+fn flushShared(heap: *Heap, shared: *shared_heaps.Shared, start_ns: u64) Error!abi.records.Report {
+    heap.background.drain();
+    const input = try takeShared(heap);
+    const report = try shared.flush(&heap.history, &input);
+    return reportOf(heap, report, start_ns);
+}
+
+fn takeShared(heap: *Heap) Error!shared_heaps.Shared.Flush {
+    heap.alloc.hold();
+    defer heap.alloc.release();
+    try heap.registry.store(heap.memory(), &heap.alloc);
+    return shared_heaps.inputOf(heap);
+}
+
 /// Takes the heap as it is now for a commit that ends in the background: the number to ask with for
 /// its outcome. Other threads stand still while what changed is copied aside.
 pub fn commitAsync(heap: *Heap, which: heap_room.Which) Error!u64 {
@@ -72,11 +94,20 @@ pub fn commitAsync(heap: *Heap, which: heap_room.Which) Error!u64 {
     defer heap.mutex.unlock();
     try heap.expectProcess();
     if (heap.mode == .r) return heap.readOnly();
-    const im = try heap.image(which);
     heap.registry.prune(heap.handle);
     try heap.registry.expectThread("commit", os.threadId());
 
     const behind = &heap.background;
+    if (which == .map) if (heap.shared) |shared| {
+        try behind.begin(heap.geometry.span / os.page_size, 0);
+        const input = try takeShared(heap);
+        const job: *background.Job = try .create(null, start_ns);
+        job.flush = .{ .shared = shared, .history = &heap.history, .input = input };
+        const id = job.id;
+        behind.submit(job);
+        return id;
+    };
+    const im = try heap.image(which);
     try behind.begin(heap.geometry.span / os.page_size, heap.alloc.usedBytes() / os.page_size);
     const job: *background.Job = try .create(im, start_ns);
     errdefer {
@@ -85,7 +116,11 @@ pub fn commitAsync(heap: *Heap, which: heap_room.Which) Error!u64 {
     }
     job.input.other = if (which == .map) heap.backup else heap.map;
     job.input.guard = which == .backup;
-    job.input.identity = identityOf(heap);
+    // A flush that is under way decides what is known.
+    if (heap.shared) |shared| if (behind.count() == 0) {
+        job.input.known = shared.known(heap);
+    };
+    job.input.identity = heap.identity();
     if (!try copyAside(heap, job)) {
         // Earlier commits hold the staging memory, or one pass of it is too small.
         behind.drain();
@@ -99,7 +134,7 @@ pub fn commitAsync(heap: *Heap, which: heap_room.Which) Error!u64 {
 /// Copies what changed to staging memory; false when there is no room.
 fn copyAside(heap: *Heap, job: *background.Job) Error!bool {
     const behind = &heap.background;
-    const im = job.image;
+    const im = job.image.?;
     const alone = !behind.has(im);
     const compare = heap.tracker.kind == .checksum;
     const whole = alone and (try im.outlook(&job.input.identity, compare)).whole;
@@ -139,7 +174,7 @@ fn writeUnderHold(heap: *Heap, job: *background.Job) Error!void {
     heap.background.abandon(job);
     var pages: UsedPages = .{};
     defer pages.deinit();
-    var attempt = try job.image.begin();
+    var attempt = try job.image.?.begin();
     errdefer attempt.end();
     heap.alloc.hold();
     defer heap.alloc.release();
@@ -156,7 +191,7 @@ fn writeUnderHold(heap: *Heap, job: *background.Job) Error!void {
 fn takeStock(heap: *Heap, pages: *UsedPages, job: *background.Job) Error!void {
     try heap.registry.store(heap.memory(), &heap.alloc);
     try pages.collect(heap);
-    job.input.identity = identityOf(heap);
+    job.input.identity = heap.identity();
     heap.tracker.collect(heap.address, heap.geometry.data_offset + heap.alloc.capacityBytes(), pages.used.items, heap.images());
 }
 
@@ -217,6 +252,8 @@ fn restoreLocked(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.recor
     var placed = false;
     defer if (!placed) ranges.release(at, geometry.span);
     const built = try im.build(point, at, usable);
+    var poured: ?shared_heaps.Poured = null;
+    defer if (poured) |*each| each.drop(heap.shared.?);
     // What views may show of a heap that had grown stays memory: touching it must not crash.
     heap.reach = @max(heap.reach, heap.geometry.data_offset + heap.alloc.capacityBytes());
     const reach = if (moves) usable else @max(usable, heap.reach);
@@ -231,8 +268,18 @@ fn restoreLocked(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.recor
         .len = usable,
     });
 
+    if (heap.shared) |shared| {
+        poured = try shared_heaps.pour(shared, at, geometry, identity.capacity);
+        ranges.release(at, geometry.span);
+    }
     placed = true;
-    try swapIn(heap, im, point, .{ .at = at, .geometry = geometry, .usable = usable, .reach = reach });
+    try swapIn(heap, im, point, .{
+        .at = at,
+        .geometry = geometry,
+        .usable = usable,
+        .reach = reach,
+        .poured = if (poured) |*each| each else null,
+    });
     errdefer heap.conceal();
     try im.adopt(&heap.history, point);
     const other = if (which == .map) heap.backup else heap.map;
@@ -250,7 +297,14 @@ fn restoreLocked(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.recor
 }
 
 /// A restored heap that stands whole at a scratch address.
-const Built = struct { at: usize, geometry: alloc_room.Geometry, usable: u64, reach: u64 };
+const Built = struct {
+    at: usize,
+    geometry: alloc_room.Geometry,
+    usable: u64,
+    reach: u64,
+    /// Of a shared heap: what stood at `at` is in this file now.
+    poured: ?*shared_heaps.Poured,
+};
 
 /// Puts the built heap in the place of the live one. From here on a failure ends the heap: what
 /// stood there is gone.
@@ -262,7 +316,10 @@ fn swapIn(heap: *Heap, im: *Image, point: image_room.Point, built: Built) Error!
     errdefer heap.conceal();
     // A range that is registered cannot be moved over.
     heap.tracker.release();
-    if (os.moveMapping(built.at, span, identity.address) != null) {
+    if (built.poured) |poured| {
+        try shared_heaps.takeOver(heap, poured, identity.address);
+        try opening.commitRange(identity.address + built.usable, built.reach - built.usable);
+    } else if (os.moveMapping(built.at, span, identity.address) != null) {
         // Kernels before 6.17 move one map at a time only: lay the same pages again, in place.
         ranges.release(built.at, span);
         os.reserveOver(identity.address, span);
@@ -275,19 +332,12 @@ fn swapIn(heap: *Heap, im: *Image, point: image_room.Point, built: Built) Error!
         heap.geometry = built.geometry;
         heap.reach = 0;
     }
+    if (heap.shared != null) {
+        const supply = shared_heaps.Shared.supplyOf(heap);
+        return heap.alloc.open(heap.address, heap.geometry, identity.capacity, supply, shared_heaps.newSession());
+    }
     const supply = opening.supplyOf(heap);
     try heap.alloc.open(heap.address, heap.geometry, identity.capacity, supply, opening.newSession());
-}
-
-fn identityOf(heap: *Heap) image_room.Identity {
-    return .{
-        .uuid = heap.header().uuid,
-        .address = heap.address,
-        .span = heap.geometry.span,
-        .capacity = heap.alloc.capacityBytes(),
-        .max_size = heap.geometry.maxSize(),
-        .used = heap.alloc.usedBytes(),
-    };
 }
 
 /// The pages that may hold something, and those within them that are free.

@@ -3,7 +3,7 @@
 //! open.zig (making and opening), commit.zig (commits and restores), background.zig and staging.zig
 //! (commits that end on another thread), header.zig (the first page),
 //! blocks.zig (persistent globals), ranges.zig (addresses), attach.zig (other threads),
-//! perm_block.zig (PERM's own memory).
+//! shared.zig (heaps that are mapped from a file), perm_block.zig (PERM's own memory).
 //!
 //! Invariants: `mutex` is held by whoever commits, restores, registers, opens or closes an image;
 //! the allocator's hold is taken inside it, never the other way round. A heap that failed half-way
@@ -21,6 +21,7 @@ const Lock = @import("locks.zig").Lock;
 const ranges = @import("ranges.zig");
 const opening = @import("open.zig");
 const committing = @import("commit.zig");
+const Shared = @import("shared.zig").Shared;
 const Header = @import("header.zig").Header;
 const alloc_room = @import("../alloc/alloc.zig");
 const image_room = @import("../image/image.zig");
@@ -113,6 +114,8 @@ pub const Heap = struct {
     history: image_room.History = .{},
     map: ?*Image = null,
     backup: ?*Image = null,
+    /// The file that the heap itself lies in, in place of a map image.
+    shared: ?*Shared = null,
     registry: blocks.Registry = .{},
     tracker: tracker_room.Tracker = undefined,
     /// Commits under way that nobody waits for.
@@ -215,6 +218,7 @@ pub const Heap = struct {
             heap.mutex = .{};
             if (heap.handle == 0) continue;
             heap.alloc.afterFork();
+            if (heap.shared) |shared| shared.afterFork(heap);
             for (heap.images()) |image_slot| if (image_slot) |im| im.afterFork();
         };
         table_lock = .{};
@@ -233,14 +237,31 @@ pub const Heap = struct {
 
     pub fn image(self: *Heap, which: Which) Error!*Image {
         return switch (which) {
-            .map => self.map orelse fail(.NOT_OPEN, .{}, "The heap has no map file; open it with a path, or use the " ++
+            .map => self.map orelse if (self.shared != null) self.noEpochs() else fail(.NOT_OPEN, .{}, "The heap has no map file; open it with a path, or use the " ++
                 "backup file", .{}),
             .backup => self.backup orelse fail(.NOT_OPEN, .{}, "The heap has no backup file; bopen() one first", .{}),
         };
     }
 
+    fn noEpochs(self: *Heap) Error {
+        const path = self.shared.?.file.path();
+        return fail(.UNSUPPORTED, .{ .path = path }, "Cannot go back in shared heap \"{s}\": its file holds the heap as it is " ++
+            "and nothing else; bopen() a backup file, and restore from that", .{path});
+    }
+
+    pub fn identity(self: *Heap) image_room.Identity {
+        return .{
+            .uuid = self.header().uuid,
+            .address = self.address,
+            .span = self.geometry.span,
+            .capacity = self.alloc.capacityBytes(),
+            .max_size = self.geometry.maxSize(),
+            .used = self.alloc.usedBytes(),
+        };
+    }
+
     pub fn readOnly(self: *Heap) Error {
-        const path = if (self.map) |im| im.path() else "";
+        const path = if (self.map) |im| im.path() else if (self.shared) |shared| shared.file.path() else "";
         return fail(.READ_ONLY, .{ .path = path }, "The heap \"{s}\" was opened with mode \"r\"; open it with \"r+\" " ++
             "to change it", .{path});
     }
@@ -500,6 +521,16 @@ pub const Heap = struct {
         for (self.images()) |slot| if (slot) |im| im.close();
         self.map = null;
         self.backup = null;
+        self.closeShared();
+    }
+
+    /// The heap's memory, as it is, is the process's own from now on.
+    fn closeShared(self: *Heap) void {
+        const shared = self.shared orelse return;
+        shared.rest(self);
+        shared.detach(self);
+        shared.close();
+        self.shared = null;
     }
 
     /// Never commits. The range stays mapped, so that a view that escaped cannot crash.
@@ -528,6 +559,7 @@ pub const Heap = struct {
         for (self.images()) |slot| if (slot) |im| im.close();
         self.map = null;
         self.backup = null;
+        self.closeShared();
         self.tracker.deinit();
         self.registry.deinit();
         self.alloc.close();
@@ -550,7 +582,7 @@ pub const Heap = struct {
             .tracker = number(@intFromEnum(self.tracker.kind)),
             .attached = number(attachments.others(self.handle)),
             .dropped = if (self.dropped) 1 else 0,
-            .images = number(@as(u64, @intFromBool(self.map != null)) | @as(u64, @intFromBool(self.backup != null)) << 1),
+            .images = number(@as(u64, @intFromBool(self.map != null or self.shared != null)) | @as(u64, @intFromBool(self.backup != null)) << 1),
         };
     }
 
@@ -570,7 +602,9 @@ pub const Heap = struct {
             .commits_under_way = number(self.background.count()),
             .log_runs = number(self.log_runs),
             .blocks = number(self.header().block_count),
+            .shared = if (self.shared != null) 1 else 0,
         };
+        if (self.shared) |shared| out.map_base_bytes = number(shared.room());
         if (self.map) |im| {
             const of = im.info();
             out.map_base_bytes = number(of.base_bytes);
@@ -589,27 +623,39 @@ pub const Heap = struct {
     pub fn imageInfo(self: *Heap, which: Which, text: []u8) Error!records.ImageInfo {
         try self.lock();
         defer self.mutex.unlock();
+        if (which == .map) if (self.shared) |shared| {
+            return imageRecord(text, shared.file.path(), shared.file.uuid, .{
+                .epoch = number(if (shared.file.state) |state| state.head.epoch else 0),
+                .mode = number(@intFromEnum(shared.file.mode)),
+                .base_bytes = number(shared.room()),
+            });
+        };
         const im = try self.image(which);
         const of = im.info();
-        const path = im.path()[0..@min(im.path().len, text.len - 36)];
-        @memcpy(text[0..path.len], path);
-        const u = im.uuid;
-        _ = std.fmt.bufPrint(text[path.len..][0..36], "{x}-{x}-{x}-{x}-{x}", .{
-            u[0..4], u[4..6], u[6..8], u[8..10], u[10..16],
-        }) catch unreachable;
-        return .{
+        return imageRecord(text, im.path(), im.uuid, .{
             .epoch = number(of.epoch),
             .mode = number(@intFromEnum(im.mode)),
             .base_bytes = number(of.base_bytes),
             .log_bytes = number(of.log_bytes),
             .epochs = number(of.epochs),
-            .path_len = number(path.len),
-        };
+        });
+    }
+
+    fn imageRecord(text: []u8, full_path: []const u8, u: [16]u8, info_of: records.ImageInfo) records.ImageInfo {
+        const path = full_path[0..@min(full_path.len, text.len - 36)];
+        @memcpy(text[0..path.len], path);
+        _ = std.fmt.bufPrint(text[path.len..][0..36], "{x}-{x}-{x}-{x}-{x}", .{
+            u[0..4], u[4..6], u[6..8], u[8..10], u[10..16],
+        }) catch unreachable;
+        var out = info_of;
+        out.path_len = number(path.len);
+        return out;
     }
 
     pub fn epochs(self: *Heap, which: Which, out: []records.Epoch) Error!u64 {
         try self.lock();
         defer self.mutex.unlock();
+        if (which == .map and self.shared != null) return 0;
         const im = try self.image(which);
         const list = try im.epochs(gpa);
         defer gpa.free(list);

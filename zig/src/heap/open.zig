@@ -5,6 +5,7 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const errors = @import("../errors.zig");
 const ranges = @import("ranges.zig");
+const shared_heaps = @import("shared.zig");
 const heap_room = @import("heap.zig");
 const Header = @import("header.zig").Header;
 const alloc_room = @import("../alloc/alloc.zig");
@@ -26,7 +27,7 @@ const size_max = 16 << 40;
 
 /// PERM's mopen: "w+" makes a new heap, "r+" and "r" open at the last commit.
 pub fn mopen(options: OpenOptions) Error!*Heap {
-    try refuseShared(options);
+    if (options.shared) return shared_heaps.mopen(options);
     if (options.mode == .w) {
         const uuid = newUuid();
         const map = if (options.path) |path| try claim(path, options, null) else null;
@@ -47,7 +48,7 @@ pub fn mopen(options: OpenOptions) Error!*Heap {
 
 /// Heap.open: goes on from whichever image holds the newest intact commit, else makes a new heap.
 pub fn openNewest(options: OpenOptions) Error!*Heap {
-    try refuseShared(options);
+    if (options.shared) return shared_heaps.openNewest(options);
     var map = if (options.path) |path| try openExisting(path, options) else null;
     errdefer if (map) |im| im.close();
     var backup = if (options.backup) |path| try openExisting(path, options) else null;
@@ -127,12 +128,7 @@ pub fn contradiction(identity: image_room.Identity, path: []const u8) Error {
 
 // ------------------------------------------------------------------ parts
 
-fn refuseShared(options: OpenOptions) Error!void {
-    if (!options.shared) return;
-    return fail(.UNSUPPORTED, .{}, "Cannot open a shared heap: this version has private heaps only; leave `shared` out", .{});
-}
-
-fn newUuid() [16]u8 {
+pub fn newUuid() [16]u8 {
     var uuid: [16]u8 = undefined;
     os.random(&uuid);
     uuid[6] = uuid[6] & 0x0f | 0x40;
@@ -140,7 +136,7 @@ fn newUuid() [16]u8 {
     return uuid;
 }
 
-fn claim(path: []const u8, options: OpenOptions, heap: ?[16]u8) Error!*Image {
+pub fn claim(path: []const u8, options: OpenOptions, heap: ?[16]u8) Error!*Image {
     return Image.open(.{
         .path = path,
         .mode = .create,
@@ -163,14 +159,14 @@ fn openImage(path: []const u8, options: OpenOptions, mode: image_room.Mode, allo
     });
 }
 
-fn openExisting(path: []const u8, options: OpenOptions) Error!?*Image {
+pub fn openExisting(path: []const u8, options: OpenOptions) Error!?*Image {
     return openImage(path, options, .write, false) catch |err| switch (err) {
         error.NOT_FOUND => null,
         else => err,
     };
 }
 
-fn keepOf(options: OpenOptions) Error!u32 {
+pub fn keepOf(options: OpenOptions) Error!u32 {
     if (options.keep >= 1 and options.keep <= 1 << 20) return @intCast(options.keep);
     return fail(.INVALID_ARGUMENT, .{}, "Cannot keep {d} epochs: `keep` is 1 to {d}", .{ options.keep, 1 << 20 });
 }
@@ -179,17 +175,25 @@ fn backupIsNewer(map: *Image, backup: *Image) Error!bool {
     return switch (image_room.relation(map, backup)) {
         .same, .descendant => false,
         .ancestor => true,
-        .foreign => fail(.EXISTS, .{ .path = backup.path() }, "Cannot open \"{s}\" and \"{s}\" together: they hold " ++
-            "different heaps; name the right one alone, or move the other away", .{ map.path(), backup.path() }),
-        .diverged => fail(.EXISTS, .{ .path = backup.path() }, "Cannot open \"{s}\" and \"{s}\" together: each holds " ++
-            "commits that the other has not; open the one to go on from alone, and move the other away", .{
-            map.path(), backup.path(),
-        }),
+        .foreign => foreignPair(map.path(), backup.path()),
+        .diverged => divergedPair(map.path(), backup.path()),
     };
 }
 
-/// A new heap with what is claimed for it. The images stay the caller's when it fails.
-fn create(options: OpenOptions, uuid: [16]u8, map: ?*Image, backup: ?*Image) Error!*Heap {
+pub fn foreignPair(map: []const u8, backup: []const u8) Error {
+    return fail(.EXISTS, .{ .path = backup }, "Cannot open \"{s}\" and \"{s}\" together: they hold " ++
+        "different heaps; name the right one alone, or move the other away", .{ map, backup });
+}
+
+pub fn divergedPair(map: []const u8, backup: []const u8) Error {
+    return fail(.EXISTS, .{ .path = backup }, "Cannot open \"{s}\" and \"{s}\" together: each holds " ++
+        "commits that the other has not; open the one to go on from alone, and move the other away", .{ map, backup });
+}
+
+pub const Sizes = struct { capacity: u64, max_size: u64 };
+
+/// Capacity and limit of a new heap.
+pub fn sizesOf(options: OpenOptions) Error!Sizes {
     const size = if (options.size == 0) size_default else options.size;
     if (size < slice_size or size > size_max) {
         return fail(.INVALID_ARGUMENT, .{}, "Cannot make a heap of {d} bytes: `size` is {d} to {d}", .{
@@ -205,18 +209,31 @@ fn create(options: OpenOptions, uuid: [16]u8, map: ?*Image, backup: ?*Image) Err
         std.mem.alignForward(u64, options.max_size, slice_size)
     else
         @min(size_max, @max(max_size_default, 4 * capacity));
+    return .{ .capacity = capacity, .max_size = max_size };
+}
 
+/// Addresses for a new heap, at `address` unless that is 0.
+pub fn reserveFor(address: u64, uuid: [16]u8, span: u64) Error!usize {
+    if (address == 0) return ranges.reserveAny(uuid, span);
+    if (address % slice_size != 0) {
+        return fail(.INVALID_ARGUMENT, .{ .address = address }, "Cannot make a heap at 0x{x}: `address` must be a " ++
+            "multiple of {d}", .{ address, slice_size });
+    }
+    try ranges.reserveAt(address, span);
+    return address;
+}
+
+/// A new heap with what is claimed for it. The images stay the caller's when it fails.
+fn create(options: OpenOptions, uuid: [16]u8, map: ?*Image, backup: ?*Image) Error!*Heap {
+    const sizes = try sizesOf(options);
+    const capacity = sizes.capacity;
+    const max_size = sizes.max_size;
     const heap = try Heap.acquire();
     errdefer heap.relinquish();
     heap.geometry = try .init(max_size);
     heap.tracker = try .init(options.tracker);
     errdefer heap.tracker.deinit();
-    if (options.address % slice_size != 0) {
-        return fail(.INVALID_ARGUMENT, .{ .address = options.address }, "Cannot make a heap at 0x{x}: `address` must be a " ++
-            "multiple of {d}", .{ options.address, slice_size });
-    }
-    if (options.address != 0) try ranges.reserveAt(options.address, heap.geometry.span);
-    heap.address = if (options.address != 0) options.address else try ranges.reserveAny(uuid, heap.geometry.span);
+    heap.address = try reserveFor(options.address, uuid, heap.geometry.span);
     errdefer ranges.release(heap.address, heap.geometry.span);
 
     os.commitAnonymous(heap.address, heap.geometry.data_offset + capacity) catch return noMemory(capacity);
@@ -263,7 +280,7 @@ fn takeFrom(im: *Image, options: OpenOptions) Error!*Heap {
     return heap;
 }
 
-fn noMemory(capacity: u64) Error {
+pub fn noMemory(capacity: u64) Error {
     return fail(.OUT_OF_MEMORY, .{}, "Cannot map {d} bytes of memory for the heap: the system refused", .{capacity});
 }
 

@@ -288,7 +288,7 @@ test "sizes and addresses that cannot be are refused before anything is made" {
     defer os.unmap(taken, os.page_size);
     try testing.expectError(error.ADDRESS_IN_USE, Heap.mopen(.{ .size = 1 << 20, .address = taken }));
     try testing.expectError(error.INVALID_ARGUMENT, Heap.mopen(.{ .mode = .rw }));
-    try testing.expectError(error.UNSUPPORTED, Heap.mopen(.{ .shared = true }));
+    try testing.expectError(error.INVALID_ARGUMENT, Heap.mopen(.{ .shared = true }));
 }
 
 /// One seeded run: blocks come, change and go, memory grows and is given back, some commits are

@@ -62,6 +62,24 @@ pub fn openBase(disk: Disk, place: names.Place, write: bool, path: []const u8) e
     return busy(path);
 }
 
+/// The base's lock if there is one, then `-new`, then a second look for a base (R7). What it took is
+/// the caller's to give up when it fails.
+pub fn claimPath(disk: Disk, place: names.Place, path: []const u8, new: *Held, replaced: *Held) errors.Error!void {
+    for (0..attempts_max) |_| {
+        if (replaced.file < 0 and !plant.is(.r7_base_unlocked)) if (try openBase(disk, place, true, path)) |held| {
+            replaced.* = held;
+        };
+        if (new.file < 0) new.* = try claimNew(disk, place, path);
+        if (replaced.file >= 0 or plant.is(.r7_no_second_look) or plant.is(.r7_base_unlocked)) return;
+        switch (disk.names(place.dir, place.name.z(), .{})) {
+            .free => return,
+            .same, .other => continue,
+            .errno => |errno| return disk_.failErrno(errno, path, "Cannot look for image"),
+        }
+    }
+    return busy(path);
+}
+
 /// Makes and locks `-new`; one that nobody holds is removed first.
 pub fn claimNew(disk: Disk, place: names.Place, path: []const u8) errors.Error!Held {
     const name = place.name.unfinished();

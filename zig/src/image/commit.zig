@@ -42,6 +42,8 @@ pub const Input = struct {
     holes: []const PageRange = &.{},
     /// The heap's other image: an unchanged heap gets the epoch that it has there.
     other: ?*Image = null,
+    /// The heap is known to be this commit still, which a shared heap's file holds.
+    known: ?history_.Head = null,
     /// Refuse (EXISTS) an image whose last commit is no ancestor of the heap.
     guard: bool = false,
 
@@ -96,7 +98,7 @@ pub const Commit = struct {
         if (input.guard) try checkGuard(image, history);
         if (input.capture) |capture| self.collectFrom(capture) else self.collect();
         errdefer self.giveBack();
-        const known = try unchangedSince(image, history, &input);
+        const known = input.known orelse try unchangedSince(image, history, &input);
         while (rewrite or !try self.tryRecord(&input, history, known)) {
             if (try self.writeBase(&input, history, known)) break;
         }

@@ -57,6 +57,9 @@ pub const Disk = struct {
         // A disk without these two keeps no spare file.
         exchange: @TypeOf(&real_disk.exchange) = &lacking.exchange,
         sole: @TypeOf(&real_disk.sole) = &lacking.sole,
+        // Only shared heaps ask for these.
+        lockShared: @TypeOf(&real_disk.lockShared) = &lacking.lockShared,
+        staysInPlace: @TypeOf(&real_disk.staysInPlace) = &lacking.staysInPlace,
     };
 
     const lacking = struct {
@@ -65,6 +68,12 @@ pub const Disk = struct {
         }
         fn sole(_: ?*anyopaque, _: File) i64 {
             return 0;
+        }
+        fn lockShared(_: ?*anyopaque, _: File) i64 {
+            return 0;
+        }
+        fn staysInPlace(_: ?*anyopaque, _: File) i64 {
+            return 1;
         }
     };
 
@@ -188,7 +197,16 @@ pub const Disk = struct {
     pub const Locking = union(enum) { locked, busy, errno: Errno };
 
     pub fn lock(self: Disk, file: File) Locking {
-        const errno = failed(self.vtable.lock(self.context, file)) orelse return .locked;
+        return locking(self.vtable.lock(self.context, file));
+    }
+
+    /// The lock of a reader that no writer may work beside.
+    pub fn lockShared(self: Disk, file: File) Locking {
+        return locking(self.vtable.lockShared(self.context, file));
+    }
+
+    fn locking(result: i64) Locking {
+        const errno = failed(result) orelse return .locked;
         return if (errno == code(.AGAIN)) .busy else .{ .errno = errno };
     }
 
@@ -234,6 +252,11 @@ pub const Disk = struct {
 
     pub fn map(self: Disk, file: File, offset: u64, address: usize, len: usize) ?Errno {
         return failed(self.vtable.map(self.context, file, offset, address, len));
+    }
+
+    /// Whether storing to what has room needs no more of it.
+    pub fn staysInPlace(self: Disk, file: File) bool {
+        return self.vtable.staysInPlace(self.context, file) > 0;
     }
 
     pub fn holesCost(self: Disk, file: File) bool {

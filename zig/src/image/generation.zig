@@ -11,6 +11,7 @@ const errors = @import("../errors.zig");
 const format = @import("format.zig");
 const disk_ = @import("disk.zig");
 const names = @import("names.zig");
+const shared_file = @import("shared_file.zig");
 const plant = @import("../plant.zig");
 const history = @import("history.zig");
 const Disk = disk_.Disk;
@@ -215,7 +216,12 @@ pub const Generation = struct {
         if (disk.readAll(self.base, header_bytes, 0)) |errno| return disk_.failErrno(errno, path, "Cannot read image");
         const header = self.header;
         if (header.magic != format.base_magic) {
-            const what = if (header.magic == format.log_magic) "it is the log of an image; name the base" else "it is no image of a heap";
+            const what = if (header.magic == format.log_magic)
+                "it is the log of an image; name the base"
+            else if (header.magic == shared_file.magic)
+                "it holds a shared heap; open it with `shared: true`"
+            else
+                "it is no image of a heap";
             return failAs(.NOT_AN_IMAGE, .{ .path = path }, "Cannot open \"{s}\": {s}", .{ path, what });
         }
         if (header.version != format.version) {

@@ -1,35 +1,41 @@
-//! The images that this process has open for writing, so that opening one of them again says
-//! ALREADY_OPEN and not that somebody else is in the way. Locks alone cannot tell.
+//! The images and shared heaps' files that this process has open for writing, so that opening one of
+//! them again says ALREADY_OPEN and not that somebody else is in the way. Locks alone cannot tell.
 //!
-//! Invariant: an image is in the list from the end of its opening to the beginning of its close.
+//! Invariant: a file is in the list from the end of its opening to the beginning of its close.
 
 const std = @import("std");
 const errors = @import("../errors.zig");
 const os = @import("../os/os.zig");
 const disk_ = @import("disk.zig");
 const names = @import("names.zig");
-const Image = @import("image.zig").Image;
 const failAs = disk_.failAs;
 
-var first: ?*Image = null;
+/// A file that is open for writing, as part of what has it open.
+pub const Entry = struct {
+    disk: disk_.Disk,
+    place: names.Place,
+    forked: bool = false,
+    next: ?*Entry = null,
+};
+
+var first: ?*Entry = null;
 var lock: os.Mutex = .{};
 
-pub fn add(image: *Image) void {
-    if (image.mode == .read) return;
+pub fn add(entry: *Entry) void {
     lock.lock();
     defer lock.unlock();
-    image.next_here = first;
-    first = image;
+    entry.next = first;
+    first = entry;
 }
 
-pub fn remove(image: *Image) void {
+pub fn remove(entry: *Entry) void {
     // A forked child has one thread, and the lock as another one may have held it.
-    if (!image.forked) lock.lock();
-    defer if (!image.forked) lock.unlock();
+    if (!entry.forked) lock.lock();
+    defer if (!entry.forked) lock.unlock();
     var link = &first;
-    while (link.*) |each| : (link = &each.next_here) {
-        if (each != image) continue;
-        link.* = image.next_here;
+    while (link.*) |each| : (link = &each.next) {
+        if (each != entry) continue;
+        link.* = entry.next;
         return;
     }
 }
@@ -46,12 +52,12 @@ fn isOpen(disk: disk_.Disk, place: names.Place) bool {
     lock.lock();
     defer lock.unlock();
     var next = first;
-    while (next) |image| : (next = image.next_here) {
-        if (image.forked or image.disk.context != disk.context) continue;
+    while (next) |entry| : (next = entry.next) {
+        if (entry.forked or entry.disk.context != disk.context) continue;
         var other: disk_.Stat = .{};
-        if (disk.stat(image.place.dir, &other) != null) continue;
+        if (disk.stat(entry.place.dir, &other) != null) continue;
         const same_dir = dir.device == other.device and dir.inode == other.inode;
-        if (same_dir and std.mem.eql(u8, place.name.slice(), image.place.name.slice())) return true;
+        if (same_dir and std.mem.eql(u8, place.name.slice(), entry.place.name.slice())) return true;
     }
     return false;
 }

@@ -196,7 +196,7 @@ pub const Image = struct {
     fold: fold_.Fold = .{},
     disposal: Disposal = .{},
     forked: bool = false,
-    next_here: ?*Image = null,
+    here: here.Entry,
     log_runs: u64 = 0,
 
     /// Opens or claims an image. The result is at a stable address until `close`.
@@ -206,7 +206,7 @@ pub const Image = struct {
 
     /// Cancels a fold, removes a claim that was never used, closes the files. Never commits.
     pub fn close(self: *Image) void {
-        here.remove(self);
+        here.remove(&self.here);
         if (!self.forked) {
             self.fold.cancel(self.disk);
             if (!plant.is(.r7_claim_left)) claim.dropNew(self.disk, self.place, &self.new);
@@ -252,6 +252,7 @@ pub const Image = struct {
     /// Takes no lock and frees nothing; later calls are FORKED.
     pub fn afterFork(self: *Image) void {
         self.forked = true;
+        self.here.forked = true;
         self.fold.afterFork(self.disk);
         self.closeFiles();
     }
@@ -570,6 +571,8 @@ pub const Image = struct {
     }
 };
 
+pub const relate = history_.relate;
+
 /// How the last commits of two open images stand to each other.
 pub fn relation(a: *const Image, b: *const Image) Relation {
     return history_.relate(a.head().?, &a.lines, b.head().?, &b.lines);
@@ -592,5 +595,6 @@ test {
     _ = @import("test_faults.zig");
     _ = @import("test_images.zig");
     _ = @import("test_power.zig");
+    _ = @import("test_shared.zig");
     _ = @import("sim/sim.zig");
 }

@@ -12,6 +12,7 @@ const format = @import("format.zig");
 const generation_ = @import("generation.zig");
 const image_ = @import("image.zig");
 const names = @import("names.zig");
+const shared_file = @import("shared_file.zig");
 const plant = @import("../plant.zig");
 const Generation = generation_.Generation;
 const Image = image_.Image;
@@ -42,6 +43,7 @@ pub fn open(options: OpenOptions) errors.Error!*Image {
         .base_pages_min = options.base_pages_min,
         .sealed_len_min = options.sealed_len_min,
         .spare_len_min = options.spare_len_min,
+        .here = .{ .disk = options.disk, .place = place },
     };
     errdefer {
         self.disposal.wait();
@@ -54,7 +56,7 @@ pub fn open(options: OpenOptions) errors.Error!*Image {
         .create => claimPath(self, options),
         .write, .read => openExisting(self, options),
     }) catch |err| return here.refine(err, options.disk, place, options.path);
-    here.add(self);
+    if (options.mode != .read) here.add(&self.here);
     return self;
 }
 
@@ -175,24 +177,10 @@ pub fn cutTail(disk: disk_.Disk, generation: *Generation, path: []const u8) erro
     generation.tail = false;
 }
 
-/// `create`: the base's lock if there is one, then `-new`, then a second look for a base (R7).
 fn claimPath(self: *Image, options: OpenOptions) errors.Error!void {
-    const disk = self.disk;
-    const path = self.path();
-    for (0..attempts_max) |_| {
-        if (self.replaced.file < 0 and !plant.is(.r7_base_unlocked)) if (try claim.openBase(disk, self.place, true, path)) |held| {
-            self.replaced = held;
-        };
-        if (self.new.file < 0) self.new = try claim.claimNew(disk, self.place, path);
-        if (self.replaced.file >= 0 or plant.is(.r7_no_second_look) or plant.is(.r7_base_unlocked)) break;
-        switch (disk.names(self.place.dir, self.place.name.z(), .{})) {
-            .free => break,
-            .same, .other => continue,
-            .errno => |errno| return disk_.failErrno(errno, path, "Cannot look for image"),
-        }
-    } else return claim.busy(path);
+    try claim.claimPath(self.disk, self.place, self.path(), &self.new, &self.replaced);
     if (self.replaced.file >= 0) try mayReplace(self, options);
-    const word = disk.randomId();
+    const word = self.disk.randomId();
     self.uuid = @bitCast(word);
 }
 
@@ -202,10 +190,11 @@ fn mayReplace(self: *Image, options: OpenOptions) errors.Error!void {
     const path = self.path();
     var header: format.BaseHeader = undefined;
     const readable = self.disk.readAll(self.replaced.file, std.mem.asBytes(&header), 0) == null;
-    if (!readable or header.magic != format.base_magic) {
+    const is_shared = readable and header.magic == shared_file.magic;
+    if (!readable or (header.magic != format.base_magic and !is_shared)) {
         return failAs(.EXISTS, .{ .path = path }, "Cannot make image \"{s}\": a file that is no image stands there; move it, or pass replace: true", .{path});
     }
     const heap = options.heap orelse return;
-    if (header.version == format.version and header.isSealed() and std.mem.eql(u8, &header.heap.uuid, &heap)) return;
+    if (!is_shared and header.version == format.version and header.isSealed() and std.mem.eql(u8, &header.heap.uuid, &heap)) return;
     return failAs(.EXISTS, .{ .path = path }, "Cannot make image \"{s}\": it holds another heap; open it with \"r+\", or pass replace: true", .{path});
 }

@@ -173,6 +173,15 @@ pub fn lock(_: ?*anyopaque, file: File) i64 {
     return signed(linux.flock(file, lock_exclusive | lock_try));
 }
 
+/// A lock that readers have together and no writer beside them, or EAGAIN.
+pub fn lockShared(_: ?*anyopaque, file: File) i64 {
+    var whole = flock(linux.F.RDLCK);
+    const result = signed(linux.fcntl(file, linux.F.OFD_SETLK, @intFromPtr(&whole)));
+    if (result == -E(.ACCES)) return -E(.AGAIN);
+    if (result != -E(.INVAL)) return result;
+    return signed(linux.flock(file, lock_shared | lock_try));
+}
+
 /// Gives the lock up, whoever else still refers to this opening: a mapping or a forked child does.
 pub fn unlock(_: ?*anyopaque, file: File) void {
     var whole = flock(linux.F.UNLCK);
@@ -285,6 +294,14 @@ fn fileSystem(file: File) i64 {
     var raw: [32]u64 = @splat(0);
     const result = signed(linux.syscall2(.fstatfs, @as(usize, @bitCast(@as(isize, file))), @intFromPtr(&raw)));
     return if (result < 0) result else @intCast(raw[0] & std.math.maxInt(u32));
+}
+
+/// 1 where a page that was given room once can be stored to for ever, however full the medium is;
+/// 0 where it cannot, or nobody knows: what copies on writing needs new room each time.
+pub fn staysInPlace(_: ?*anyopaque, file: File) i64 {
+    const kind = fileSystem(file);
+    if (kind < 0) return kind;
+    return @intFromBool(std.mem.indexOfScalar(i64, &.{ ext4_magic, xfs_magic, tmpfs_magic }, kind) != null);
 }
 
 /// 1 where reading a hole needs new memory that may not be there (tmpfs), else 0.

@@ -453,6 +453,7 @@ test {
     _ = @import("file.zig");
     _ = @import("maps.zig");
     _ = @import("pagemap.zig");
+    _ = @import("shared_map.zig");
 }
 
 // ------------------------------------------------------------------ what C programs expect of a library

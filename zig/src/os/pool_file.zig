@@ -9,6 +9,7 @@ const disk = @import("disk.zig");
 const linux = std.os.linux;
 
 pub const File = disk.File;
+pub const Stat = disk.Stat;
 pub const none = disk.none;
 
 /// Which file a descriptor stands for: a program may close what it did not open, and then a number of
@@ -157,6 +158,15 @@ pub fn writeAll(file: File, bytes: []const u8, offset: u64) i64 {
         done += @intCast(result);
     }
     return 0;
+}
+
+pub fn statOf(file: File, out: *Stat) bool {
+    return disk.stat(null, file, out) >= 0;
+}
+
+/// Returns when what was stored to the file is on the medium.
+pub fn sync(file: File) i64 {
+    return disk.sync(null, file);
 }
 
 pub fn close(file: File) void {

@@ -32,6 +32,8 @@ pub const Tracker = struct {
     /// one page at a time.
     start: usize = 0,
     len: usize = 0,
+    /// Nothing can be told, for all pages are a file's: everything is compared.
+    blind: bool = false,
     /// No part of the heap is a map of a file: what was written is told in one quick pass.
     anonymous: bool = false,
 
@@ -86,6 +88,12 @@ pub const Tracker = struct {
     /// `address` is where page 0 lies, `usable` how many bytes from there are mapped. Called while
     /// the heap is held still.
     pub fn collect(self: *Tracker, address: usize, usable: usize, used: []const PageRange, images: [2]?*Image) void {
+        if (self.blind) {
+            for (images) |image| if (image) |im| {
+                im.compare_all = true;
+            };
+            return;
+        }
         if (self.kind == .uffd and self.len == 0) {
             self.start = address;
             self.len = usable;

@@ -1,0 +1,196 @@
+//! Shared heaps' files on a disk that fails, stops and loses power at random: the order of slots,
+//! syncs and names, against what was stored and what was acknowledged. Stores to the heap, which the
+//! system writes back when it likes, are writes without a sync here.
+
+const std = @import("std");
+const errors = @import("../errors.zig");
+const format = @import("format.zig");
+const history_ = @import("history.zig");
+const power = @import("power.zig");
+const shared_file = @import("shared_file.zig");
+const SharedFile = shared_file.SharedFile;
+const PowerDisk = power.PowerDisk;
+const gpa = std.testing.allocator;
+const expect = std.testing.expect;
+
+const pages = 6;
+const page_size = format.page_size;
+const Content = [pages]u64;
+
+const Violation = error{ Refused, Lost, Mixed };
+
+const Run = struct {
+    disk: PowerDisk,
+    /// Every state that a flush was tried with, by epoch.
+    tried: std.AutoHashMapUnmanaged(u64, Content) = .empty,
+    /// The last flush that returned.
+    flushed: u64 = 0,
+    /// The last close took the mark away, and nobody has opened the file since.
+    rested: bool = false,
+    value: u64 = 0,
+    history: history_.History = .{},
+    /// What the first `create` found to stand there.
+    rests: usize = 0,
+    corrupt: usize = 0,
+    rewrite_after_failure: bool = true,
+
+    fn deinit(self: *Run) void {
+        self.tried.deinit(gpa);
+        self.history.deinit();
+        self.disk.deinit();
+    }
+
+    fn random(self: *Run) std.Random {
+        return self.disk.prng.random();
+    }
+
+    fn open(self: *Run, mode: shared_file.Mode, recover: bool) errors.Error!*SharedFile {
+        return SharedFile.open(.{ .disk = self.disk.disk(), .path = "a", .mode = mode, .recover = recover });
+    }
+
+    fn state(head: history_.Head, epoch_max: u64, mark: shared_file.Mark) shared_file.State {
+        return .{
+            .head = head,
+            .heap = .{ .uuid = head.heap, .address = 1 << 40, .span = 1 << 30, .capacity = pages * page_size, .max_size = 1 << 20, .used = page_size },
+            .epoch_max = epoch_max,
+            .mark = mark,
+        };
+    }
+
+    fn read(file: *SharedFile) ?Content {
+        var content: Content = undefined;
+        for (&content, 0..) |*value, index| {
+            var page: [page_size]u8 = undefined;
+            if (file.disk.readAll(file.file.file, &page, shared_file.heap_offset + index * page_size) != null) return null;
+            value.* = std.mem.readInt(u64, page[0..8], .little);
+            // A page that was torn is none of ours.
+            for (0..page_size / 8) |word| {
+                if (std.mem.readInt(u64, page[word * 8 ..][0..8], .little) != value.*) value.* = std.math.maxInt(u64);
+            }
+        }
+        return content;
+    }
+
+    fn store(file: *SharedFile, index: usize, value: u64) bool {
+        var page: [page_size]u8 = undefined;
+        for (0..page_size / 8) |word| std.mem.writeInt(u64, page[word * 8 ..][0..8], value, .little);
+        return file.disk.writeAll(file.file.file, &page, shared_file.heap_offset + index * page_size) == null;
+    }
+
+    /// One program: opens, stores, flushes, closes or is killed.
+    fn session(self: *Run) !void {
+        self.disk.dies_at = if (self.random().boolean()) self.disk.calls + self.random().uintLessThan(usize, 120) else std.math.maxInt(usize);
+        self.disk.fails_one_in = if (self.random().uintLessThan(u8, 4) == 0) 25 else 0;
+        const sure = self.disk.dies_at == std.math.maxInt(usize) and self.disk.fails_one_in == 0;
+        var fresh = false;
+        const file = self.open(.write, false) catch |err| file: {
+            if (!sure) return;
+            switch (err) {
+                error.NOT_FOUND => if (self.flushed > 0) return Violation.Lost,
+                error.CORRUPT => {
+                    if (self.rested) return Violation.Refused;
+                    self.corrupt += 1;
+                    if (self.random().boolean()) break :file try self.open(.write, true);
+                },
+                else => return err,
+            }
+            fresh = true;
+            break :file try self.open(.create, false);
+        };
+        defer file.close();
+        var content: Content = @splat(0);
+        var quiet = !fresh;
+        if (!fresh) {
+            const stored = file.state.?;
+            content = read(file) orelse return;
+            if (stored.mark == .whole) {
+                const was = self.tried.get(stored.head.epoch) orelse return Violation.Mixed;
+                if (!std.meta.eql(was, content)) return Violation.Mixed;
+                if (stored.head.epoch < self.flushed) return Violation.Lost;
+            } else quiet = false;
+            self.history.adopt(stored.head, &file.lines, stored.epoch_max) catch unreachable;
+            var marked = stored;
+            marked.mark = .in_use;
+            file.write(marked, self.history.lines.slice()) catch return;
+            self.rested = false;
+            file.settle(marked) catch return;
+        } else {
+            self.rested = false;
+            self.history.line_begun = false;
+            if (file.disk.truncate(file.file.file, shared_file.heap_offset + pages * page_size) != null) return;
+        }
+        var failed = false;
+        for (0..self.random().uintLessThan(usize, 6)) |_| {
+            for (0..self.random().uintLessThan(usize, 4)) |_| {
+                const index = self.random().uintLessThan(usize, pages);
+                self.value += 1;
+                quiet = false;
+                if (!store(file, index, self.value)) return;
+                content[index] = self.value;
+            }
+            if (self.random().boolean()) continue;
+            if (failed and self.rewrite_after_failure) for (content, 0..) |value, index| if (!store(file, index, value)) return;
+            const head = self.history.next(@splat(9), self.disk.prng.random().int(u128), self.disk.prng.random().int(u64) | 1) catch unreachable;
+            self.tried.put(gpa, head.epoch, content) catch unreachable;
+            const now = state(head, self.history.epoch_max, .in_use);
+            file.write(now, self.history.lines.slice()) catch return;
+            file.settle(now) catch {
+                failed = true;
+                continue;
+            };
+            failed = false;
+            self.history.current = head;
+            self.flushed = head.epoch;
+            quiet = true;
+        }
+        if (self.random().uintLessThan(u8, 4) == 0 or !quiet or failed or file.state == null) return;
+        var whole = file.state.?;
+        whole.head = self.history.current.?;
+        whole.mark = .whole;
+        file.write(whole, self.history.lines.slice()) catch return;
+        file.settle(whole) catch return;
+        self.rested = true;
+        self.rests += 1;
+    }
+};
+
+const Options = struct { rewrite: bool = true, no_sync: bool = false, no_dir_sync: bool = false };
+
+/// Sessions that end by kill or power cut.
+fn sessions(seed: u64, count: usize, options: Options) !Run {
+    var run: Run = .{ .disk = .init(seed), .rewrite_after_failure = options.rewrite };
+    errdefer run.deinit();
+    run.disk.no_sync = options.no_sync;
+    run.disk.no_dir_sync = options.no_dir_sync;
+    for (0..count) |_| {
+        try run.session();
+        if (run.random().boolean()) run.disk.cut() else run.disk.kill();
+    }
+    return run;
+}
+
+test "a shared heap's file opens at what was flushed last, or says that it was not closed" {
+    var rests: usize = 0;
+    var corrupt: usize = 0;
+    for (0..150) |seed| {
+        var run = sessions(seed, 40, .{}) catch |err| {
+            std.debug.print("seed {d}: {t}\n", .{ seed, err });
+            return err;
+        };
+        rests += run.rests;
+        corrupt += run.corrupt;
+        run.deinit();
+    }
+    try expect(rests > 500 and corrupt > 500);
+}
+
+test "the test above notices a sync that is left out, of the file, of its directory, and pages not written again" {
+    const left_out = [_]Options{ .{ .no_sync = true }, .{ .no_dir_sync = true }, .{ .rewrite = false } };
+    for (left_out) |options| {
+        const noticed = for (0..400) |seed| {
+            var run = sessions(seed, 40, options) catch break true;
+            run.deinit();
+        } else false;
+        try expect(noticed);
+    }
+}
