@@ -132,7 +132,7 @@ export interface Keys {
 
 /** How keys of that type cross the bridge. */
 export function keysOf(kind: ContainerKind, type: Type): Keys {
-  const what = `a ${kind}'s key`;
+  const what = `${kind === "OrderedMap" ? "an" : "a"} ${kind}'s key`;
   const ordered = kind === "OrderedMap";
   if (type.key === null) {
     throw new PermError(

@@ -283,7 +283,7 @@ function onValue(list: AnyList, p: number, action: (pane: Pane, at: number) => v
 function insertBefore(list: AnyList, before: number, value: unknown): void {
   const p = call(list, native.ph_list_insert(...place(list), before));
   try {
-    onValue(list, p, (pane, at) => list.$of.type.set(pane, at, value));
+    onValue(list, p, (pane, at) => list.$of.type.set(pane, at, value, "a List's element"));
   } catch (error) {
     removeAt(list, p);
     throw error;

@@ -10,6 +10,7 @@
 
 import { check, describe, native, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
+import { expectOptions } from "../heap/options.ts";
 import { expectNumber, type Pointer } from "../heap/views.ts";
 import { Handle, paneOf, place, typeOf } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
@@ -108,7 +109,8 @@ async function waitAsync(
   }
 }
 
-function timeoutOf({ timeout = Infinity }: LockOptions): number {
+function timeoutOf(options: LockOptions): number {
+  const { timeout = Infinity } = expectOptions("lock", options, ["timeout"]);
   expectNumber("timeout", timeout);
   if (timeout >= 0) return timeout;
   throw new PermError(

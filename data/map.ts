@@ -22,7 +22,7 @@ import {
 import { Handle } from "./handle.ts";
 import type { Lookup } from "./lookup.ts";
 import { copyOf, plain, shown } from "./show.ts";
-import type { Type, Walker } from "./type.ts";
+import { refuseValue, type Type, type Walker } from "./type.ts";
 
 const lengthAt = 8;
 
@@ -91,7 +91,7 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
     const p = made - made % 2;
     const pane = paneFor(this.$pane, p, of.size);
     try {
-      of.value.set(pane, (p - pane.base) | 0, value);
+      of.value.set(pane, (p - pane.base) | 0, value, "a map's value");
     } catch (error) {
       if (p !== made) this.delete(key);
       throw error;
@@ -221,7 +221,13 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
     if (value === this) return;
     const pairs = expectPairs(value, what);
     this.clear();
-    for (const [key, each] of pairs) this.set(key as KI, each as VI);
+    for (const pair of pairs) {
+      if (typeof pair !== "object" || pair === null || !(Symbol.iterator in pair)) {
+        refuseValue(what, pair, "a Map, or an array of [key, value] pairs");
+      }
+      const [key, each] = pair;
+      this.set(key as KI, each as VI);
+    }
   }
 
   /** @internal */

@@ -8,6 +8,7 @@
  */
 
 import { check, native } from "../ffi/mod.ts";
+import { expectOptions } from "../heap/options.ts";
 import type { Heap } from "../heap/heap.ts";
 import {
   changesAt,
@@ -62,7 +63,7 @@ export class OrderedMapHandle<K, V, KI, VI> extends MapHandle<K, V, KI, VI> {
       this,
       shapeFor(this),
       changesAt.map,
-      options.reverse === true,
+      expectOptions("prefix", options, ["reverse"]).reverse === true,
       (buffer) => {
         this.$of.keys.pass(prefix);
         place(this, how.atLeast, buffer);
@@ -112,8 +113,13 @@ function rangeOf<K, V, KI, VI>(
   map: OrderedMapHandle<K, V, KI, VI>,
   low: KI | undefined,
   high: KI | undefined,
-  { reverse = false, includeLow = true, includeHigh = false }: RangeOptions,
+  options: RangeOptions,
 ): ConstructorParameters<typeof Entries> {
+  const { reverse = false, includeLow = true, includeHigh = false } = expectOptions(
+    "range",
+    options,
+    ["reverse", "includeLow", "includeHigh"],
+  );
   const prepare = (buffer: Float64Array<ArrayBuffer>) => {
     const any = map as unknown as AnyMap;
     for (const second of [false, true]) {

@@ -382,6 +382,9 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
         );
       }
       expectValues(name, values);
+      if (values instanceof Handle && !isKindOf(typeOf(values), this)) {
+        refuseValue(name, values, `a ${name}, or an object of its fields`);
+      }
       assignAt(paneOf(target), target.$at, values, name, false);
       return target;
     }

@@ -25,7 +25,14 @@ import { registerKind } from "./kinds.ts";
 import { Handle, type ObjectType, paneOf } from "./handle.ts";
 import type { Pane } from "./pane.ts";
 import { copyOf, plain, shown } from "./show.ts";
-import { type InputOf, readU53, type Type, type ValueOf, type Walker } from "./type.ts";
+import {
+  type InputOf,
+  readU53,
+  refuseValue,
+  type Type,
+  type ValueOf,
+  type Walker,
+} from "./type.ts";
 
 const dataAt = 8;
 const lengthAt = 16;
@@ -207,6 +214,9 @@ export class VecHandle<T, I> extends Handle implements Container, Iterable<T> {
       return this.length;
     }
     const each = values as Iterable<I>;
+    if (typeof values !== "object" || values === null) {
+      refuseValue(this.$of.name(), values, "an array, or what else can be iterated");
+    }
     for (const value of typeof each[Symbol.iterator] === "function" ? each : Array.from(values)) {
       pushOne(this, value);
     }
@@ -505,7 +515,7 @@ function pushOne(vec: AnyVec, value: unknown): void {
   const { type, size } = vec.$of;
   const pane = paneFor(vec.$pane, p, size);
   try {
-    type.set(pane, (p - pane.base) | 0, value);
+    type.set(pane, (p - pane.base) | 0, value, "a Vec's element");
   } catch (error) {
     remove(vec, vec.length - 1, 1);
     throw error;

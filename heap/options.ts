@@ -190,7 +190,8 @@ function withPaths(
   return { args, text };
 }
 
-function expectOptions<Options extends object>(
+/** Options that are known by name: a misspelt one would do nothing without a word. */
+export function expectOptions<Options extends object>(
   call: string,
   options: Options | undefined,
   keys: readonly (keyof Options)[],
