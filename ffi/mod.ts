@@ -5,8 +5,9 @@
  * zig/src/abi.zig, {@linkcode check} turns a negative result into a {@linkcode PermError}, and
  * {@linkcode pack} and {@linkcode unpack} carry records across.
  *
- * Invariant: a buffer that crosses is never empty and never shared, and numbers that cross are
- * numbers: native code answers for their range, TypeScript for their type.
+ * Invariant: a buffer that crosses is never empty, and shared only where native code reads each of
+ * its numbers once; numbers that cross are numbers: native code answers for their range, TypeScript
+ * for their type.
  *
  * @module
  */

@@ -72,6 +72,9 @@ export type Resumed = "new" | "file" | "backup";
 /** What this module has imported, V8 reads at each call; what it has declared, it knows. */
 const calls = native;
 
+/** Bytes that every heap may grow to at least. */
+const leastSize = 64 * 1024;
+
 const resumedNames: readonly Resumed[] = ["new", "file", "backup"];
 const trackerNames = ["checksum", "uffd", "checksum"] as const;
 const mapBit = 1;
@@ -396,7 +399,10 @@ export class Heap implements Disposable, AsyncDisposable {
       throw refused("count", count, "a whole number that is not negative");
     }
     // A block takes no less than the pointer to it, so more than these can never succeed.
-    const pointers = count * 8 <= this.#read().max_size ? pointerArray(count) : undefined;
+    const bytes = count * Float64Array.BYTES_PER_ELEMENT;
+    const pointers = bytes <= leastSize || bytes <= this.#read().max_size
+      ? pointerArray(count)
+      : undefined;
     if (!pointers) {
       throw new PermError(
         "OUT_OF_MEMORY",
@@ -418,7 +424,8 @@ export class Heap implements Disposable, AsyncDisposable {
    */
   freeMany(pointers: ArrayLike<Pointer>): void {
     const list = pointerList(pointers);
-    check(native.ph_free_many(this.#handle, list.length === 0 ? null : list, list.length));
+    const count: number = trueLength.call(list);
+    check(native.ph_free_many(this.#handle, count === 0 ? null : list, count));
   }
 
   /**
@@ -889,10 +896,23 @@ function pointerArray(count: number): Float64Array<ArrayBuffer> | undefined {
   }
 }
 
-/** The pointers as native code reads them. */
+/** A typed array's length, whatever a subclass or a property of its own says. */
+const trueLength = Object.getOwnPropertyDescriptor(
+  Object.getPrototypeOf(Float64Array.prototype),
+  "length",
+)!.get!;
+
+/**
+ * The pointers as native code reads them. Memory that is shared with other threads will do, since
+ * it reads each but once; asking for the buffer would make JavaScriptCore move what it holds.
+ */
 function pointerList(pointers: ArrayLike<Pointer>): Float64Array {
-  if (pointers instanceof Float64Array && pointers.buffer instanceof ArrayBuffer) return pointers;
-  if (typeof pointers !== "object" || pointers === null || typeof pointers.length !== "number") {
+  const isOurKind = pointers instanceof Float64Array;
+  if (isOurKind && ArrayBuffer.isView(pointers)) return pointers;
+  if (
+    isOurKind || typeof pointers !== "object" || pointers === null ||
+    typeof pointers.length !== "number"
+  ) {
     throw refused("pointers", pointers, "an array of pointers");
   }
   const list = pointerArray(pointers.length);
