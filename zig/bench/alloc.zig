@@ -51,10 +51,17 @@ const rounds = 50;
 
 const Ours = struct {
     noinline fn malloc(size: usize) usize {
-        return heap.allocator.malloc(size) catch unreachable;
+        const block = heap.allocator.tryMalloc(size);
+        return if (block != 0) block else mallocSlow(size);
+    }
+    noinline fn mallocSlow(size: usize) usize {
+        return heap.allocator.mallocSlow(size) catch unreachable;
     }
     noinline fn free(block: usize) void {
-        heap.allocator.free(block) catch unreachable;
+        if (!heap.allocator.tryFree(block)) freeSlow(block);
+    }
+    noinline fn freeSlow(block: usize) void {
+        heap.allocator.freeSlow(block) catch unreachable;
     }
 };
 

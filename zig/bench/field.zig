@@ -28,13 +28,20 @@ var allocator: Allocator = .{};
 
 const Ours = struct {
     pub noinline fn malloc(size: usize) usize {
-        return allocator.malloc(size) catch unreachable;
+        const block = allocator.tryMalloc(size);
+        return if (block != 0) block else mallocSlow(size);
+    }
+    noinline fn mallocSlow(size: usize) usize {
+        return allocator.mallocSlow(size) catch unreachable;
     }
     pub noinline fn realloc(block: usize, size: usize) usize {
         return allocator.realloc(block, size) catch unreachable;
     }
     pub noinline fn free(block: usize) void {
-        allocator.free(block) catch unreachable;
+        if (!allocator.tryFree(block)) freeSlow(block);
+    }
+    noinline fn freeSlow(block: usize) void {
+        allocator.freeSlow(block) catch unreachable;
     }
 };
 

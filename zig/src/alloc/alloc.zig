@@ -267,7 +267,7 @@ pub const Allocator = struct {
         @setRuntimeSafety(false);
         if (size > classes.size_max) return 0;
         const cache = threads.enter(self) orelse return 0;
-        const address = cache.take(classes.of(size));
+        const address = cache.take(cache.by_size[(size + 15) >> 4]);
         threads.leave(cache);
         return address;
     }
@@ -431,18 +431,18 @@ pub const Allocator = struct {
         if (slice >= cache.slices) return false;
         const owned = &cache.owned[slice];
         if (owned.owner != cache.mark) return false;
-        const index = classes.indexOf(owned.reciprocal, address - owned.start) orelse return false;
+        const within = offset - (@as(usize, owned.first) << layout.slice_shift);
+        const index = classes.indexOf(cache.reciprocals[owned.class], within) orelse return false;
 
-        const line = owned.line.?;
-        const word = &line.words[index / 64];
+        const word = &owned.words.?[index / 64];
         const mask = @as(u64, 1) << @truncate(index);
         const old = word.*;
         if (old & mask == 0) return false;
         // A block that another thread freed has its bit until the owner collects it.
-        if (!cache.pending.isEmpty() and
-            @atomicLoad(u64, &line.remote_words, .monotonic) >> @truncate(index / 64) & 1 != 0) return false;
+        if (cache.pending.any.raw != 0 and
+            @atomicLoad(u64, &owned.line().remote_words, .monotonic) >> @truncate(index / 64) & 1 != 0) return false;
         // The last block of its word may be the last of its span, which then is given up.
-        if (old == mask and line.kept == 0 and line.state != state.current) return false;
+        if (old == mask and owned.line().kept == 0 and owned.line().state != state.current) return false;
         if (!cache.push(owned.class, address, word, mask)) return false;
         word.* = old ^ mask;
         // It will be handed out next in its class, and then be written to.
@@ -465,14 +465,14 @@ pub const Allocator = struct {
         if (slice >= cache.slices) return false;
         const owned = cache.owned[slice];
         if (owned.owner == 0 or owned.owner == cache.mark) return false;
-        const line = owned.line orelse return false;
-        const index = classes.indexOf(owned.reciprocal, address -% owned.start) orelse return false;
+        if (owned.words == null or owned.class >= classes.count) return false;
+        const line = owned.line();
+        const within = address -% cache.data -% (@as(usize, owned.first) << layout.slice_shift);
+        const index = classes.indexOf(classes.reciprocals[owned.class], within) orelse return false;
         if (index >= layout.blocks_max) return false;
-        const owner = self.ownerOf(@atomicLoad(u64, &line.owner, .seq_cst)) orelse return false;
-        if (owner.mark != owned.owner) return false;
+        const owner = self.ownerOf(self.ownerNumber(owned.owner - 1)) orelse return false;
         if (@atomicLoad(u64, &line.words[index / 64], .monotonic) >> @truncate(index) & 1 == 0) return false;
-        const head: u32 = @intCast((owned.start -% cache.data) >> layout.slice_shift);
-        return spans.freeRemote(self, head, line, @intCast(index), owner);
+        return spans.freeRemote(self, owned.first, line, @intCast(index), owner);
     }
 
     fn freeInside(self: *Allocator, cache: *Cache, address: usize) Error!void {
@@ -550,19 +550,23 @@ pub const Allocator = struct {
     /// how many it freed. They get no hints.
     fn freeRun(cache: *Cache, pointers: []const f64) usize {
         @setRuntimeSafety(false);
-        var owned: Owned = .{};
+        var start: usize = 0;
         var span_bytes: usize = 0;
+        var reciprocal: u64 = 0;
+        var line: *Slice = undefined;
         for (pointers, 0..) |pointer, i| {
             const address = numbers.exact(pointer) orelse return i;
-            if (address -% owned.start >= span_bytes) {
+            if (address -% start >= span_bytes) {
                 const slice = (address -% cache.data) >> layout.slice_shift;
                 if (slice >= cache.slices) return i;
-                owned = cache.owned[slice];
+                const owned = &cache.owned[slice];
                 if (owned.owner != cache.mark) return i;
+                start = cache.data + (@as(usize, owned.first) << layout.slice_shift);
                 span_bytes = @as(usize, classes.table[owned.class].slices) << layout.slice_shift;
+                reciprocal = classes.reciprocals[owned.class];
+                line = owned.line();
             }
-            const index = classes.indexOf(owned.reciprocal, address - owned.start) orelse return i;
-            const line = owned.line.?;
+            const index = classes.indexOf(reciprocal, address - start) orelse return i;
             const word = &line.words[index / 64];
             const word_mask = @as(u64, 1) << @truncate(index / 64);
             const mask = @as(u64, 1) << @truncate(index);

@@ -19,19 +19,22 @@ const assert = std.debug.assert;
 /// bit without a look at the heap. Written by the owner, or while others are held; others read it
 /// and find at worst that it is not theirs.
 pub const Owned = extern struct {
-    /// Address of the span, and its line in the slice table.
-    start: usize = 0,
-    line: ?*layout.Slice = null,
-    /// Divides by the block size.
-    reciprocal: u64 = 0,
+    /// The span's bitmap, in the slice table.
+    words: ?[*]u64 = null,
+    /// The span's first slice.
+    first: u32 = 0,
     /// Number of the owner's slot, and 1; 0 where no thread owns a span.
     owner: u16 = 0,
     class: u8 = 0,
     reserved: u8 = 0,
-    reserved_2: u32 = 0,
+
+    pub inline fn line(self: *const Owned) *layout.Slice {
+        @setRuntimeSafety(false);
+        return @fieldParentPtr("words", @as(*[64]u64, @ptrCast(self.words.?)));
+    }
 };
 
-/// A block that is free, unless its bit says otherwise. Address 0: no hint.
+/// A block that is free, unless its bit says otherwise.
 pub const Hint = extern struct {
     address: usize,
     word: *u64,
@@ -39,8 +42,8 @@ pub const Hint = extern struct {
     padding: u64 = undefined,
 };
 
-/// A class's hints are a stack. Its first place holds address 0 for good, so taking needs no count;
-/// it is aligned to its size, so putting finds the end by the address alone.
+/// A class's hints are a stack. Its first place leads to bits that are set for good, so taking needs
+/// no count; it is aligned to its size, so putting finds the end by the address alone.
 const stack_places = 256;
 const stack_bytes = stack_places * @sizeOf(Hint);
 /// How many hints are gathered when there are none: few at first, then more each time, so that a
@@ -147,16 +150,21 @@ pub const Cache = extern struct {
     /// Used by several threads in turn, under a lock: they were too many for caches of their own.
     shared: bool,
     slot: u16,
+    /// What marks slices as this cache's in `owned`.
+    mark: u16,
     owner: u64,
     thread: usize,
     /// Copies of what `free` needs of the heap's tables.
     data: usize,
     owned: [*]Owned,
     slices: u64,
-    /// What marks slices as this cache's in `owned`.
-    mark: u16,
+    /// All bits set: what the bottom of each stack leads to.
+    full: u64,
     /// Newest hint of each class: what was freed last is still in the CPU's cache.
     newest: [classes.count][*]Hint,
+    /// Copies of the tables of classes.zig, where the code need not look for them.
+    reciprocals: [classes.count]u64,
+    by_size: [classes.by_size.len]u8,
     classes: [classes.count]ClassCache,
     empties: Empties,
     pending: Pending align(64),
@@ -168,7 +176,13 @@ pub const Cache = extern struct {
         self.owned = tables.owned.ptr;
         self.mark = self.slot + 1;
         self.slices = tables.geometry.slices;
-        for (&self.newest, &self.stacks) |*newest, *stack| newest.* = stack;
+        self.full = ~@as(u64, 0);
+        for (&self.newest, &self.stacks) |*newest, *stack| {
+            stack[0] = .{ .address = 0, .word = &self.full, .mask = 1 };
+            newest.* = stack;
+        }
+        self.reciprocals = classes.reciprocals[0..classes.count].*;
+        self.by_size = classes.by_size;
         self.classes = @splat(.{ .gather = gather_min, .current = none, .partial = none });
         self.empties = .{ .slices = @splat(none), .first = 0, .count = 0 };
     }
@@ -178,12 +192,22 @@ pub const Cache = extern struct {
         @setRuntimeSafety(false);
         const newest = self.newest[class];
         const hint = newest[0];
-        if (hint.address == 0) return 0;
         const old = hint.word.*;
-        self.newest[class] = newest - 1;
         if (old & hint.mask != 0) return 0;
+        self.newest[class] = newest - 1;
         hint.word.* = old | hint.mask;
+        if (hint.address == 0) unreachable;
         return hint.address;
+    }
+
+    /// Forgets the newest hints of `class` as long as they are to blocks in use; false when none is
+    /// left then.
+    pub fn hasHint(self: *Cache, class: usize) bool {
+        const all = self.hints(class);
+        var len = all.len;
+        while (len > 0 and all[len - 1].word.* & all[len - 1].mask != 0) len -= 1;
+        self.setCount(class, len);
+        return len > 0;
     }
 
     /// Remembers a block that was freed; false when there is no room.
@@ -233,7 +257,7 @@ pub const Cache = extern struct {
 comptime {
     assert(@offsetOf(Cache, "stacks") % stack_bytes == 0);
     // What every call touches is one line.
-    assert(@offsetOf(Cache, "mark") + 2 <= 64);
+    assert(@offsetOf(Cache, "newest") == 64);
 }
 
 test "the oldest of the empty spans comes first, and one can be taken out" {

@@ -250,9 +250,8 @@ fn checkSpan(a: *Allocator, slice: u32, hinted: *u64) Error!u32 {
 fn checkOwned(t: *const Tables, slice: u32, line: *const Slice, owner: ?*const Cache) Error!void {
     const cache = owner orelse return;
     const expected: caches.Owned = .{
-        .start = t.addressOf(slice),
-        .line = t.line(slice),
-        .reciprocal = classes.reciprocals[line.class],
+        .words = &t.line(slice).words,
+        .first = slice,
         .owner = cache.mark,
         .class = line.class,
     };

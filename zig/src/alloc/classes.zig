@@ -61,7 +61,7 @@ pub const word_counts: [256]u8 = blk: {
     break :blk out;
 };
 
-const by_size: [size_max / 16 + 1]u8 = blk: {
+pub const by_size: [size_max / 16 + 1]u8 = blk: {
     @setEvalBranchQuota(20_000);
     var out: [size_max / 16 + 1]u8 = undefined;
     var class: u8 = 0;

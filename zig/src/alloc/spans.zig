@@ -66,7 +66,7 @@ fn expectSpan(a: *const Allocator, slice: u32, class: u32) Error!*Slice {
 /// Gathers hints of `class`, of which the cache has none.
 pub fn refill(a: *Allocator, cache: *Cache, class: u32) Error!void {
     const c = &cache.classes[class];
-    if (cache.hints(class).len > 0) return;
+    if (cache.hasHint(class)) return;
     if (!cache.pending.isEmpty()) try collectPending(a, cache, cache);
     while (c.current == none or !gather(a, cache, class)) try advance(a, cache, class);
 }
@@ -78,7 +78,7 @@ pub fn takeMany(a: *Allocator, cache: *Cache, class: u32, out: []f64, done: *usi
     while (done.* < out.len) {
         // Blocks that have hints first: what follows must not take those.
         const address = cache.take(class);
-        if (address == 0 and cache.hints(class).len == 0) break;
+        if (address == 0 and !cache.hasHint(class)) break;
         if (address == 0) continue;
         out[done.*] = @floatFromInt(address);
         done.* += 1;
@@ -205,7 +205,7 @@ fn summarize(a: *Allocator, cache: *Cache, hints: []const caches.Hint) Error!voi
         if (hint.word == before) continue;
         before = hint.word;
         const here = (hint.address - t.data) >> layout.slice_shift;
-        const slice: u32 = @intCast((t.owned[here].start - t.data) >> layout.slice_shift);
+        const slice = t.owned[here].first;
         const line = t.line(slice);
         const w = (@intFromPtr(hint.word) - @intFromPtr(&line.words)) / @sizeOf(u64);
         line.free_words |= @as(u64, 1) << @intCast(w);
@@ -225,9 +225,8 @@ fn summaryOf(line: *const Slice) u64 {
 
 fn markOwned(a: *Allocator, cache: *const Cache, slice: u32, class: u32) void {
     const note: caches.Owned = .{
-        .start = a.tables.addressOf(slice),
-        .line = a.tables.line(slice),
-        .reciprocal = classes.reciprocals[class],
+        .words = &a.tables.line(slice).words,
+        .first = slice,
         .owner = cache.mark,
         .class = @intCast(class),
     };
@@ -348,6 +347,8 @@ pub fn freeRemote(a: *Allocator, slice: u32, line: *Slice, index: u32, owner: *C
     const mask = @as(u64, 1) << @truncate(index);
     const old = @atomicRmw(u64, &a.tables.remote(slice).words[w], .Or, mask, .seq_cst);
     if (old & mask != 0) return false;
+    // Who found the word empty says so, or the owner is just emptying it and takes this bit too.
+    if (old != 0) return true;
     const word_mask = @as(u64, 1) << @intCast(w);
     if (@atomicLoad(u64, &line.remote_words, .seq_cst) & word_mask == 0)
         _ = @atomicRmw(u64, &line.remote_words, .Or, word_mask, .seq_cst);

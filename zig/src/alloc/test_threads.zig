@@ -143,6 +143,46 @@ test "a block freed twice by two threads is refused, before and after its owner 
     try expectEmpty(heap);
 }
 
+test "a block that its owner freed is refused when another thread frees it, wherever it lies in its span" {
+    const heap = try TestHeap.create(64 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    const Freer = struct {
+        a: *Allocator,
+        blocks: []const usize,
+        failed: ?anyerror = null,
+
+        fn work(self: *@This()) !void {
+            for (self.blocks) |block| {
+                try testing.expectError(error.DOUBLE_FREE, self.a.free(block));
+                try testing.expectError(error.BAD_POINTER, self.a.free(block + 16));
+            }
+        }
+    };
+    for ([_]usize{ 48, 300, 20_000 }) |size| {
+        var blocks: [900]usize = undefined;
+        for (&blocks) |*block| block.* = try a.malloc(size);
+        var freed: [300]usize = undefined;
+        for (&freed, 0..) |*block, i| {
+            block.* = blocks[i * 3 + 1];
+            try a.free(block.*);
+        }
+        var freers: [1]Freer = .{.{ .a = a, .blocks = &freed }};
+        try runThreads(Freer, &freers);
+        try a.check();
+        try testing.expectEqual(@as(u64, 600), (try a.stats()).live_blocks);
+        // Nothing was noted that the owner would take for a free block later.
+        var again: [600]usize = undefined;
+        for (&again) |*block| block.* = try a.malloc(size);
+        for (&again) |block| for (blocks, 0..) |live, i| {
+            if (i % 3 != 1 and block == live) return error.GivenOutTwice;
+        };
+        for (&again) |block| try a.free(block);
+        for (blocks, 0..) |block, i| if (i % 3 != 1) try a.free(block);
+    }
+    try expectEmpty(heap);
+}
+
 const ShortLived = struct {
     a: *Allocator,
     /// Blocks that stay when the thread ends.

@@ -49,15 +49,18 @@ inline fn entryIndex(thread: usize) usize {
 /// The calling thread's cache, which is then inside; null when the long way is needed.
 pub inline fn enter(a: *Allocator) ?*Cache {
     const thread = os.threadId();
-    const cache = if (a.first.thread.load(.monotonic) == thread) a.first.cache else blk: {
+    // Plain loads, which the compiler folds into comparisons: each is of one word, and the barriers
+    // make it read anew.
+    compilerBarrier();
+    const cache = if (a.first.thread.raw == thread) kept(a.first.cache) else blk: {
         @branchHint(.unlikely);
         const entry = &a.entries[entryIndex(thread)];
-        if (entry.thread.load(.monotonic) != thread) return null;
+        if (entry.thread.raw != thread) return null;
         break :blk entry.cache;
     };
     cache.inside.store(1, .monotonic);
     compilerBarrier();
-    if (a.stop.load(.monotonic) != 0) {
+    if (a.stop.raw != 0) {
         cache.inside.store(0, .release);
         return null;
     }
@@ -130,6 +133,14 @@ pub fn callerIsInside(a: *Allocator) bool {
 pub fn leaveSlow(a: *Allocator, cache: *Cache) void {
     cache.inside.store(0, .release);
     if (cache.shared) a.shared_lock.unlock();
+}
+
+/// Keeps the compiler from loading `cache` after both ways have met.
+inline fn kept(cache: *Cache) *Cache {
+    return asm volatile (""
+        : [out] "=r" (-> *Cache),
+        : [in] "0" (cache),
+    );
 }
 
 inline fn compilerBarrier() void {
