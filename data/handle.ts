@@ -83,6 +83,11 @@ export function paneOf(handle: Handle): Pane {
   return handle.$pane;
 }
 
+/** Whether a value is a handle of the very object, which many handles may have. */
+export function isSame(handle: Handle, value: unknown): boolean {
+  return value instanceof Handle && value.ptr === handle.ptr;
+}
+
 /** The pane of an object's address, which must lie in the heap whole and be aligned. */
 export function place(access: Access, p: Pointer, type: Type): Pane {
   const pane = access.pane(p, type.size);

@@ -7,7 +7,7 @@
 import { containerType, elementType, keysOf, shapeOf } from "./container.ts";
 import type { ObjectType } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
-import { Lookup } from "./lookup.ts";
+import { lookupFor } from "./lookup.ts";
 import { MapHandle, type MapParts } from "./map.ts";
 import type { InputOf, Type, ValueOf } from "./type.ts";
 import type { Heap } from "../heap/heap.ts";
@@ -70,8 +70,7 @@ function make(key: Type<unknown, unknown>, value: Type<unknown, unknown>): unkno
   const name = () => `HashMap(${key.name}, ${value.name})`;
   const findShape = () => shapeOf("HashMap", key, value.size);
   const keys = keysOf("HashMap", key);
-  const isNumber = key.key !== "text" && key.kind !== "bool" && key.kind !== "f32";
-  const lookup = isNumber ? new Lookup(keys, () => value.size) : undefined;
+  const lookup = lookupFor(keys, () => value.size);
   const $of: MapParts = { name, keys, value, shape: 0, size: 0, findShape, lookup };
   const prototype = Object.create(MapHandle.prototype, { $of: { value: $of } });
   return containerType(prototype, {

@@ -20,7 +20,7 @@ import {
   walkBlocks,
 } from "./container.ts";
 import { registerKind } from "./kinds.ts";
-import { Handle, type ObjectType } from "./handle.ts";
+import { Handle, isSame, type ObjectType } from "./handle.ts";
 import type { Pane } from "./pane.ts";
 import { copyOf, plain, shown } from "./show.ts";
 import { type InputOf, readU53, type Type, type ValueOf, type Walker } from "./type.ts";
@@ -221,7 +221,7 @@ export class ListHandle<T, I> extends Handle implements Container, Iterable<T> {
 
   /** @internal */
   $assign(value: unknown, what: string): void {
-    if (value === this) return;
+    if (isSame(this, value)) return;
     if (typeof value !== "object" || value === null || !(Symbol.iterator in value)) {
       throw new PermError(
         "INVALID_ARGUMENT",

@@ -3,16 +3,19 @@
  * docs/containers.md. One for each class of maps, which remembers where the parts of the map that was
  * asked last stand.
  *
- * Invariant: what is remembered is used for the same header with the same count of changes only, and
- * every access goes through a view of the heap, which ends where the heap does.
+ * Invariant: what is remembered is used for the same header with the same count of changes only, which
+ * is nothing once the heap was closed or restored; every access goes through a view of the heap, which
+ * ends where the heap does; every loop ends.
+ *
+ * Integers are read signed, since an unsigned one may be a double, and keys are judged only when they
+ * are not found: what stands in a map is a key.
  *
  * @module
  */
 
-import type { Keys } from "./container.ts";
-import type { Handle } from "./handle.ts";
-import type { Pane } from "./pane.ts";
-import { readU53 } from "./type.ts";
+import { adapter } from "../ffi/mod.ts";
+import { type Keys, paneFor } from "./container.ts";
+import { type Access, type Handle, Pane } from "./handle.ts";
 
 const header = {
   shape: 0,
@@ -25,150 +28,268 @@ const header = {
   directoryLength: 56,
 } as const;
 const segmentSize = 24;
+const segmentsMax = 128;
 const keyAt = 8;
+/** The value, since the key takes two words. */
 const valueAt = 16;
 
-/** Lookups of an unchanged map before its parts are remembered. */
-const patience = 8;
-
+const { clz32, imul } = Math;
 const word = new Float64Array(1);
-const halves = new Uint32Array(word.buffer);
-const bigWord = new BigUint64Array(word.buffer);
+const halves = new Int32Array(word.buffer);
+const wordView = new DataView(word.buffer);
 
-/** See above. */
+/** A stretch of the heap that a header names. */
+interface Part {
+  readonly p: number;
+  readonly bytes: number;
+}
+
+/**
+ * What one class of maps remembers; as it is, of no map at all.
+ *
+ * What `find` comes down to is in few functions, none deeper than the fourth and none long: only so
+ * does JavaScriptCore put all of it into the program's loop, which halves the time.
+ */
 export class Lookup {
-  readonly #keys: Keys;
-  readonly #isBig: boolean;
-  readonly #isExact: boolean;
+  /**
+   * Lookups of an unchanged map before its parts are remembered, which costs as much as that many
+   * save. Tests set it lower.
+   */
+  static patience = 64;
+  /** The pane that all parts of the map stand in; offsets that `find` gives are in it. */
+  pane: Pane = Pane.ended;
+  /** The map that is known: its view, offset and count of changes. @internal */
+  $view: DataView | null = null;
+  /** @internal */
+  $at = 0;
+  /** @internal */
+  $changes = 0;
+  /** @internal */
+  $changed: Int32Array = new Int32Array(1);
+  /** The pane as words of 4 bytes. @internal */
+  $words: Int32Array = new Int32Array(1);
+  /** @internal */
+  $index: Int32Array = new Int32Array(1);
+  /** @internal */
+  $entryMask = 0;
+  /** @internal */
+  $seedLow = 0;
+  /** @internal */
+  $seedHigh = 0;
+  /** @internal */
+  $stride = 0;
+  /** Words at which the key of place −8 of each segment would stand. @internal */
+  readonly $segments: Int32Array = new Int32Array(segmentsMax + 4);
   readonly #valueSize: () => number;
+  /** The map that was asked last, and how often in a row. */
   #view: DataView | null = null;
   #at = 0;
-  #changes = -1;
+  #changes = 0;
   #streak = 0;
-  #ready = false;
-  #index: Uint32Array = new Uint32Array(1);
-  #entryMask = 0;
-  #seedLow = 0;
-  #seedHigh = 0;
-  #stride = 0;
-  /** Offsets in the pane at which place −8 of each segment would stand. */
-  #segments: Int32Array = new Int32Array(1);
 
-  constructor(keys: Keys, valueSize: () => number) {
-    this.#keys = keys;
-    this.#isBig = keys.type.key !== "number";
-    this.#isExact = keys.path === 1;
+  constructor(valueSize: () => number) {
     this.#valueSize = valueSize;
   }
 
-  /** Offset of the key's value in the map's pane; 0 when it is not there, −1 to ask native code. */
-  find(map: Handle, key: unknown): number {
-    const view = map.$view;
-    const changes = view.getUint32((map.$at + header.changes) | 0, true);
-    if (changes !== this.#changes || map.$at !== this.#at || view !== this.#view) {
-      return this.#miss(map, changes);
-    }
-    if (!this.#ready && !this.#wait(map)) return -1;
-    if (this.#isBig) {
-      if (typeof key !== "bigint") return -1;
-      bigWord[0] = key;
-      // What does not fit 64 bits is refused by who knows how.
-      if (this.#keys.type.key === "u64" ? bigWord[0] !== key : BigInt.asIntN(64, key) !== key) {
-        return -1;
-      }
-    } else {
-      if (typeof key !== "number" || key !== key) return -1;
-      if (
-        this.#isExact &&
-        !(key >= this.#keys.low && key <= this.#keys.high && Math.floor(key) === key)
-      ) return -1;
-      word[0] = key + 0;
-    }
-    const low = halves[0];
-    const high = halves[1];
-    let mixed = Math.imul(low ^ this.#seedLow, 0x9e3779b1);
-    mixed ^= mixed >>> 15;
-    let hash = high ^ this.#seedHigh ^ mixed;
-    hash ^= hash >>> 16;
-    hash = Math.imul(hash, 0x85ebca6b);
-    hash ^= hash >>> 13;
-    hash = Math.imul(hash, 0xc2b2ae35);
-    hash ^= hash >>> 16;
-    const index = this.#index;
-    const mask = index.length - 1;
-    const entryMask = this.#entryMask;
-    const tag = hash & ~entryMask;
-    let position = hash & mask;
-    for (let steps = 0; steps <= mask; steps++) {
-      const slot = index[position] | 0;
-      if (slot === 0) return 0;
-      const entry = slot & entryMask;
-      if ((slot & ~entryMask) === tag && entry > 1) {
-        // Places are numbered from 8 on, so that segments follow from the leading bits.
-        const place = entry + 6;
-        const shift = 29 - Math.clz32(place);
-        const segment = ((shift - 1) << 2) + ((place >>> shift) & 3);
-        const at = (this.#segments[segment] + Math.imul(place, this.#stride)) | 0;
-        if (
-          view.getUint32((at + keyAt) | 0, true) === low &&
-          view.getUint32((at + keyAt + 4) | 0, true) === high
-        ) return (at + valueAt) | 0;
-      }
-      position = (position + 1) & mask;
-    }
+  /** Offset in {@linkcode pane} of the key's value; 0 when it is not there, −1 to ask native code. */
+  find(_map: Handle, _key: unknown): number {
     return -1;
   }
 
-  #miss(map: Handle, changes: number): number {
+  /** Makes {@linkcode pane} show what native code found: the offset in it. */
+  show(map: Handle, p: number, size: number): number {
+    const { pane } = this;
+    const own = map.$pane;
+    const isOther = pane.access !== own.access || pane.handle === 0;
+    if (isOther || p < pane.base || p + size > pane.base + pane.length) {
+      this.pane = paneFor(own, p, size);
+      this.$view = null;
+    }
+    return (p - this.pane.base) | 0;
+  }
+
+  /** Offset of the value of the key in `halves`; 0 when it is not there. @internal */
+  $probe(hash: number): number {
+    const low = halves[0];
+    const high = halves[1];
+    const index = this.$index;
+    const mask = (index.length - 1) | 0;
+    const entryMask = this.$entryMask;
+    const start = hash & mask;
+    let position = start;
+    do {
+      const slot = index[position];
+      if (slot === 0) return 0;
+      if (((slot ^ hash) & ~entryMask) === 0) {
+        // Places are numbered from 8 on, so that segments follow from the leading bits.
+        const place = ((slot & entryMask) + 6) | 0;
+        const shift = 29 - clz32(place);
+        const first = this.$segments[(shift << 2) + ((place >>> shift) & 3)];
+        const at = (first + imul(place, this.$stride)) | 0;
+        const words = this.$words;
+        if (words[at] === low && words[(at + 1) | 0] === high) return (at + 2) << 2;
+      }
+      position = (position + 1) & mask;
+    } while (position !== start);
+    return 0;
+  }
+
+  /** Another map, or a changed one: −1, and after a while its parts are known. @internal */
+  $miss(map: Handle): number {
+    const changes = map.$view.getInt32((map.$at + header.changes) | 0, true);
+    if (this.#view === map.$view && this.#at === map.$at && this.#changes === changes) {
+      if (++this.#streak === Lookup.patience) this.#remember(map);
+      return -1;
+    }
     this.#view = map.$view;
     this.#at = map.$at;
     this.#changes = changes;
     this.#streak = 0;
-    this.#ready = false;
     return -1;
   }
 
-  #wait(map: Handle): boolean {
-    if (++this.#streak !== patience) return false;
-    return this.#ready = this.#remember(map);
-  }
-
-  /** Reads the header; false when a part lies outside of the map's pane, or makes no sense. */
-  #remember(map: Handle): boolean {
-    const { $view: view, $at: at, $pane: pane } = map;
-    if (view.getUint32((at + header.shape) | 0, true) === 0) return false;
+  /** Reads the header. Does nothing when the parts stand in no single pane, or make no sense. */
+  #remember(map: Handle): void {
+    const { $view: view, $at: at, $pane: { access } } = map;
+    if (view.getUint32((at + header.shape) | 0, true) === 0) return;
     const indexBits = view.getUint8((at + header.indexBits) | 0);
     const entryBits = view.getUint8((at + header.entryBits) | 0);
-    if (indexBits < 3 || indexBits > 28 || entryBits < indexBits || entryBits > 31) return false;
-    const index = within(pane, readU53(view, (at + header.index) | 0), 4 * 2 ** indexBits);
     const length = view.getUint32((at + header.directoryLength) | 0, true);
-    if (length > 128) return false;
-    const directory = within(
-      pane,
-      readU53(view, (at + header.directory) | 0),
-      length * segmentSize,
-    );
-    if (index < 0 || index % 4 !== 0 || directory < 0) return false;
-    this.#stride = valueAt + Math.ceil(this.#valueSize() / 8) * 8;
-    this.#segments = new Int32Array(128);
+    if (indexBits < 3 || indexBits > 28 || entryBits < indexBits || entryBits > 31) return;
+    if (length > segmentsMax) return;
+    const index = { p: addressAt(view, at + header.index), bytes: 4 * 2 ** indexBits };
+    const directory = {
+      p: addressAt(view, at + header.directory),
+      bytes: length * segmentSize,
+    };
+    const listed = paneOfAll(access, [directory]);
+    if (listed === undefined || index.p % 4 !== 0) return;
+    const stride = valueAt + Math.ceil(this.#valueSize() / 8) * 8;
+    const segments: Part[] = [];
     for (let segment = 0; segment < length; segment++) {
-      const address = readU53(view, (directory + segment * segmentSize) | 0);
-      if (address === 0) continue;
-      const size = 2 * 2 ** (segment >>> 2);
-      const start = within(pane, address, size * this.#stride);
-      if (start < 0) return false;
-      this.#segments[segment] = (start - Math.imul((4 + (segment & 3)) * size, this.#stride)) | 0;
+      const entry = directory.p - listed.base + segment * segmentSize;
+      segments.push({ p: addressAt(listed.view, entry), bytes: placesOf(segment) * stride });
     }
-    this.#index = new Uint32Array(pane.view.buffer, index, 2 ** indexBits);
-    this.#entryMask = (2 ** entryBits - 1) | 0;
-    this.#seedLow = view.getUint32((at + header.seed) | 0, true) | 0;
-    this.#seedHigh = view.getUint32((at + header.seed + 4) | 0, true) | 0;
-    return true;
+    const pane = paneOfAll(access, [index, ...segments.filter(({ p }) => p !== 0)]);
+    if (pane === undefined) return;
+    this.$segments.fill(0);
+    for (const [segment, { p }] of segments.entries()) {
+      const before = imul((4 + (segment & 3)) * placesOf(segment), stride);
+      if (p !== 0) this.$segments[segment + 4] = (p - pane.base - before + keyAt) / 4;
+    }
+    const { buffer } = pane.view;
+    this.$index = new Int32Array(buffer, index.p - pane.base, 2 ** indexBits);
+    this.$entryMask = (2 ** entryBits - 1) | 0;
+    this.$seedLow = view.getInt32((at + header.seed) | 0, true);
+    this.$seedHigh = view.getInt32((at + header.seed + 4) | 0, true);
+    this.$stride = stride / 4;
+    this.$words = new Int32Array(buffer, 0, pane.length >>> 2);
+    this.$changed = new Int32Array(view.buffer, at + header.changes, 1);
+    this.pane = pane;
+    this.$view = view;
+    this.$at = at;
+    this.$changes = view.getInt32((at + header.changes) | 0, true);
   }
 }
 
-/** Offset in a pane of bytes that lie in it whole, or −1. */
-function within(pane: Pane, p: number, bytes: number): number {
-  const at = p - pane.base;
-  return at >= 0 && at + bytes <= Math.min(pane.length, 2 ** 31 - 8) ? at : -1;
+/** For all types of numbers, which stand in the map as f64. */
+class NumberLookup extends Lookup {
+  readonly #keys: Keys;
+
+  constructor(keys: Keys, valueSize: () => number) {
+    super(valueSize);
+    this.#keys = keys;
+  }
+
+  override find(map: Handle, key: unknown): number {
+    if (
+      map.$view !== this.$view || map.$at !== this.$at || this.$changed[0] !== this.$changes
+    ) return this.$miss(map);
+    return typeof key === "number" ? this.#seek(key) || this.#missing(key) : -1;
+  }
+
+  #seek(key: number): number {
+    word[0] = key;
+    return this.$probe(hashOf(halves[0] ^ this.$seedLow, halves[1] ^ this.$seedHigh));
+  }
+
+  /** What is no key, NaN and −0 are for those who know their forms. */
+  #missing(key: number): number {
+    const { path, low, high } = this.#keys;
+    if (key !== key || Object.is(key, -0)) return -1;
+    return path !== 1 || key >= low && key <= high && Math.floor(key) === key ? 0 : -1;
+  }
+}
+
+/** For u64 and i64. */
+class BigLookup extends Lookup {
+  readonly #fits: (key: bigint) => boolean;
+
+  constructor(keys: Keys, valueSize: () => number) {
+    super(valueSize);
+    this.#fits = fits[keys.type.key as "u64" | "i64"];
+  }
+
+  override find(map: Handle, key: unknown): number {
+    if (
+      map.$view !== this.$view || map.$at !== this.$at || this.$changed[0] !== this.$changes
+    ) return this.$miss(map);
+    return typeof key === "bigint" && this.#fits(key) ? this.#seek(key) : -1;
+  }
+
+  #seek(key: bigint): number {
+    wordView.setBigUint64(0, key, true);
+    return this.$probe(hashOf(halves[0] ^ this.$seedLow, halves[1] ^ this.$seedHigh));
+  }
+}
+
+/** As for accessors: V8 compares bigints slowly, JavaScriptCore cuts them slowly. */
+const fits: Readonly<Record<"u64" | "i64", (key: bigint) => boolean>> = adapter.runtime === "deno"
+  ? {
+    u64: (key) => BigInt.asUintN(64, key) === key,
+    i64: (key) => BigInt.asIntN(64, key) === key,
+  }
+  : {
+    u64: (key) => key >= 0n && key <= 0xffffffffffffffffn,
+    i64: (key) => key >= -0x8000000000000000n && key <= 0x7fffffffffffffffn,
+  };
+
+/** See `hashBits` in zig/src/data/hash_map.zig. */
+function hashOf(low: number, high: number): number {
+  let mixed = imul(low, 0x9e3779b1);
+  mixed ^= (mixed >>> 15) ^ high;
+  mixed = imul(mixed ^ (mixed >>> 16), 0x85ebca6b);
+  mixed = imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
+  return mixed ^ (mixed >>> 16);
+}
+
+function placesOf(segment: number): number {
+  return 2 * 2 ** (segment >>> 2);
+}
+
+/** A u64 that may be no address at all. */
+function addressAt(view: DataView, at: number): number {
+  return view.getUint32(at | 0, true) + view.getUint32((at + 4) | 0, true) * 2 ** 32;
+}
+
+/** The pane that holds all parts whole, if there is one; that of the lowest reaches farthest. */
+function paneOfAll(access: Access, parts: readonly Part[]): Pane | undefined {
+  const low = Math.min(...parts.map(({ p }) => p));
+  const high = Math.max(...parts.map(({ p, bytes }) => p + bytes));
+  let pane: Pane;
+  try {
+    pane = access.pane(low, 1);
+  } catch {
+    // Damage, of which native code tells.
+    return undefined;
+  }
+  return high <= pane.base + Math.min(pane.length, 2 ** 31 - 8) ? pane : undefined;
+}
+
+/** The lookup for a HashMap's keys; without native code for numbers, but for those of uncommon forms. */
+export function lookupFor(keys: Keys, valueSize: () => number): Lookup {
+  const { key, kind } = keys.type;
+  if (key === "u64" || key === "i64") return new BigLookup(keys, valueSize);
+  const isPlain = key === "number" && kind !== "bool" && kind !== "f32";
+  return isPlain ? new NumberLookup(keys, valueSize) : new Lookup(valueSize);
 }

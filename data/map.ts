@@ -19,7 +19,7 @@ import {
   Walk,
   walkBlocks,
 } from "./container.ts";
-import { Handle } from "./handle.ts";
+import { Handle, isSame, type Pane, readerOf } from "./handle.ts";
 import type { Lookup } from "./lookup.ts";
 import { copyOf, plain, shown } from "./show.ts";
 import { refuseValue, type Type, type Walker } from "./type.ts";
@@ -34,9 +34,11 @@ export interface MapParts {
   /** The header's first word, and bytes of a value; 0 until they are first needed. */
   shape: number;
   size: number;
+  /** What reads a value; known from then on. */
+  read?: (pane: Pane, at: number) => unknown;
   readonly findShape: () => number;
-  /** Looks numbers up without native code; only for a HashMap. */
-  readonly lookup?: Lookup;
+  /** Looks keys up without native code, where it can. */
+  readonly lookup: Lookup;
 }
 
 /** A live map in a heap. */
@@ -62,19 +64,20 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
   get(key: KI): V | undefined {
     const of = this.$of;
     const { lookup } = of;
-    if (lookup !== undefined) {
-      const at = lookup.find(this, key);
-      if (at > 0) return of.value.get(this.$pane, at) as V;
-      if (at === 0) return undefined;
+    let at = lookup.find(this, key);
+    if (at < 0) at = findSlow(this, key);
+    if (at === 0) {
+      // JavaScriptCore leaves out what was never done, then sees through the handle.
+      const none = nothing();
+      return none;
     }
-    return getSlow(this, key) as V | undefined;
+    return of.read!(lookup.pane, at) as V;
   }
 
   /** Whether there is that key. */
   has(key: KI): boolean {
-    const at = this.$of.lookup?.find(this, key) ?? -1;
-    if (at >= 0) return at > 0;
-    return findKey(this, key) !== 0;
+    const at = this.$of.lookup.find(this, key);
+    return at < 0 ? findKey(this, key) !== 0 : at !== 0;
   }
 
   /**
@@ -218,7 +221,7 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
 
   /** @internal */
   $assign(value: unknown, what: string): void {
-    if (value === this) return;
+    if (isSame(this, value)) return;
     const pairs = expectPairs(value, what);
     this.clear();
     for (const pair of pairs) {
@@ -255,18 +258,19 @@ export function shapeFor(map: AnyMap): number {
   const of = map.$of;
   if (of.shape === 0) {
     of.size = of.value.size;
+    of.read = readerOf(of.value);
     of.shape = of.findShape();
   }
   return of.shape;
 }
 
-function getSlow(map: AnyMap, key: unknown): unknown {
+/** Offset of the key's value in its lookup's pane, 0 when there is none, by native code. */
+function findSlow(map: AnyMap, key: unknown): number {
   const p = findKey(map, key);
-  if (p === 0) return undefined;
-  const { value, size } = map.$of;
-  const pane = paneFor(map.$pane, p, size);
-  return value.get(pane, (p - pane.base) | 0);
+  return p === 0 ? 0 : map.$of.lookup.show(map, p, map.$of.size);
 }
+
+function nothing(): undefined {}
 
 /** Address of a key's value, 0 when there is none. */
 function findKey(map: AnyMap, key: unknown): number {

@@ -21,6 +21,7 @@ import {
 } from "./container.ts";
 import { registerKind } from "./kinds.ts";
 import { type ObjectType, paneOf } from "./handle.ts";
+import { Lookup } from "./lookup.ts";
 import { Entries, KeysWalk, MapHandle, type MapParts, shapeFor, Values } from "./map.ts";
 import type { InputOf, Type, ValueOf } from "./type.ts";
 
@@ -199,6 +200,7 @@ function make(key: Type<unknown, unknown>, value: Type<unknown, unknown>): unkno
     shape: 0,
     size: 0,
     findShape,
+    lookup: new Lookup(() => value.size),
   };
   const prototype = Object.create(OrderedMapHandle.prototype, { $of: { value: $of } });
   return containerType(prototype, {

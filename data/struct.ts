@@ -414,7 +414,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       }
       const from = paneOf(value);
       const start = value.$at;
-      if (from.view === pane.view && start === at) return;
+      if (from.base + start === pane.base + at) return;
       if (flat) {
         pane.bytes.set(from.bytes.subarray(start, start + size), at);
         return;

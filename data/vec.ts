@@ -22,7 +22,7 @@ import {
   walkBlocks,
 } from "./container.ts";
 import { registerKind } from "./kinds.ts";
-import { Handle, type ObjectType, paneOf } from "./handle.ts";
+import { Handle, isSame, type ObjectType, paneOf } from "./handle.ts";
 import type { Pane } from "./pane.ts";
 import { copyOf, plain, shown } from "./show.ts";
 import {
@@ -427,7 +427,7 @@ export class VecHandle<T, I> extends Handle implements Container, Iterable<T> {
 
   /** @internal */
   $assign(value: unknown, what: string): void {
-    if (value === this) return;
+    if (isSame(this, value)) return;
     if (
       typeof value !== "object" || value === null ||
       !(Symbol.iterator in value || "length" in value)
