@@ -201,7 +201,13 @@ function indexOf(from: Node, to: Node): number {
 
 /** Nodes and their neighbours, of a file or of the package. */
 export function read(source: string): Record<string, string[]> {
-  if (source === PACKAGE) return createRequire(import.meta.url)(PACKAGE);
+  if (source === PACKAGE) {
+    try {
+      return createRequire(import.meta.url)(PACKAGE);
+    } catch (error) {
+      throw new Error(`The package ${PACKAGE} is not installed: run npm install`, { cause: error });
+    }
+  }
   return JSON.parse(readFileSync(source, "utf8"));
 }
 
