@@ -4,7 +4,19 @@
  * @module
  */
 
-import { check, decode, native, PermError, recordBuffer, unpack } from "../ffi/mod.ts";
+import {
+  check,
+  decode,
+  encode,
+  load,
+  native,
+  pack,
+  PermError,
+  recordBuffer,
+  unpack,
+} from "../ffi/mod.ts";
+import { copyCall } from "./options.ts";
+import { type ImageReport, imageReport } from "./reports.ts";
 
 /** One epoch that an image can go back to. */
 export interface EpochInfo {
@@ -61,6 +73,53 @@ export class Image {
   private constructor(owner: ImageOwner, kind: keyof typeof which) {
     this.#owner = owner;
     this.#kind = kind;
+  }
+
+  /**
+   * Copies an image, also one that is in use: its writer may commit and fold meanwhile, nobody waits
+   * for anybody. The copy is whole and holds every epoch that the image held at the call; it was read
+   * back and compared with its checksums before it got its name. Unlike `cp` it brings the log along,
+   * under the name that belongs to it.
+   *
+   * @param from The image's base.
+   * @param to Where its copy shall be. A process killed on the way leaves nothing under that name.
+   * @param options `replace`: whether something may stand there, which is replaced in one step.
+   * @returns What was copied.
+   * @throws {PermError} `EXISTS`, `BUSY` when a writer has the file at `to` open, `NOT_FOUND`,
+   * `CORRUPT` for a damaged original, `NO_SPACE`, `IO`, `PERMISSION`, `INVALID_ARGUMENT`.
+   *
+   * @example A copy for another machine
+   * ```ts
+   * import { Heap, Image } from "@perm/heap";
+   *
+   * using heap = Heap.open({ file: "app.perm", size: 1 << 20 });
+   * heap.flush();
+   * Image.copy("app.perm", "copy.perm", { replace: true });
+   * ```
+   */
+  static copy(from: string, to: string, options?: { replace?: boolean }): ImageReport {
+    const { args, text } = copyCall(from, to, options);
+    load();
+    const report = recordBuffer("FileReport");
+    check(native.ph_image_copy(pack("FileArgs", args), text, report));
+    return imageReport(report);
+  }
+
+  /**
+   * Reads all that an image holds, every epoch of it, and compares it with its checksums. The image
+   * may be in use, and its heap's addresses need not be free.
+   *
+   * @param path The image's base.
+   * @returns What was found whole.
+   * @throws {PermError} `CORRUPT` with the first page that is damaged, what it belongs to and which
+   * epoch is whole; `NOT_FOUND`, `NOT_AN_IMAGE`, `BAD_VERSION`, `IO`, `PERMISSION`.
+   */
+  static verify(path: string): ImageReport {
+    const text = encode(path, "an image's path");
+    load();
+    const report = recordBuffer("FileReport");
+    check(native.ph_image_verify(text, text.length, report));
+    return imageReport(report);
   }
 
   /**

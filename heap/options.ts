@@ -130,6 +130,25 @@ export function bopenCall(path: string, mode: Mode, options: ImageOptions | unde
   return withPaths(openArgs(given, mode), encode(path, "a backup file's path"), null);
 }
 
+/** Checks the arguments of `Image.copy`. */
+export function copyCall(
+  from: string,
+  to: string,
+  options: { replace?: boolean } | undefined,
+): { args: RecordOf<"FileArgs">; text: Uint8Array } {
+  const given = expectOptions("Image.copy", options, ["replace"]);
+  const paths = [encode(from, "an image's path"), encode(to, "a copy's path")];
+  const text = new Uint8Array(paths[0].length + paths[1].length);
+  text.set(paths[0]);
+  text.set(paths[1], paths[0].length);
+  const args = {
+    replace: flag("replace", given.replace),
+    from_len: paths[0].length,
+    to_len: paths[1].length,
+  };
+  return { args, text };
+}
+
 /** Checks the arguments of `restore`. `views` says whether views of the heap are out. */
 export function restoreArgs(
   options: RestoreOptions | undefined,

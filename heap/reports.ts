@@ -36,6 +36,20 @@ export interface RestoreReport {
   dropped: number;
 }
 
+/** What an image that was copied or verified holds. */
+export interface ImageReport {
+  /** Its last epoch. */
+  epoch: number;
+  /** How many epochs it holds. */
+  epochs: number;
+  /** Pages stored, those of every epoch. */
+  pages: number;
+  /** Bytes of base and log. */
+  bytes: number;
+  /** Milliseconds that it took. */
+  durationMs: number;
+}
+
 /** A record to be filled by a commit or a restore. */
 export function reportBuffer(): Float64Array<ArrayBuffer> {
   return recordBuffer("Report");
@@ -51,6 +65,12 @@ export function commitReport(buffer: Float64Array): CommitReport {
 export function restoreReport(buffer: Float64Array): RestoreReport {
   const { epoch, pages, bytes, duration_ms, dropped } = unpack("Report", buffer);
   return { epoch, pages, bytes, durationMs: duration_ms, dropped };
+}
+
+/** Reads what a copy or a verification filled in. */
+export function imageReport(buffer: Float64Array): ImageReport {
+  const { epoch, epochs, pages, bytes, duration_ms } = unpack("FileReport", buffer);
+  return { epoch, epochs, pages, bytes, durationMs: duration_ms };
 }
 
 /** Figures of a heap, its images and the system; sizes in bytes. */

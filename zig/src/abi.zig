@@ -130,6 +130,22 @@ pub const records = struct {
         bytes: f64 = 0,
     };
 
+    /// Of a copy. Lengths are of the text buffer: the original's path first, then the copy's.
+    pub const FileArgs = extern struct {
+        replace: f64 = 0,
+        from_len: f64 = 0,
+        to_len: f64 = 0,
+    };
+
+    /// What an image that no heap has open holds: its last epoch, how many there are, pages and bytes.
+    pub const FileReport = extern struct {
+        epoch: f64 = 0,
+        epochs: f64 = 0,
+        pages: f64 = 0,
+        bytes: f64 = 0,
+        duration_ms: f64 = 0,
+    };
+
     /// Lengths are of the text buffer: message first, then path.
     pub const ErrorInfo = extern struct {
         code: f64 = 0,
@@ -559,7 +575,7 @@ noinline fn freeSlow(handle: HeapHandle, pointer: f64) f64 {
     return 0;
 }
 
-fn record(comptime T: type, buffer: Buffer) Error!*align(8) T {
+pub fn record(comptime T: type, buffer: Buffer) Error!*align(8) T {
     const bytes = buffer orelse return fail(.INVALID_ARGUMENT, .{}, "A record's buffer is empty", .{});
     return @ptrCast(@alignCast(bytes));
 }
@@ -747,7 +763,7 @@ fn epochs(handle: HeapHandle, which: Which, out: Buffer, capacity: f64) Error!u6
 }
 
 /// Every function of the ABI, room by room.
-pub const function_sets = .{ functions, @import("data/exports.zig").functions };
+pub const function_sets = .{ functions, @import("image/exports.zig").functions, @import("data/exports.zig").functions };
 
 /// 52 bits over every name, parameter and field of the ABI.
 pub const abi_hash: u64 = blk: {

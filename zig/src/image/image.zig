@@ -11,6 +11,7 @@ const capture_ = @import("capture.zig");
 const os = @import("../os/os.zig");
 const claim = @import("claim.zig");
 const commit_ = @import("commit.zig");
+const copy_ = @import("copy.zig");
 const disk_ = @import("disk.zig");
 const fold_ = @import("fold.zig");
 const here = @import("here.zig");
@@ -38,6 +39,12 @@ pub const CommitInput = commit_.Input;
 pub const CommitReport = commit_.Report;
 pub const Capture = capture_.Capture;
 pub const BuildReport = mapping.Report;
+pub const CopyOptions = copy_.Options;
+pub const FileReport = copy_.Report;
+/// Copies an image that may be in use.
+pub const copy = copy_.copy;
+/// Reads and checks all of an image that may be in use.
+pub const verifyFile = copy_.verifyFile;
 const Generation = generation_.Generation;
 
 /// PERM's "w+", "r+" and "r".
@@ -51,6 +58,8 @@ pub const OpenOptions = struct {
     /// `replace`. Null: any image may be replaced, only other files need `replace`.
     heap: ?[16]u8 = null,
     replace: bool = false,
+    /// Of `create`: nothing may stand at the path, whatever it is.
+    fresh: bool = false,
     /// Open what is whole of a damaged image; its first commit makes a new base and keeps the old.
     recover: bool = false,
     /// Read and check every page.
@@ -592,6 +601,7 @@ test {
     _ = history_;
     _ = names;
     _ = @import("test_commit.zig");
+    _ = @import("test_copy.zig");
     _ = @import("test_faults.zig");
     _ = @import("test_images.zig");
     _ = @import("test_power.zig");

@@ -202,7 +202,7 @@ const Builder = struct {
         const record_end = record.pagesOffset() + record.sums.len * page_size;
         for (0..piece.count) |index| {
             const page = try self.logPage(offset + index * page_size, record_end);
-            if (format.pageSum(page) != record.sums[stored + index]) return badPage(self.image, piece.first + index);
+            if (format.pageSum(page) != record.sums[stored + index]) return badPage(self.image.path(), self.generation, record, piece.first + index);
             self.waiting.add(page, to + index * page_size);
         }
     }
@@ -306,23 +306,33 @@ fn endOf(runs: []const PageRange) u64 {
 /// Every page of base and records up to `at` against its checksum.
 pub fn verify(image: *Image, at: generation_.Point) errors.Error!void {
     const generation = image.generation.?;
-    const disk = image.disk;
+    try verifyBase(image.disk, image.path(), generation);
+    var chain: table_.Chain = try .init(generation, at, image.path());
+    defer chain.deinit();
+    for (chain.records.items) |index| try verifyRecord(image.disk, image.path(), generation, index);
+}
+
+/// Every page of the base and of the log's first `records` records, whatever line they are on.
+pub fn verifyFiles(disk: disk_.Disk, path: []const u8, generation: *const Generation, records: usize) errors.Error!void {
+    try verifyBase(disk, path, generation);
+    for (0..records) |index| try verifyRecord(disk, path, generation, index);
+}
+
+fn verifyBase(disk: disk_.Disk, path: []const u8, generation: *const Generation) errors.Error!void {
     var sums: Generation.Sums = .{ .generation = generation, .disk = disk };
     var stored: u64 = 0;
-    while (try sums.next(image.path())) |part| {
-        if (try generation_.firstBadPage(disk, generation.base, page_size * (stored + 1), part, image.path())) |bad| {
-            return badPage(image, pageAt(generation.runs, stored + bad));
+    while (try sums.next(path)) |part| {
+        if (try generation_.firstBadPage(disk, generation.base, page_size * (stored + 1), part, path)) |bad| {
+            return badPage(path, generation, null, pageAt(generation.runs, stored + bad));
         }
         stored += part.len;
     }
-    var chain: table_.Chain = try .init(generation, at, image.path());
-    defer chain.deinit();
-    for (chain.records.items) |index| {
-        const record = &generation.records.items[index];
-        if (try generation_.firstBadPage(disk, generation.log, record.pagesOffset(), record.sums, image.path())) |bad| {
-            return badPage(image, pageAt(record.runs, bad));
-        }
-    }
+}
+
+fn verifyRecord(disk: disk_.Disk, path: []const u8, generation: *const Generation, index: usize) errors.Error!void {
+    const record = &generation.records.items[index];
+    const bad = try generation_.firstBadPage(disk, generation.log, record.pagesOffset(), record.sums, path) orelse return;
+    return badPage(path, generation, record, pageAt(record.runs, bad));
 }
 
 /// The heap page that is stored as number `stored` of these runs.
@@ -335,9 +345,13 @@ fn pageAt(runs: []const PageRange, stored: u64) u64 {
     unreachable;
 }
 
-fn badPage(image: *Image, page: u64) errors.Error {
-    const address = image.generation.?.header.heap.address + page * page_size;
-    return failAs(.CORRUPT, .{ .path = image.path(), .address = address }, "Cannot read image \"{s}\": page {d} of the heap, at 0x{x}, does not match its checksum; restore an epoch before, or from a backup", .{ image.path(), page, address });
+/// What stands before a record in its chain was read before it: the epoch that it follows is whole.
+fn badPage(path: []const u8, generation: *const Generation, of: ?*const generation_.Record, page: u64) errors.Error {
+    const address = generation.header.heap.address + page * page_size;
+    const detail: errors.Detail = .{ .path = path, .address = address };
+    const record = of orelse return failAs(.CORRUPT, detail, "Cannot read image \"{s}\": page {d} of the heap, at 0x{x}, as epoch {d} stored it in the base, does not match its checksum; restore from a backup", .{ path, page, address, generation.header.epoch });
+    const before = generation.headOf(generation.find(record.parent) orelse .base).epoch;
+    return failAs(.CORRUPT, detail, "Cannot read image \"{s}\": page {d} of the heap, at 0x{x}, as epoch {d} stored it in the log \"{s}\", does not match its checksum; restore({{ epoch: {d} }}) or from a backup", .{ path, page, address, record.epoch, generation.log_name.slice(), before });
 }
 
 fn beyond(image: *Image) errors.Error {

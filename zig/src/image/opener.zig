@@ -178,10 +178,26 @@ pub fn cutTail(disk: disk_.Disk, generation: *Generation, path: []const u8) erro
 }
 
 fn claimPath(self: *Image, options: OpenOptions) errors.Error!void {
+    if (options.fresh) try expectFree(self);
     try claim.claimPath(self.disk, self.place, self.path(), &self.new, &self.replaced);
+    // Somebody came first.
+    if (options.fresh and self.replaced.file >= 0) return exists(self.path());
     if (self.replaced.file >= 0) try mayReplace(self, options);
     const word = self.disk.randomId();
     self.uuid = @bitCast(word);
+}
+
+fn expectFree(self: *Image) errors.Error!void {
+    const path = self.path();
+    switch (self.disk.names(self.place.dir, self.place.name.z(), .{})) {
+        .free => {},
+        .same, .other => return exists(path),
+        .errno => |errno| return disk_.failErrno(errno, path, "Cannot look for image"),
+    }
+}
+
+fn exists(path: []const u8) errors.Error {
+    return failAs(.EXISTS, .{ .path = path }, "Cannot make image \"{s}\": something stands there; move it, or pass replace: true", .{path});
 }
 
 /// What stands at the path is lost with the first commit: only what may be.
