@@ -564,8 +564,29 @@ test("a process that ends without close() leaves the mark", { timeout }, async (
     heap.flush();
   }, file);
   expectCode(() => Heap.open({ file, size, shared }), "CORRUPT", { message: /without closing/ });
-  using heap = Heap.open({ file, size, shared, recover: true });
-  heap.check();
+  for (const change of [true, false]) {
+    {
+      using heap = Heap.open({ file, size, shared, recover: true });
+      heap.check();
+      heap.flush();
+    }
+    {
+      using heap = mopen(file, "r", undefined, { shared });
+      assert.notEqual(heap.root, 0);
+    }
+    // A session that only opened what was whole, and one that stored to it.
+    await using child = new Child(otherRuntime);
+    await child.run(
+      ({ perm, state }, file, change) => {
+        state.heap = perm.mopen(file, "r+", undefined, { shared: true });
+        if (change) state.heap.store(state.heap.root, 5);
+      },
+      file,
+      change,
+    );
+    await child.kill();
+    expectCode(() => Heap.open({ file, size, shared }), "CORRUPT");
+  }
 });
 
 test("a shared heap grows, by itself and on request, and keeps what it took", { timeout }, () => {
@@ -915,9 +936,12 @@ const noGroup = (() => {
   return false;
 })();
 
-test("a shared heap may be larger than memory", { timeout, skip: noGroup }, async () => {
+test("a shared heap may be larger than memory, and so may what is restored", {
+  timeout,
+  skip: noGroup,
+}, async () => {
   using folder = new Folder();
-  const group = makeGroup(160 * mib) as { path: string; remove: () => void };
+  const group = makeGroup(128 * mib) as { path: string; remove: () => void };
   try {
     for (const isShared of [true, false]) {
       await using child = new Child(otherRuntime, [
@@ -928,21 +952,34 @@ test("a shared heap may be larger than memory", { timeout, skip: noGroup }, asyn
       ]);
       const outcome = await child.run(
         ({ perm }, file, isShared) => {
-          using heap = perm.mopen(file, "w+", 320 << 20, { shared: isShared });
-          const pointer = heap.malloc(300 << 20);
-          const { bytes } = { bytes: heap.bytes(pointer, 300 << 20) };
-          for (let at = 0; at < bytes.length; at += 4096) bytes[at] = 1 + at % 251;
-          let wrong = 0;
-          for (let at = 0; at < bytes.length; at += 4096) {
-            if (bytes[at] !== 1 + at % 251) wrong++;
-          }
+          using heap = perm.mopen(file, "w+", 170 << 20, { shared: isShared, maxSize: 170 << 20 });
+          const pointer = heap.malloc(160 << 20);
+          const bytes = heap.bytes(pointer, 160 << 20);
+          const fill = (by: number) => {
+            for (let at = 0; at < bytes.length; at += 4096) bytes[at] = by + at % 251;
+          };
+          const wrong = (by: number) => {
+            let count = 0;
+            for (let at = 0; at < bytes.length; at += 4096) {
+              if (bytes[at] !== by + at % 251) count++;
+            }
+            return count;
+          };
+          fill(1);
+          const first = wrong(1);
           heap.flush();
-          return wrong;
+          heap.bopen(file + ".back", "w+");
+          heap.backup();
+          fill(2);
+          const { pages } = heap.backup();
+          fill(3);
+          heap.restore();
+          return [first, wrong(2), pages > 40_000];
         },
         folder.file("a"),
         isShared,
       ).catch(() => "ended");
-      assert.equal(outcome, isShared ? 0 : "ended");
+      assert.deepEqual(outcome, isShared ? [0, 0, true] : "ended");
       if (isShared) assert.equal(await child.end(), "exit 0");
     }
   } finally {

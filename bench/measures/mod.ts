@@ -15,6 +15,7 @@ import { open } from "./open.ts";
 import { overhead } from "./overhead.ts";
 import { preload } from "./preload.ts";
 import { recordsKept } from "./records.ts";
+import { sharedHeap } from "./shared.ts";
 import { start } from "./start.ts";
 
 export const measures: Record<string, Measure> = {
@@ -31,6 +32,7 @@ export const measures: Record<string, Measure> = {
   "data-maps": dataMaps,
   "data-memory": dataMemory,
   records: recordsKept,
+  shared: sharedHeap,
   start,
   preload,
 };

@@ -809,6 +809,7 @@ test {
     _ = @import("heap/test.zig");
     _ = @import("heap/locks.zig");
     _ = @import("heap/test_async.zig");
+    _ = @import("heap/test_shared.zig");
     _ = @import("permmalloc/pool.zig");
     _ = @import("permmalloc/settings.zig");
     _ = @import("permmalloc/log.zig");

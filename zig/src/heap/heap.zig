@@ -217,8 +217,8 @@ pub const Heap = struct {
         for (table) |slot| if (slot) |heap| {
             heap.mutex = .{};
             if (heap.handle == 0) continue;
-            heap.alloc.afterFork();
             if (heap.shared) |shared| shared.afterFork(heap);
+            heap.alloc.afterFork();
             for (heap.images()) |image_slot| if (image_slot) |im| im.afterFork();
         };
         table_lock = .{};
@@ -624,6 +624,7 @@ pub const Heap = struct {
         try self.lock();
         defer self.mutex.unlock();
         if (which == .map) if (self.shared) |shared| {
+            self.background.drain();
             return imageRecord(text, shared.file.path(), shared.file.uuid, .{
                 .epoch = number(if (shared.file.state) |state| state.head.epoch else 0),
                 .mode = number(@intFromEnum(shared.file.mode)),

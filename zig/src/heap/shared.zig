@@ -100,7 +100,10 @@ pub const Shared = struct {
     fn layPart(self: *Shared, file: File, address: usize, offset: u64, len: u64) Error!void {
         if (len == 0) return;
         if (self.file.mode == .read) return self.layPrivate(file, address, offset, len);
-        return self.layAt(file, address + offset, offset, len);
+        try self.layAt(file, address + offset, offset, len);
+        // No child may store to what its parent goes on with, whichever way it was forked.
+        const dont_fork = 10;
+        _ = os.advise(address + offset, len, dont_fork);
     }
 
     /// A part of the heap in `file`, mapped anywhere.
@@ -160,7 +163,8 @@ pub const Shared = struct {
 
     fn supplyGrow(context: ?*anyopaque, capacity: u64) bool {
         const heap: *Heap = @ptrCast(@alignCast(context));
-        const self = heap.shared.?;
+        // C keeps the memory of a heap that it closed.
+        const self = heap.shared orelse return false;
         self.refusal = null;
         self.grow(heap, capacity) catch {
             self.refusal = errors.copyLast();
@@ -171,7 +175,7 @@ pub const Shared = struct {
 
     fn supplyWhy(context: ?*anyopaque) Error {
         const heap: *Heap = @ptrCast(@alignCast(context));
-        if (heap.shared.?.refusal) |*record| return errors.repeat(record);
+        if (heap.shared) |self| if (self.refusal) |*record| return errors.repeat(record);
         return opening.noMemory(slice_size);
     }
 

@@ -80,7 +80,7 @@ const Run = struct {
     /// One program: opens, stores, flushes, closes or is killed.
     fn session(self: *Run) !void {
         self.disk.dies_at = if (self.random().boolean()) self.disk.calls + self.random().uintLessThan(usize, 120) else std.math.maxInt(usize);
-        self.disk.fails_one_in = if (self.random().uintLessThan(u8, 4) == 0) 25 else 0;
+        self.disk.fails_one_in = ([_]u32{ 0, 0, 0, 5, 25 })[self.random().uintLessThan(usize, 5)];
         const sure = self.disk.dies_at == std.math.maxInt(usize) and self.disk.fails_one_in == 0;
         var fresh = false;
         const file = self.open(.write, false) catch |err| file: {
@@ -107,6 +107,7 @@ const Run = struct {
                 const was = self.tried.get(stored.head.epoch) orelse return Violation.Mixed;
                 if (!std.meta.eql(was, content)) return Violation.Mixed;
                 if (stored.head.epoch < self.flushed) return Violation.Lost;
+                if (file.lines.find(stored.head.line) == null) return Violation.Mixed;
             } else quiet = false;
             self.history.adopt(stored.head, &file.lines, stored.epoch_max) catch unreachable;
             var marked = stored;

@@ -1,0 +1,109 @@
+//! Shared heaps as native programs meet them: forks, a heap that is closed and still stands, and a file
+//! that fails under it.
+
+const std = @import("std");
+const os = @import("../os/os.zig");
+const Heap = @import("heap.zig").Heap;
+const Place = @import("test.zig").Place;
+
+const testing = std.testing;
+const linux = std.os.linux;
+
+fn word(heap: *Heap) *volatile u64 {
+    return @ptrFromInt(heap.header().root);
+}
+
+fn make(path: []const u8) !*Heap {
+    const heap = try Heap.mopen(.{ .path = path, .size = 1 << 20, .max_size = 16 << 20, .shared = true });
+    heap.header().root = try heap.alloc.malloc(8);
+    word(heap).* = 1;
+    _ = try heap.commit(.map);
+    return heap;
+}
+
+test "what a forked child stores to a shared heap is its own" {
+    var place = Place.init();
+    defer place.deinit();
+    const path = place.path("app.map");
+    const heap = try make(path);
+    const child = std.c.fork();
+    if (child == 0) {
+        if (word(heap).* != 1) linux.exit(1);
+        word(heap).* = 2;
+        const more = heap.alloc.malloc(3 << 20) catch linux.exit(2);
+        @as(*volatile u64, @ptrFromInt(more)).* = 9;
+        heap.alloc.check() catch linux.exit(3);
+        const err = if (heap.commit(.map)) |_| error.IO else |err| err;
+        if (err != error.FORKED) linux.exit(4);
+        heap.close() catch linux.exit(5);
+        linux.exit(0);
+    }
+    var status: u32 = undefined;
+    _ = linux.waitpid(@intCast(child), &status, 0);
+    try testing.expectEqual(@as(u32, 0), status >> 8);
+    try testing.expectEqual(@as(u32, 0), status);
+    try testing.expectEqual(@as(u64, 1), word(heap).*);
+    try testing.expectEqual(@as(f64, 0), (try heap.commit(.map)).pages);
+    word(heap).* = 3;
+    try testing.expectEqual(@as(f64, 2), (try heap.commit(.map)).epoch);
+    try heap.close();
+    const again = try Heap.mopen(.{ .path = path, .mode = .rw, .shared = true });
+    defer again.close() catch unreachable;
+    try testing.expectEqual(@as(u64, 3), word(again).*);
+}
+
+test "a child that was forked past the host's handlers cannot reach its parent's shared heap" {
+    var place = Place.init();
+    defer place.deinit();
+    const heap = try make(place.path("app.map"));
+    defer heap.close() catch unreachable;
+    const child = linux.fork();
+    if (child == 0) {
+        // No map stands there for it.
+        var state: u8 = 0;
+        const told = linux.syscall3(.mincore, heap.address, os.page_size, @intFromPtr(&state));
+        linux.exit(if (os.failed(told) == @intFromEnum(os.E.NOMEM)) 0 else 1);
+    }
+    var status: u32 = undefined;
+    _ = linux.waitpid(@intCast(child), &status, 0);
+    try testing.expectEqual(@as(u32, 0), status);
+    try testing.expectEqual(@as(u64, 1), word(heap).*);
+}
+
+test "the memory of a shared heap whose files were closed stands, grows no more, and reaches no file" {
+    var place = Place.init();
+    defer place.deinit();
+    const path = place.path("app.map");
+    const heap = try make(path);
+    try heap.closeImages();
+    try testing.expectEqual(@as(u64, 1), word(heap).*);
+    word(heap).* = 2;
+    try testing.expectError(error.OUT_OF_MEMORY, heap.alloc.malloc(8 << 20));
+    try heap.alloc.free(heap.header().root);
+    const again = Heap.mopen(.{ .path = path, .mode = .rw, .shared = true });
+    // It stands at the same address, which is all that is in the way.
+    try testing.expectError(error.ADDRESS_IN_USE, again);
+    try heap.close();
+    const last = try Heap.mopen(.{ .path = path, .mode = .rw, .shared = true });
+    defer last.close() catch unreachable;
+    try testing.expectEqual(@as(u64, 1), word(last).*);
+}
+
+test "a shared heap whose file was closed behind its back fails to flush, and flushes when that is mended" {
+    var place = Place.init();
+    defer place.deinit();
+    const path = place.path("app.map");
+    const heap = try make(path);
+    const own = heap.shared.?.file.file.file;
+    const saved: i32 = @intCast(linux.dup(own));
+    _ = linux.close(own);
+    word(heap).* = 2;
+    try testing.expectError(error.IO, heap.commit(.map));
+    try testing.expectEqual(@as(usize, @intCast(own)), linux.dup2(saved, own));
+    _ = linux.close(saved);
+    try testing.expect((try heap.commit(.map)).epoch > 1);
+    try heap.close();
+    const again = try Heap.mopen(.{ .path = path, .mode = .rw, .shared = true });
+    defer again.close() catch unreachable;
+    try testing.expectEqual(@as(u64, 2), word(again).*);
+}
