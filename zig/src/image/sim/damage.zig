@@ -27,7 +27,7 @@ pub fn inflict(world: *World, which: usize, scratch: usize) void {
     defer copy.unmap(scratch, model_.pages_max * page_size);
     var case: Case = .{ .world = world, .which = which, .machine = &copy, .process = &processes[0], .scratch = scratch };
     case.run(random.enumValue(Damage)) catch {};
-    if (copy.offence) |what| world.fail("damaged: {s}", .{what});
+    if (copy.medium.offence) |what| world.fail("damaged: {s}", .{what});
 }
 
 const Case = struct {

@@ -1,8 +1,9 @@
 //! The simulator: the engine's own code over a machine in memory, driven by a seed through crashes,
 //! failures, contending processes, folds, readers and branches, and judged by a model (docs/engine.md).
 //!
-//! machine.zig is the machine, actor.zig what its processes do, model.zig what may be found, world.zig
-//! who goes on when; fuzz.zig feeds the opener with what nobody wrote.
+//! machine.zig is the machine, with medium.zig for what a power cut leaves and calls.zig for its system
+//! calls; actor.zig what its processes do, model.zig what may be found, world.zig who goes on when;
+//! fuzz.zig feeds the opener with what nobody wrote.
 
 const std = @import("std");
 const plant = @import("../../plant.zig");

@@ -172,7 +172,7 @@ pub const World = struct {
                 actor.begin();
             }
             self.oneTurn();
-            if (machine.offence) |what| self.fail("{s}", .{what});
+            if (machine.medium.offence) |what| self.fail("{s}", .{what});
             if (machine.power_lost) break;
             if (machine.crash_at == std.math.maxInt(u64) and !self.anyDead()) break;
             idle = if (machine.steps == before) idle + 1 else 0;
@@ -279,7 +279,7 @@ pub const World = struct {
             actor.fiber.goOn();
             if (turns > idle_max) self.fail("nothing goes on in the end", .{});
         }
-        if (machine.offence) |what| self.fail("{s}", .{what});
+        if (machine.medium.offence) |what| self.fail("{s}", .{what});
         self.endAll();
         if (self.failure == null) self.checkFiles();
     }

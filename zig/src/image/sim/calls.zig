@@ -1,0 +1,342 @@
+//! The calls of a process of the simulated machine: the functions of its `Disk`.
+//!
+//! Invariant: every call that Linux may fail, interrupt or half do passes `Machine.enter`, which decides
+//! whether it does here.
+
+const std = @import("std");
+const disk_ = @import("../disk.zig");
+const os = @import("../../os/os.zig");
+const real_disk = @import("../../os/disk.zig");
+const fiber = @import("fiber.zig");
+const machine_ = @import("machine.zig");
+const medium_ = @import("medium.zig");
+const Change = medium_.Change;
+const File = disk_.File;
+const Inode = medium_.Inode;
+const Kind = machine_.Kind;
+const Machine = machine_.Machine;
+const Opening = machine_.Opening;
+const Process = machine_.Process;
+const gpa = std.heap.smp_allocator;
+
+pub fn no(e: os.E) i64 {
+    return -@as(i64, @intFromEnum(e));
+}
+
+const Call = struct {
+    machine: *Machine,
+    process: *Process,
+    verdict: Machine.Verdict,
+
+    fn inode(self: Call, file: File) *Inode {
+        return self.machine.files.items[@intCast(file)].inode.?;
+    }
+
+    fn say(self: Call, comptime format: []const u8, args: anytype) void {
+        if (!self.machine.trace) return;
+        std.debug.print("{d:>7} {d} ", .{ self.machine.steps, self.process.id });
+        std.debug.print(format, args);
+        if (self.verdict.errno != 0) std.debug.print(" fails{s}", .{if (self.verdict.effect) " half done" else ""});
+        std.debug.print("\n", .{});
+    }
+};
+
+fn begin(context: ?*anyopaque, kind: Kind) Call {
+    const process: *Process = @ptrCast(@alignCast(context.?));
+    return .{ .machine = process.machine, .process = process, .verdict = process.machine.enter(process, kind) };
+}
+
+fn of(context: ?*anyopaque) *Process {
+    return @ptrCast(@alignCast(context.?));
+}
+
+fn openingOf(process: *Process, file: File) *Opening {
+    const opening = &process.machine.files.items[@intCast(file)];
+    if (!opening.open or opening.process != process) process.machine.accuse("a descriptor is used that is not open");
+    return opening;
+}
+
+pub fn open(c: ?*anyopaque, _: File, name: [*:0]const u8, how: disk_.How) i64 {
+    const call = begin(c, if (how.create) .names else .bytes);
+    const machine = call.machine;
+    const text = std.mem.span(name);
+    if (machine.intruder != null) machine.endIntrusion();
+    call.say("open {s}{s}{s}", .{ text, if (how.write) " to write" else "", if (how.create) " new" else "" });
+    if (!call.verdict.effect) return call.verdict.errno;
+    if (how.directory) return if (call.verdict.errno != 0) call.verdict.errno else machine.opened(call.process, null, false);
+    const found = machine.names.find(text);
+    if (found != null and how.create) return no(.EXIST);
+    if (found == null and !how.create) return no(.NOENT);
+    const inode = found orelse blk: {
+        if (machine.noRoom(call.process)) |errno| return errno;
+        const made = machine.newInode();
+        machine.names.put(.of(text), made);
+        machine.changes.append(gpa, .{ .link = .{ .name = .of(text), .inode = made } }) catch unreachable;
+        break :blk made;
+    };
+    return if (call.verdict.errno != 0) call.verdict.errno else machine.opened(call.process, inode, how.write);
+}
+
+pub fn openDirect(_: ?*anyopaque, _: File) i64 {
+    return no(.INVAL);
+}
+
+pub fn close(c: ?*anyopaque, file: File) void {
+    const process = of(c);
+    if (process.dead) return;
+    _ = openingOf(process, file);
+    process.machine.closeOpening(file);
+}
+
+fn describe(inode: *const Inode, out: *disk_.Stat) void {
+    out.* = .{ .device = 1, .inode = inode.number, .size = inode.size, .allocated = inode.size, .kind = .regular, .mode = inode.mode };
+}
+
+pub fn stat(c: ?*anyopaque, file: File, out: *disk_.Stat) i64 {
+    const call = begin(c, .look);
+    if (call.verdict.errno != 0) return call.verdict.errno;
+    const opening = openingOf(call.process, file);
+    if (opening.inode) |inode| describe(inode, out) else out.* = .{ .device = 1, .inode = 2, .kind = .directory };
+    return 0;
+}
+
+pub fn statAt(c: ?*anyopaque, _: File, name: [*:0]const u8, out: *disk_.Stat) i64 {
+    const call = begin(c, .look);
+    call.say("look at {s}", .{std.mem.span(name)});
+    if (call.verdict.errno != 0) return call.verdict.errno;
+    const inode = call.machine.names.find(std.mem.span(name)) orelse return no(.NOENT);
+    describe(inode, out);
+    return 0;
+}
+
+pub fn readLink(_: ?*anyopaque, _: File, _: [*:0]const u8, _: []u8) i64 {
+    return no(.INVAL);
+}
+
+pub fn read(c: ?*anyopaque, file: File, buffer: []u8, offset: u64) i64 {
+    const call = begin(c, .bytes);
+    if (call.verdict.errno != 0) return call.verdict.errno;
+    _ = openingOf(call.process, file);
+    const inode = call.inode(file);
+    var len: usize = @intCast(@min(buffer.len, inode.size -| offset));
+    if (len > 1 and call.machine.oneIn(call.process.short_one_in)) len = 1 + call.machine.random().uintLessThan(usize, len);
+    @memcpy(buffer[0..len], inode.bytes.items[@intCast(@min(offset, inode.size))..][0..len]);
+    return @intCast(len);
+}
+
+pub fn write(c: ?*anyopaque, file: File, bytes: []const u8, offset: u64) i64 {
+    const call = begin(c, .bytes);
+    const machine = call.machine;
+    const inode = call.inode(file);
+    call.say("write {d} bytes at {d} of {d}", .{ bytes.len, offset, inode.number });
+    if (call.process.dead and !call.verdict.effect) return call.verdict.errno;
+    if (!openingOf(call.process, file).write) machine.accuse("a file open for reading is written to");
+    if (offset + bytes.len > inode.size) if (machine.noRoom(call.process)) |errno| return errno;
+    var len = bytes.len;
+    if (call.verdict.errno != 0) {
+        // A write that fails, or whose process dies in it, may have done its first part.
+        len = machine.random().uintAtMost(usize, bytes.len);
+    } else if (machine.oneIn(call.process.short_one_in)) len = 1 + machine.random().uintLessThan(usize, bytes.len);
+    machine.medium.store(inode, bytes[0..len], offset);
+    return if (call.verdict.errno != 0) call.verdict.errno else @intCast(len);
+}
+
+pub fn copy(c: ?*anyopaque, from: File, at: u64, to: File, to_at: u64, len: u64) i64 {
+    const call = begin(c, .bytes);
+    const machine = call.machine;
+    if (call.verdict.errno != 0) return call.verdict.errno;
+    if (machine.no_copy) return no(.OPNOTSUPP);
+    const source = call.inode(from);
+    const target = call.inode(to);
+    var part: usize = @intCast(@min(16384, len, source.size -| at));
+    if (to_at + part > target.size) if (machine.noRoom(call.process)) |errno| return errno;
+    if (part > 1 and machine.oneIn(call.process.short_one_in)) part = 1 + machine.random().uintLessThan(usize, part);
+    machine.medium.store(target, source.bytes.items[@intCast(at)..][0..part], to_at);
+    return @intCast(part);
+}
+
+pub fn allocate(c: ?*anyopaque, file: File, offset: u64, len: u64) i64 {
+    const call = begin(c, .bytes);
+    call.say("allocate to {d} of {d}", .{ offset + len, call.inode(file).number });
+    if (!call.verdict.effect) return call.verdict.errno;
+    if (call.machine.no_allocate) return no(.OPNOTSUPP);
+    const inode = call.inode(file);
+    if (offset + len > inode.size) {
+        if (call.machine.noRoom(call.process)) |errno| return errno;
+        call.machine.medium.resize(inode, offset + len);
+    }
+    return call.verdict.errno;
+}
+
+pub fn truncate(c: ?*anyopaque, file: File, len: u64) i64 {
+    const call = begin(c, .bytes);
+    call.say("truncate {d} to {d}", .{ call.inode(file).number, len });
+    if (!call.verdict.effect) return call.verdict.errno;
+    if (!openingOf(call.process, file).write) call.machine.accuse("a file open for reading is truncated");
+    call.machine.medium.resize(call.inode(file), len);
+    return call.verdict.errno;
+}
+
+pub fn sync(c: ?*anyopaque, file: File) i64 {
+    const call = begin(c, .sync);
+    call.say("sync {d}", .{call.inode(file).number});
+    if (call.process.dead) return call.verdict.errno;
+    call.machine.syncs += 1;
+    call.machine.medium.syncInode(call.inode(file), call.verdict.errno != 0);
+    return call.verdict.errno;
+}
+
+pub fn syncDir(c: ?*anyopaque, _: File) i64 {
+    const call = begin(c, .sync_dir);
+    call.say("sync directory", .{});
+    if (call.verdict.errno != 0) return call.verdict.errno;
+    const machine = call.machine;
+    if (machine.intrudes) for (machine.names.entries.items) |*entry| {
+        const name = entry.name.slice();
+        // Only who has just written a successor is about to rename it.
+        if (!std.mem.endsWith(u8, name, "-new") or entry.inode.size < os.page_size) continue;
+        if (entry.inode.lock < 0 or machine.files.items[@intCast(entry.inode.lock)].process != call.process) continue;
+        machine.intrude(call.process, name[0 .. name.len - "-new".len]);
+        break;
+    };
+    machine.syncs += 1;
+    for (machine.changes.items) |*each| each.apply(&machine.stored);
+    machine.changes.clearRetainingCapacity();
+    return 0;
+}
+
+pub fn startWriting(_: ?*anyopaque, _: File, _: u64, _: u64) void {}
+
+pub fn lock(c: ?*anyopaque, file: File) i64 {
+    const call = begin(c, .bytes);
+    if (call.verdict.errno != 0) return call.verdict.errno;
+    _ = openingOf(call.process, file);
+    const inode = call.inode(file);
+    call.say("lock {d}{s}", .{ inode.number, if (inode.lock >= 0 and inode.lock != file) " in vain" else "" });
+    if (inode.lock >= 0 and inode.lock != file) return no(.AGAIN);
+    inode.lock = file;
+    return 0;
+}
+
+pub fn unlock(c: ?*anyopaque, file: File) void {
+    const process = of(c);
+    if (process.dead) return;
+    const inode = openingOf(process, file).inode orelse return;
+    if (inode.lock == file) inode.lock = disk_.none;
+}
+
+pub fn locked(c: ?*anyopaque, file: File) i64 {
+    const process = of(c);
+    const inode = process.machine.files.items[@intCast(file)].inode orelse return 0;
+    return @intFromBool(inode.lock >= 0 and inode.lock != file);
+}
+
+pub fn rename(c: ?*anyopaque, _: File, from: [*:0]const u8, to: [*:0]const u8, replace: bool) i64 {
+    const call = begin(c, .names);
+    const machine = call.machine;
+    call.say("rename {s} to {s}", .{ std.mem.span(from), std.mem.span(to) });
+    if (!call.verdict.effect) return call.verdict.errno;
+    if (machine.intruder) |guest| {
+        if (std.mem.eql(u8, guest.name.slice(), std.mem.span(to))) {
+            if (replace) machine.accuse("a file that somebody else put there is replaced");
+            machine.endIntrusion();
+            return no(.EXIST);
+        }
+    }
+    if (!replace and machine.no_exclusive_rename) return no(.INVAL);
+    const inode = machine.names.find(std.mem.span(from)) orelse return no(.NOENT);
+    if (!replace and machine.names.find(std.mem.span(to)) != null) return no(.EXIST);
+    const moved: Change = .{ .rename = .{ .from = .of(std.mem.span(from)), .to = .of(std.mem.span(to)), .inode = inode } };
+    moved.apply(&machine.names);
+    machine.changes.append(gpa, moved) catch unreachable;
+    return call.verdict.errno;
+}
+
+pub fn link(c: ?*anyopaque, _: File, from: [*:0]const u8, to: [*:0]const u8) i64 {
+    const call = begin(c, .names);
+    const machine = call.machine;
+    if (machine.intruder != null) machine.endIntrusion();
+    call.say("link {s} to {s}", .{ std.mem.span(from), std.mem.span(to) });
+    if (!call.verdict.effect) return call.verdict.errno;
+    const inode = machine.names.find(std.mem.span(from)) orelse return no(.NOENT);
+    if (machine.names.find(std.mem.span(to)) != null) return no(.EXIST);
+    const made: Change = .{ .link = .{ .name = .of(std.mem.span(to)), .inode = inode } };
+    made.apply(&machine.names);
+    machine.changes.append(gpa, made) catch unreachable;
+    return call.verdict.errno;
+}
+
+pub fn unlink(c: ?*anyopaque, _: File, name: [*:0]const u8) i64 {
+    const call = begin(c, .names);
+    const machine = call.machine;
+    if (machine.intruder != null) machine.endIntrusion();
+    call.say("unlink {s}", .{std.mem.span(name)});
+    if (!call.verdict.effect) return call.verdict.errno;
+    if (machine.names.find(std.mem.span(name)) == null) return no(.NOENT);
+    const gone: Change = .{ .unlink = .of(std.mem.span(name)) };
+    gone.apply(&machine.names);
+    machine.changes.append(gpa, gone) catch unreachable;
+    return call.verdict.errno;
+}
+
+pub fn setMode(c: ?*anyopaque, file: File, mode: u16) i64 {
+    const call = begin(c, .bytes);
+    if (call.verdict.errno != 0) return call.verdict.errno;
+    call.inode(file).mode = mode;
+    return 0;
+}
+
+pub fn list(c: ?*anyopaque, _: File, context: *anyopaque, visit: real_disk.Visit) i64 {
+    const call = begin(c, .bytes);
+    if (call.verdict.errno != 0) return call.verdict.errno;
+    for (call.machine.names.entries.items) |*entry| {
+        var text: [80:0]u8 = @splat(0);
+        @memcpy(text[0..entry.name.len], entry.name.slice());
+        visit(context, text[0..entry.name.len :0]);
+    }
+    return 0;
+}
+
+pub fn map(c: ?*anyopaque, file: File, offset: u64, address: usize, len: usize) i64 {
+    const call = begin(c, .bytes);
+    const machine = call.machine;
+    if (call.verdict.errno != 0) return call.verdict.errno;
+    const inode = call.inode(file);
+    call.say("map {d} bytes at {d} of {d}", .{ len, offset, inode.number });
+    if (offset + len > std.mem.alignForward(u64, inode.size, os.page_size)) {
+        machine.accuse("pages behind the end of a file are mapped");
+        return no(.INVAL);
+    }
+    const to = @as([*]u8, @ptrFromInt(address))[0..len];
+    const part: usize = @intCast(@min(len, inode.size - offset));
+    @memcpy(to[0..part], inode.bytes.items[@intCast(offset)..][0..part]);
+    @memset(to[part..], 0);
+    inode.mappings.append(gpa, .{ .process = call.process, .file = file, .offset = offset, .address = address, .len = len }) catch unreachable;
+    openingOf(call.process, file).mapped += 1;
+    return 0;
+}
+
+pub fn holesCost(_: ?*anyopaque, _: File) i64 {
+    return 0;
+}
+
+pub fn seek(_: ?*anyopaque, _: File, offset: u64, _: real_disk.Seek) i64 {
+    return @intCast(offset);
+}
+
+pub fn mapsFree(_: ?*anyopaque) u64 {
+    return 60_000;
+}
+
+pub fn pause(_: ?*anyopaque, _: u64) void {
+    fiber.yield();
+}
+
+pub fn now(c: ?*anyopaque) u64 {
+    of(c).machine.clock += 1;
+    return of(c).machine.clock;
+}
+
+pub fn random(c: ?*anyopaque, into: []u8) void {
+    of(c).machine.random().bytes(into);
+}
