@@ -68,6 +68,8 @@ pub const Plant = enum {
 };
 
 pub var active: Plant = .none;
+/// Of `r1_next_before_sync`: another commit to the same image is asked for already.
+pub var next_waits: bool = false;
 
 pub inline fn is(comptime which: Plant) bool {
     return enabled and active == which;

@@ -94,12 +94,14 @@ fn run(settings: Settings, progress: ?*Progress) bool {
     std.debug.print(
         \\{d} steps in {d:.1} s, {d:.0} a second; seeds {d} to {d}, no violation
         \\{d} power cuts, {d} kills, {d} failed calls, {d} damages; {d} sessions, {d} of them readers
-        \\{d} commits, {d} failed ones, {d} folds; {d} epochs read back and compared
+        \\{d} commits, {d} asked for in the background, {d} of these written under the hold, {d} failed; {d} folds
+        \\{d} bases past the page cache, {d} over the one before; {d} epochs read back and compared
         \\
     , .{
         counts.steps,   seconds,        @as(f64, @floatFromInt(counts.steps)) / seconds, settings.seed,  seed - 1,
         counts.cuts,    counts.kills,   counts.failures,                                 counts.damages, counts.sessions,
-        counts.readers, counts.commits, counts.failed,                                   counts.folds,   counts.checked,
+        counts.readers, counts.commits, counts.asked,                                    counts.held,    counts.failed,
+        counts.folds,   counts.piped,   counts.soles,                                    counts.checked,
     });
     return false;
 }

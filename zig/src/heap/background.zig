@@ -12,6 +12,7 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const errors = @import("../errors.zig");
 const image_room = @import("../image/image.zig");
+const plant = @import("../plant.zig");
 const staging_room = @import("staging.zig");
 const Shared = @import("shared.zig").Shared;
 const Capture = image_room.Capture;
@@ -102,6 +103,7 @@ pub const Job = struct {
     }
 
     fn make(self: *Job) Error!image_room.CommitReport {
+        if (plant.is(.r1_next_before_sync)) plant.next_waits = if (self.next) |next| next.image == self.image else false;
         if (self.refused) return errors.repeat(&self.record);
         if (self.flush) |*flush| return flush.shared.flush(flush.history, &flush.input);
         if (self.prepared) |*commit| {
@@ -290,16 +292,18 @@ pub const Background = struct {
         const im = job.image orelse return;
         const capture = job.capture;
         if (capture) |each| im.pendingAgain(each);
+        // What was written under the hold was never copied, and the heap has gone on since: nor does
+        // what builds on that, however far down the queue, have it.
+        const lost = capture == null or job.refused;
         var at = self.first;
         while (at) |next| : (at = next.next) {
             if (next.image != im) continue;
-            if (next.capture) |into| if (capture) |from| {
+            if (!lost) if (next.capture) |into| {
                 std.debug.assert(into.earlier == null);
-                into.earlier = from;
-                into.complete = into.complete or from.complete;
+                into.earlier = capture;
+                into.complete = into.complete or capture.?.complete;
                 return;
             };
-            // What it lacks was never copied: the heap has gone on since.
             next.refused = true;
             next.record = job.record;
             break;

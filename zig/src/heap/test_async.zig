@@ -343,11 +343,14 @@ test "what builds on a commit that failed and was not copied fails with it, and 
         words(at + 100 * os.page_size, 1)[0] = 77;
         const small = try heap.commitAsync(.map);
         words(at + 5 * os.page_size, 2)[1] = 78;
+        const third = try heap.commitAsync(.map);
         disk.gate.store(false, .release);
         try background.await(large);
         try testing.expectError(error.IO, background.fetch(large));
         try background.await(small);
         try testing.expectError(error.IO, background.fetch(small));
+        try background.await(third);
+        try testing.expectError(error.IO, background.fetch(third));
         const last = try heap.commitAsync(.map);
         try background.await(last);
         _ = (try background.fetch(last)).?;
@@ -359,6 +362,33 @@ test "what builds on a commit that failed and was not copied fails with it, and 
     for (0..100) |i| try testing.expectEqual(i + 1, words(at + i * os.page_size, 1)[0]);
     try testing.expectEqual(@as(u64, 77), words(at + 100 * os.page_size, 1)[0]);
     try testing.expectEqual(@as(u64, 78), words(at + 5 * os.page_size, 2)[1]);
+}
+
+test "a commit in the background that fails before it takes the changes leaves them pending" {
+    var place: Place = .init();
+    defer place.deinit();
+    const path = place.path("app.map");
+    const aside = place.path("aside");
+    const cwd = std.Io.Dir.cwd();
+    {
+        const heap = try Heap.mopen(.{ .path = path, .size = 1 << 20 });
+        defer heap.close() catch unreachable;
+        const at = try heap.alloc.calloc(10, os.page_size);
+        heap.header().root = at;
+        _ = try heap.commit(.map);
+        words(at + 5 * os.page_size, 1)[0] = 7;
+        try cwd.rename(path, cwd, aside, testing.io);
+        try cwd.writeFile(testing.io, .{ .sub_path = path, .data = "somebody else's" });
+        const id = try heap.commitAsync(.map);
+        try background.await(id);
+        try testing.expectError(error.STALE, background.fetch(id));
+        try cwd.rename(aside, cwd, path, testing.io);
+        // The tracker has told of that page, and will not again.
+        _ = try heap.commit(.map);
+    }
+    const heap = try Heap.mopen(.{ .path = path, .mode = .rw });
+    defer heap.close() catch unreachable;
+    try testing.expectEqual(@as(u64, 7), words(heap.header().root + 5 * os.page_size, 1)[0]);
 }
 
 test "closing waits for commits under way, and their outcome can be fetched after it" {

@@ -18,7 +18,8 @@ const File = disk_.File;
 const Generation = generation_.Generation;
 const PageRange = page_set.PageRange;
 const PageSet = page_set.PageSet;
-const Pipe = @import("pipe.zig").Pipe;
+const pipe_ = @import("pipe.zig");
+const Pipe = pipe_.Pipe;
 const Scratch = scratch_.Scratch;
 const Source = @import("capture.zig").Source;
 const page_size = format.page_size;
@@ -26,8 +27,6 @@ const page_size = format.page_size;
 const writeback_len = 8 << 20;
 /// Allocating waits for all writes past the page cache: seldom, then.
 const piped_allocate_len = 1 << 30;
-/// A base from this many pages on is written by a pipe.
-const piped_pages_min = 4096;
 const allocate_len = 64 << 20;
 /// Zero pages between two runs that are stored after all, to save a mapping: at most so many in one
 /// place, and one in fifty of the pages stored.
@@ -42,6 +41,7 @@ pub const Writer = struct {
     /// Where pages are copied to before they are written: the scratch's, or the pipe's buffers.
     staging: []align(page_size) u8 = &.{},
     pipe: ?*Pipe = null,
+    pipe_size: pipe_.Size,
     /// Pages that a pipe will write at most.
     expected: u64 = 0,
     staged: usize = 0,
@@ -52,8 +52,8 @@ pub const Writer = struct {
 
     /// Marks the file as unfinished and, but for a spare whose first `spare_len` bytes are allocated,
     /// empties it: all of it is written again in any case (R4).
-    pub fn init(disk: Disk, file: File, spare_len: u64, scratch: *Scratch, path: []const u8) errors.Error!Writer {
-        var self: Writer = .{ .disk = disk, .file = file, .scratch = scratch, .path = path };
+    pub fn init(disk: Disk, file: File, spare_len: u64, pipe_size: pipe_.Size, scratch: *Scratch, path: []const u8) errors.Error!Writer {
+        var self: Writer = .{ .disk = disk, .file = file, .pipe_size = pipe_size, .scratch = scratch, .path = path };
         scratch.stage() catch return generation_.outOfMemory(path);
         self.staging = @alignCast(scratch.staging[page_size..]);
         scratch.runs.clearRetainingCapacity();
@@ -78,9 +78,9 @@ pub const Writer = struct {
     pub fn addMemory(self: *Writer, memory: Source, kept: *const PageSet) errors.Error!void {
         const count = kept.count();
         self.scratch.sums.ensureTotalCapacity(scratch_.allocator, count) catch return generation_.outOfMemory(self.path);
-        if (count < piped_pages_min) return self.copyMemory(memory, kept);
+        if (count < self.pipe_size.pages_min) return self.copyMemory(memory, kept);
         var pipe: Pipe = undefined;
-        if (!pipe.start(self.disk, self.file)) return self.copyMemory(memory, kept);
+        if (!pipe.start(self.disk, self.file, self.pipe_size.buffer_pages)) return self.copyMemory(memory, kept);
         defer pipe.end();
         const staging = self.staging;
         self.staging = pipe.buffer();

@@ -122,15 +122,7 @@ pub const Commit = struct {
             },
             .record => |record| {
                 const generation = image.generation.?;
-                if (plant.is(.r1_next_before_sync) and record.sequence % 2 == 1) {
-                    // The next record may be written; this one is not acknowledged before it is synced.
-                    record_.accept(generation, record);
-                    image.table.?.apply(record.runs, record.holes, record.sums);
-                    image.lines.addAll(record.lines) catch {};
-                    image.standing = self.head.commit;
-                    return errors.fail(.IO, .{}, "Not yet", .{});
-                }
-                if (if (plant.is(.sync_record)) null else image.disk.sync(generation.log)) |errno| {
+                if (if (plant.is(.sync_record) or (plant.is(.r1_next_before_sync) and plant.next_waits)) null else image.disk.sync(generation.log)) |errno| {
                     image.dead = !plant.is(.r2_log_lives_on);
                     if (plant.is(.r2_cut_after_footer)) {
                         image.dead = false;

@@ -22,6 +22,7 @@ const mapping = @import("mapping.zig");
 const names = @import("names.zig");
 const opener = @import("opener.zig");
 const page_set = @import("page_set.zig");
+const pipe_ = @import("pipe.zig");
 const plant = @import("../plant.zig");
 const table_ = @import("table.zig");
 const failAs = disk_.failAs;
@@ -78,6 +79,7 @@ pub const OpenOptions = struct {
     sealed_len_min: u64 = 128 * 1024,
     /// A base of so many bytes that a commit replaced is kept for the next one to be written over.
     spare_len_min: u64 = 16 << 20,
+    pipe: pipe_.Size = .{},
     /// Fold on a thread; otherwise only when `fold` is called.
     background: bool = true,
 };
@@ -174,6 +176,7 @@ pub const Image = struct {
     /// space that has to be found first takes half as long again to write.
     spare: claim.Held = .{},
     spare_len_min: u64,
+    pipe_size: pipe_.Size,
     /// A base was mapped through the descriptor that also writes it, where a second opening failed:
     /// no lease would tell of that mapping, so no base becomes a spare any more.
     maps_own_base: bool = false,

@@ -44,6 +44,7 @@ pub fn open(options: OpenOptions) errors.Error!*Image {
         .sealed_len_min = options.sealed_len_min,
         .spare_len_min = options.spare_len_min,
         .here = .{ .disk = options.disk, .place = place },
+        .pipe_size = options.pipe,
     };
     errdefer {
         self.disposal.wait();

@@ -12,8 +12,13 @@ const format = @import("format.zig");
 const Disk = disk_.Disk;
 const File = disk_.File;
 
-pub const buffer_pages = 256;
-const buffer_len = buffer_pages * format.page_size;
+/// What a base is written by.
+pub const Size = struct {
+    /// A base from this many pages on is written by a pipe.
+    pages_min: u64 = 4096,
+    buffer_pages: usize = 256,
+};
+
 const buffer_count = 8;
 const thread_count = 4;
 /// Of a huge page: memory in one piece is handed to the device in one piece, where pages of 4 KiB
@@ -30,6 +35,7 @@ pub const Pipe = struct {
     memory: []align(os.page_size) u8,
     /// Where the buffers begin in `memory`.
     first: usize = 0,
+    buffer_len: usize,
     jobs: [buffer_count]Job = @splat(.{}),
     /// The buffer being filled, and the next one to write.
     filling: usize = 0,
@@ -43,9 +49,10 @@ pub const Pipe = struct {
 
     /// Null where there is nothing to gain: no direct writing here, no threads, no memory. The pipe
     /// must not move until `end`.
-    pub fn start(self: *Pipe, disk: Disk, file: File) bool {
+    pub fn start(self: *Pipe, disk: Disk, file: File, buffer_pages: usize) bool {
         const direct = disk.openDirect(file) orelse return false;
-        self.* = .{ .disk = disk, .direct = direct, .buffered = file, .memory = &.{} };
+        const buffer_len = buffer_pages * format.page_size;
+        self.* = .{ .disk = disk, .direct = direct, .buffered = file, .memory = &.{}, .buffer_len = buffer_len };
         self.memory = os.allocatePages(buffer_count * buffer_len + huge_len) catch {
             disk.close(&self.direct);
             return false;
@@ -65,7 +72,7 @@ pub const Pipe = struct {
     }
 
     fn bufferAt(self: *Pipe, index: usize) []align(os.page_size) u8 {
-        return @alignCast(self.memory[self.first + index * buffer_len ..][0..buffer_len]);
+        return @alignCast(self.memory[self.first + index * self.buffer_len ..][0..self.buffer_len]);
     }
 
     /// Hands over the first `len` bytes of the buffer, to be written at `offset`, and waits for the

@@ -107,7 +107,7 @@ pub const Successor = struct {
 
     /// Fills the base with the heap's memory.
     pub fn baseFromMemory(self: *Successor, memory: Source, kept: *const @import("page_set.zig").PageSet, facts: record_.Facts) errors.Error!void {
-        var writer: base_.Writer = try .init(self.image.disk, self.new.file, self.spare_len, self.scratch, self.image.path());
+        var writer: base_.Writer = try .init(self.image.disk, self.new.file, self.spare_len, self.image.pipe_size, self.scratch, self.image.path());
         try writer.addMemory(memory, kept);
         const header = self.generation.header;
         header.commit = facts.head.commit;
@@ -121,7 +121,7 @@ pub const Successor = struct {
 
     /// Fills the base with a commit that the image holds.
     pub fn baseFromPoint(self: *Successor, from: *const Generation, point: generation_.Point, epoch_max: u64, lines: []const format.Line, cancel: ?*const std.atomic.Value(bool)) errors.Error!void {
-        var writer: base_.Writer = try .init(self.image.disk, self.new.file, self.spare_len, self.scratch, self.image.path());
+        var writer: base_.Writer = try .init(self.image.disk, self.new.file, self.spare_len, self.image.pipe_size, self.scratch, self.image.path());
         try writer.addGeneration(from, point, cancel);
         const header = self.generation.header;
         const head = from.headOf(point);

@@ -82,7 +82,16 @@ pub const Mutex = struct {
 /// Of a simulation, where all that contend for a lock run on one thread: lets another go on.
 pub var waits: if (plant.enabled) ?*const fn () void else void = if (plant.enabled) null;
 
+/// Its threads, too: what stands for one is a number; null when it gives none.
+pub const Threads = struct {
+    spawn: *const fn (entry: *const fn (?*anyopaque) callconv(.c) ?*anyopaque, context: ?*anyopaque) ?usize,
+    join: *const fn (id: usize) void,
+};
+pub var threads: if (plant.enabled) ?Threads else void = if (plant.enabled) null;
+
+/// May return early.
 pub fn futexWait(word: *const std.atomic.Value(u32), expected: u32) void {
+    if (plant.enabled) if (waits) |wait| return wait();
     _ = linux.futex_4arg(@ptrCast(&word.raw), .{ .cmd = .WAIT, .private = true }, expected, null);
 }
 
@@ -377,6 +386,7 @@ pub const Thread = struct {
     const zigs_threads = no_host and !builtin.single_threaded;
 
     pub fn spawn(entry: *const fn (?*anyopaque) callconv(.c) ?*anyopaque, context: ?*anyopaque) error{ Unsupported, Refused }!Thread {
+        if (plant.enabled) if (threads) |simulated| return .{ .id = simulated.spawn(entry, context) orelse return error.Refused };
         if (zigs_threads) {
             const own = std.Thread.spawn(.{}, runEntry, .{ entry, context }) catch return error.Refused;
             return .{ .id = 1, .own = own };
@@ -406,6 +416,7 @@ pub const Thread = struct {
     }
 
     pub fn join(self: Thread) void {
+        if (plant.enabled) if (threads) |simulated| return simulated.join(self.id);
         if (zigs_threads) return self.own.join();
         const wait = host(PthreadJoin, "pthread_join") orelse unreachable;
         _ = wait(self.id, null);

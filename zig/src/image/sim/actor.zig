@@ -7,9 +7,12 @@
 
 const std = @import("std");
 const errors = @import("../../errors.zig");
+const background = @import("../../heap/background.zig");
+const commits = @import("commits.zig");
 const image_ = @import("../image.zig");
 const machine_ = @import("machine.zig");
 const model_ = @import("model.zig");
+const reading = @import("reading.zig");
 const os = @import("../../os/os.zig");
 const pagemap = @import("../../os/pagemap.zig");
 const plant = @import("../../plant.zig");
@@ -21,11 +24,11 @@ const Image = image_.Image;
 const Path = model_.Path;
 const page_size = os.page_size;
 const pages_max = model_.pages_max;
-const span_len = pages_max * page_size;
+pub const span_len = pages_max * page_size;
 const gpa = std.heap.smp_allocator;
 
 /// The session is over: the process died, something failed below it, or a violation was found.
-const Stop = error{Stop};
+pub const Stop = error{Stop};
 
 const FoldTask = struct {
     fiber: Fiber,
@@ -50,11 +53,29 @@ const FoldTask = struct {
     }
 };
 
+/// A thread of a process, for the engine's use.
+pub const Thread = struct {
+    fiber: Fiber,
+    entry: *const fn (?*anyopaque) callconv(.c) ?*anyopaque = undefined,
+    context: ?*anyopaque = null,
+    joined: bool = true,
+
+    pub fn run(context: *anyopaque) void {
+        const self: *Thread = @ptrCast(@alignCast(context));
+        _ = self.entry(self.context);
+    }
+};
+
+/// Of commits in the background, and of two pipes.
+pub const threads_max = 9;
+pub const fibers_max = 3 + threads_max;
+
 pub const Actor = struct {
     world: *World,
     process: *machine_.Process,
     fiber: Fiber,
     folds: [2]FoldTask,
+    threads: [threads_max]Thread,
     /// Where the heap is, and where another one is built.
     live: usize,
     scratch: usize,
@@ -81,13 +102,21 @@ pub const Actor = struct {
     refused: bool = false,
     maybe: bool = false,
     turned_away: bool = false,
+    /// Commits that a thread makes, and those not heard of yet.
+    behind: background.Background = .{},
+    asked: std.ArrayList(commits.Asked) = .empty,
 
     pub fn init(world: *World, process: *machine_.Process) Actor {
         return .{
             .world = world,
             .process = process,
-            .fiber = .init(),
-            .folds = .{ .{ .fiber = .init() }, .{ .fiber = .init() } },
+            .fiber = .init(process.id),
+            .folds = .{ .{ .fiber = .init(process.id) }, .{ .fiber = .init(process.id) } },
+            .threads = threads: {
+                var threads: [threads_max]Thread = undefined;
+                for (&threads) |*thread| thread.* = .{ .fiber = .init(process.id) };
+                break :threads threads;
+            },
             .live = reserveHeap(),
             .scratch = reserveHeap(),
         };
@@ -112,7 +141,21 @@ pub const Actor = struct {
     pub fn deinit(self: *Actor) void {
         os.unmap(self.live, span_len);
         os.unmap(self.scratch, span_len);
-        for ([_]*Fiber{ &self.fiber, &self.folds[0].fiber, &self.folds[1].fiber }) |each| os.freePages(each.stack);
+        for (self.fibers()) |each| os.freePages(each.stack);
+        self.asked.deinit(gpa);
+    }
+
+    pub fn fibers(self: *Actor) [fibers_max]*Fiber {
+        var all: [fibers_max]*Fiber = undefined;
+        all[0] = &self.fiber;
+        for (&self.folds, all[1..3]) |*task, *each| each.* = &task.fiber;
+        for (&self.threads, all[3..]) |*thread, *each| each.* = &thread.fiber;
+        return all;
+    }
+
+    pub fn hasEnded(self: *Actor) bool {
+        for (self.fibers()) |each| if (!each.ended) return false;
+        return true;
     }
 
     fn entry(context: *anyopaque) void {
@@ -152,11 +195,12 @@ pub const Actor = struct {
         }
         try self.takeHeap(found);
         self.touchSome();
-        try self.commit(which);
-        try self.readBack();
+        try commits.make(self, which);
+        try reading.readBack(self);
     }
 
     fn finish(self: *Actor) void {
+        commits.end(self);
         for (0..2) |which| self.closeImage(which);
         self.history.deinit();
         if (self.chance(50)) self.world.machine.unmap(self.live, span_len);
@@ -180,49 +224,49 @@ pub const Actor = struct {
 
     // ---- small things
 
-    fn random(self: *Actor) std.Random {
+    pub fn random(self: *Actor) std.Random {
         return self.world.machine.random();
     }
 
-    fn chance(self: *Actor, percent: u32) bool {
+    pub fn chance(self: *Actor, percent: u32) bool {
         return self.random().uintLessThan(u32, 100) < percent;
     }
 
-    fn below(self: *Actor, count: usize) usize {
+    pub fn below(self: *Actor, count: usize) usize {
         return self.random().uintLessThan(usize, count);
     }
 
-    fn pages(self: *const Actor) usize {
+    pub fn pages(self: *const Actor) usize {
         return self.world.pages;
     }
 
-    fn path(self: *Actor, which: usize) *Path {
+    pub fn path(self: *Actor, which: usize) *Path {
         return &self.world.model.paths[which];
     }
 
-    fn say(self: *Actor, comptime format: []const u8, args: anytype) void {
+    pub fn say(self: *Actor, comptime format: []const u8, args: anytype) void {
         if (!self.world.machine.trace) return;
         std.debug.print("{d:>7} {d} -- ", .{ self.world.machine.steps, self.process.id });
         std.debug.print(format ++ "\n", args);
     }
 
-    fn alive(self: *Actor) Stop!void {
+    pub fn alive(self: *Actor) Stop!void {
         if (self.process.dead or self.world.failure != null) return error.Stop;
     }
 
     /// Whether a failure has a reason outside the engine.
-    fn excused(self: *Actor) bool {
+    pub fn excused(self: *Actor) bool {
         return self.process.dead or self.process.failed or self.world.failure != null;
     }
 
-    fn complain(self: *Actor, what: []const u8, err: anyerror) void {
+    pub fn complain(self: *Actor, what: []const u8, err: anyerror) void {
         const record = errors.last();
         const message = if (record) |known| known.message[0..known.message_len] else "";
         self.world.fail("{s}: {s} ({s})", .{ what, @errorName(err), message });
     }
 
     /// An engine's call failed: a violation unless something below it did.
-    fn judge(self: *Actor, what: []const u8, err: anyerror) Stop {
+    pub fn judge(self: *Actor, what: []const u8, err: anyerror) Stop {
         if (!self.excused()) self.complain(what, err);
         return error.Stop;
     }
@@ -237,6 +281,8 @@ pub const Actor = struct {
             .background = false,
             .base_pages_min = world.base_pages_min,
             .sealed_len_min = world.sealed_len_min,
+            .spare_len_min = world.spare_len_min,
+            .pipe = .{ .pages_min = world.piped_pages_min, .buffer_pages = 24 },
             .verify = self.chance(10),
         };
     }
@@ -280,7 +326,7 @@ pub const Actor = struct {
         return image;
     }
 
-    fn closeImage(self: *Actor, which: usize) void {
+    pub fn closeImage(self: *Actor, which: usize) void {
         const image = self.images[which] orelse return;
         const place = self.path(which);
         const writes = image.mode != .read;
@@ -305,87 +351,6 @@ pub const Actor = struct {
         std.debug.assert(self.folds[which].fiber.ended);
     }
 
-    // ---- reading back
-
-    /// The values in a heap's memory; a violation when a page is a mixture.
-    fn readMemory(self: *Actor, address: usize, into: *model_.Values) Stop!void {
-        into.* = @splat(0);
-        for (0..self.pages()) |page| {
-            const bytes: *const [page_size]u8 = @ptrFromInt(address + page * page_size);
-            into[page] = model_.read(bytes) orelse {
-                self.world.fail("page {d} is a mixture of several", .{page});
-                return error.Stop;
-            };
-        }
-    }
-
-    /// Builds `point` at the scratch address and finds which attempt it is, from `floor` on.
-    fn identify(self: *Actor, which: usize, image: *Image, point: image_.Point, floor: usize) Stop!usize {
-        const place = self.path(which);
-        self.world.machine.unmap(self.scratch, span_len);
-        const len = self.pages() * page_size;
-        _ = image.build(point, self.scratch, len) catch |err| return self.judge("building a heap fails for no reason", err);
-        var values: model_.Values = undefined;
-        try self.readMemory(self.scratch, &values);
-        const model = &self.world.model;
-        if (place.findFrom(model, floor, point.epoch(), &values)) |found| {
-            const state = &model.states.items[place.attempts.items[found].state];
-            if (state.used != point.identity.used) {
-                self.world.fail("epoch {d} of {s} has another commit's identity", .{ point.epoch(), place.name });
-                return error.Stop;
-            }
-            self.world.counts.checked += 1;
-            return found;
-        }
-        if (place.findFrom(model, 0, point.epoch(), &values)) |found| {
-            self.world.fail("{s} opens at epoch {d} (attempt {d}), older than what was acknowledged, epoch {d} (attempt {d})", .{
-                place.name, point.epoch(), found, place.attempts.items[floor].epoch, floor,
-            });
-        } else self.world.fail("{s} opens at epoch {d} with content that was never committed", .{ place.name, point.epoch() });
-        return error.Stop;
-    }
-
-    /// Every epoch in the list is one that was committed; those within `keep` are there.
-    fn checkEpochs(self: *Actor, which: usize, image: *Image, head: usize) Stop!void {
-        const place = self.path(which);
-        self.process.failed = false;
-        const list = image.epochs(gpa) catch |err| return self.judge("listing epochs fails for no reason", err);
-        defer gpa.free(list);
-        if (list.len == 0) return;
-        for (list[1..], list[0 .. list.len - 1]) |after, before| if (after.epoch <= before.epoch) {
-            self.world.fail("epochs of {s} are out of order: {d}, then {d}", .{ place.name, before.epoch, after.epoch });
-            return error.Stop;
-        };
-        if (image.mode != .read) {
-            var at: ?usize = head;
-            for (0..self.world.keep) |_| {
-                const attempt = &place.attempts.items[at orelse break];
-                if (attempt.gone) break;
-                if (!listed(list, attempt.epoch)) {
-                    if (self.world.machine.trace) for (place.attempts.items, 0..) |each, index| {
-                        std.debug.print("attempt {d}: epoch {d}, parent {?d}, state {d}{s}{s}\n", .{ index, each.epoch, each.parent, each.state, if (each.acknowledged) ", acknowledged" else "", if (each.gone) ", gone" else "" });
-                    };
-                    self.world.fail("epoch {d} of {s}, within keep, is gone", .{ attempt.epoch, place.name });
-                    return error.Stop;
-                }
-                at = attempt.parent;
-            }
-            for (place.attempts.items) |*attempt| {
-                if (!listed(list, attempt.epoch)) attempt.gone = true;
-            }
-        }
-        if (!self.chance(30)) return;
-        for (list) |epoch| {
-            const point = image.point(epoch.epoch) catch |err| return self.judge("an epoch that is listed cannot be found", err);
-            _ = try self.identify(which, image, point, 0);
-        }
-    }
-
-    fn listed(list: []const image_.Epoch, epoch: u64) bool {
-        for (list) |each| if (each.epoch == epoch) return true;
-        return false;
-    }
-
     // ---- readers
 
     fn reader(self: *Actor) Stop!void {
@@ -401,7 +366,7 @@ pub const Actor = struct {
         self.world.counts.readers += 1;
         self.process.failed = false;
         const point = image.point(null) catch |err| return self.judge("a reader finds no commit", err);
-        const found = try self.identify(which, image, point, floor orelse 0);
+        const found = try reading.identify(self, which, image, point, floor orelse 0);
         // What was built stays mapped while others go on.
         std.mem.swap(usize, &self.live, &self.scratch);
         if (image.dropped and found == place.attempts.items.len - 1) {
@@ -414,7 +379,7 @@ pub const Actor = struct {
         }
         self.process.failed = false;
         if (self.chance(20)) image.verify(point) catch |err| return self.judge("verifying fails for no reason", err);
-        try self.checkEpochs(which, image, found);
+        try reading.checkEpochs(self, which, image, found);
     }
 
     // ---- writers
@@ -422,7 +387,7 @@ pub const Actor = struct {
     fn writer(self: *Actor) Stop!void {
         const choice = if (self.world.two) self.below(10) else 0;
         const wanted: [2]bool = if (choice < 4) .{ true, false } else if (choice == 4) .{ false, true } else .{ true, true };
-        const fresh = self.chance(3);
+        const fresh = self.chance(if (self.world.theme == .first) 40 else 3);
         var found: [2]?usize = .{ null, null };
         for (0..2) |which| {
             if (!wanted[which]) continue;
@@ -450,14 +415,14 @@ pub const Actor = struct {
         try self.alive();
         self.process.failed = false;
         const point = image.point(null) catch |err| return self.judge("a writer finds no commit", err);
-        const found = try self.identify(which, image, point, floor);
+        const found = try reading.identify(self, which, image, point, floor);
         const place = self.path(which);
         if (image.dropped and found == place.attempts.items.len - 1) {
             self.world.fail("{s} says that it dropped a commit after epoch {d}, and there was none", .{ place.name, point.epoch() });
             return error.Stop;
         }
         place.acknowledge(found);
-        try self.checkEpochs(which, image, found);
+        try reading.checkEpochs(self, which, image, found);
         return found;
     }
 
@@ -499,14 +464,15 @@ pub const Actor = struct {
         }
     }
 
-    fn attemptOf(self: *Actor, which: usize, index: usize) model_.Attempt {
+    pub fn attemptOf(self: *Actor, which: usize, index: usize) model_.Attempt {
         return self.path(which).attempts.items[index];
     }
 
     /// The heap becomes an epoch of an image, the last one unless told otherwise.
-    fn restoreFrom(self: *Actor, which: usize, epoch: ?u64) Stop!void {
+    pub fn restoreFrom(self: *Actor, which: usize, epoch: ?u64) Stop!void {
         const image = self.images[which].?;
         const place = self.path(which);
+        try commits.drain(self);
         self.process.failed = false;
         for (self.images) |slot| if (slot) |each| each.cancelFold();
         try self.alive();
@@ -516,7 +482,7 @@ pub const Actor = struct {
         };
         self.say("restore {s} epoch {d}", .{ place.name, point.epoch() });
         const floor: usize = if (epoch == null) place.last orelse 0 else 0;
-        const found = try self.identify(which, image, point, floor);
+        const found = try reading.identify(self, which, image, point, floor);
         std.mem.swap(usize, &self.live, &self.scratch);
         self.tracker.start = self.live;
         self.written = @splat(false);
@@ -555,23 +521,74 @@ pub const Actor = struct {
     }
 
     fn step(self: *Actor) Stop!void {
-        switch (self.below(24)) {
+        try commits.hear(self);
+        if (self.chance(50)) switch (self.world.theme) {
+            .any, .restarts, .first => {},
+            .folds => return if (self.chance(60)) self.fold() else self.goBack(),
+            .pair => return switch (self.below(4)) {
+                0 => self.tellTracker(),
+                1 => self.readBackOrUse(),
+                else => self.swapImage(),
+            },
+            .bases => return self.commitAll(),
+        };
+        switch (self.below(26)) {
             0, 1, 2, 3 => try self.fold(),
             4, 5 => try self.goBack(),
             6 => self.freePages(),
             7, 8 => try self.swapImage(),
-            9, 10 => try self.readBack(),
+            9, 10 => try reading.readBack(self),
             // Others go on meanwhile.
             11 => for (0..self.below(40)) |_| fiber.yield(),
+            12 => self.tellTracker(),
+            13 => self.useFree(),
             else => {
                 self.touchSome();
-                const which = if (self.images[0] == null) 1 else if (self.images[1] == null) 0 else self.below(2);
-                if (self.images[which] != null) try self.commit(which) else try self.swapImage();
+                try self.commitSomewhere();
             },
         }
     }
 
-    fn touch(self: *Actor, page: usize) void {
+    fn commitSomewhere(self: *Actor) Stop!void {
+        const which = if (self.images[0] == null) 1 else if (self.images[1] == null) 0 else self.below(2);
+        if (self.images[which] == null) return self.swapImage();
+        if (self.chance(self.world.asked_percent)) return commits.ask(self, which);
+        try commits.make(self, which);
+        // What failed is tried again, as it is.
+        if (self.images[which] != null and self.unsure[which] and self.chance(30)) try commits.make(self, which);
+    }
+
+    fn readBackOrUse(self: *Actor) Stop!void {
+        if (self.chance(50)) return reading.readBack(self);
+        self.useFree();
+    }
+
+    /// Nearly all of the heap changes: a new base.
+    fn commitAll(self: *Actor) Stop!void {
+        for (0..self.pages()) |page| if (!self.chance(10)) self.touch(page);
+        try self.commitSomewhere();
+    }
+
+    /// Free pages are in use again, as they were.
+    fn useFree(self: *Actor) void {
+        for (self.free[0..self.pages()]) |*free| free.* = free.* and self.chance(60);
+    }
+
+    /// What changed is told to the images, and no commit comes of it.
+    fn tellTracker(self: *Actor) void {
+        self.touchSome();
+        if (self.images[0] == null and self.images[1] == null) return;
+        self.collect();
+    }
+
+    /// The tracker tells all images that are open.
+    pub fn collect(self: *Actor) void {
+        const used = [_]image_.PageRange{.{ .first = 0, .count = self.pages() }};
+        active = self;
+        self.tracker.collect(self.live, self.pages() * page_size, &used, self.images);
+    }
+
+    pub fn touch(self: *Actor, page: usize) void {
         self.world.value += 1;
         self.values[page] = self.world.value;
         self.free[page] = false;
@@ -610,140 +627,6 @@ pub const Actor = struct {
         }
     }
 
-    fn commit(self: *Actor, which: usize) Stop!void {
-        self.refused = false;
-        try self.commitOnce(which);
-        // Its user decides: to go on without that image, or with what it holds.
-        if (self.refused) if (self.chance(50)) self.closeImage(which) else try self.restoreFrom(which, null);
-    }
-
-    fn commitOnce(self: *Actor, which: usize) Stop!void {
-        const world = self.world;
-        const model = &world.model;
-        const place = self.path(which);
-        const image = self.images[which].?;
-        const other = self.images[1 - which];
-        self.process.failed = false;
-        var attempt = image.begin() catch |err| return self.judge("a commit does not begin", err);
-        defer attempt.end();
-        try self.alive();
-
-        var values = self.values;
-        var holes: [pages_max]image_.PageRange = undefined;
-        var hole_count: usize = 0;
-        for (0..self.pages()) |page| {
-            if (!self.free[page]) continue;
-            values[page] = 0;
-            if (hole_count > 0 and holes[hole_count - 1].end() == page) {
-                holes[hole_count - 1].count += 1;
-            } else {
-                holes[hole_count] = .{ .first = page, .count = 1 };
-                hole_count += 1;
-            }
-        }
-        const used = [_]image_.PageRange{.{ .first = 0, .count = self.pages() }};
-        self.identity.used = @intCast(std.mem.count(bool, self.free[0..self.pages()], &.{false}) * page_size);
-        active = self;
-        self.tracker.collect(self.live, self.pages() * page_size, &used, self.images);
-
-        const state = model.addState(.{ .values = values, .heap = self.heap, .used = self.identity.used, .before = self.lineage });
-        const unchanged = if (self.current) |index| std.meta.eql(values, model.states.items[index].values) and
-            model.states.items[index].used == self.identity.used else false;
-        const epoch_before = self.history.epoch();
-        const predicted = self.history.epoch_max + 1;
-        if (predicted <= self.epoch_seen) {
-            world.fail("epoch number {d} is given again", .{predicted});
-            return error.Stop;
-        }
-        const guard = which != self.source or which == 1;
-        // What was tried and failed may stand there all the same.
-        self.maybe = guard and place.attempts.items.len > if (place.last) |last| last + 1 else 0;
-        const refuse = guard and !self.adopted[which] and self.wouldLose(which);
-        const known = if (unchanged and other != null) model.attempt(place, .{ .state = self.current.?, .epoch = epoch_before, .parent = self.standing[which] }) else null;
-        const tried = model.attempt(place, .{ .state = state, .epoch = predicted, .parent = self.standing[which] });
-        self.say("commit to {s}, epoch {d}, attempt {d}{s}", .{ place.name, predicted, tried, if (unchanged) ", unchanged" else "" });
-        attempt.prepare(.{
-            .memory = self.live,
-            .identity = self.identity,
-            .used = &used,
-            .holes = holes[0..hole_count],
-            .other = other,
-            .guard = guard,
-        }) catch |err| return self.commitFailed(which, state, refuse, err);
-        if (refuse and !self.unsure[which]) {
-            world.fail("a backup to {s} replaces what this heap does not descend from", .{place.name});
-            return error.Stop;
-        }
-        self.epoch_seen = @max(self.epoch_seen, self.history.epoch_max);
-        // Threads run on before the sync.
-        if (self.chance(30)) self.touch(self.below(self.pages()));
-        if (self.chance(2)) {
-            attempt.end();
-            self.process.noteFailure();
-            return self.commitFailed(which, state, false, error.IO);
-        }
-        const report = attempt.finish() catch |err| return self.commitFailed(which, state, false, err);
-        if (self.process.dead) return error.Stop;
-        if (report.epoch == predicted) {
-            place.acknowledge(tried);
-            place.passed(tried, world.keep);
-            self.current = state;
-            self.lineage = state;
-            self.standing[which] = tried;
-        } else if (report.epoch == epoch_before and unchanged) {
-            // The image holds it already, or the other one does.
-            const held = place.last != null and self.attemptOf(which, place.last.?).epoch == epoch_before;
-            const index = if (held) place.last.? else known orelse {
-                world.fail("a commit to {s} says that it is epoch {d}, which nobody has", .{ place.name, report.epoch });
-                return error.Stop;
-            };
-            place.acknowledge(index);
-            self.standing[which] = index;
-        } else {
-            world.fail("a commit to {s} says that it is epoch {d}, it should be {d}", .{ place.name, report.epoch, predicted });
-            return error.Stop;
-        }
-        self.adopted[which] = self.adopted[which] or report.new_base;
-        world.counts.commits += 1;
-        self.say("acknowledged: epoch {d}{s}", .{ report.epoch, if (report.new_base) ", a new base" else "" });
-    }
-
-    /// Whether a commit there would replace what this heap does not descend from.
-    fn wouldLose(self: *Actor, which: usize) bool {
-        const head = self.images[which].?.head() orelse return false;
-        const last = self.path(which).last orelse return false;
-        // A failed base stands there: what the engine thinks of it is not known here.
-        if (head.epoch != self.attemptOf(which, last).epoch) return false;
-        const current = self.current orelse return true;
-        return switch (self.world.model.relate(self.attemptOf(which, last).state, current)) {
-            .same, .ancestor => false,
-            else => true,
-        };
-    }
-
-    fn commitFailed(self: *Actor, which: usize, state: usize, refuse: bool, err: anyerror) Stop!void {
-        self.say("commit to {s} failed: {t}", .{ self.path(which).name, err });
-        self.epoch_seen = @max(self.epoch_seen, self.history.epoch_max);
-        if (err == error.EXISTS and (refuse or self.maybe)) {
-            self.refused = true;
-            return;
-        }
-        // Who claims the path while the first base comes to stand there holds -new for a moment.
-        const contended = err == error.BUSY and self.path(which).contenders > 1;
-        // That rule broken on purpose tells its user of a commit later.
-        const later = plant.is(.r1_next_before_sync) and err == error.IO;
-        if (!later and !self.excused() and !contended) {
-            self.complain("a commit fails for no reason", err);
-            return error.Stop;
-        }
-        // It may have taken the image's place, and memory goes on from it.
-        self.unsure[which] = true;
-        self.path(which).passed(self.path(which).attempts.items.len - 1, self.world.keep);
-        self.lineage = state;
-        self.world.counts.failed += 1;
-        try self.alive();
-    }
-
     fn fold(self: *Actor) Stop!void {
         const which = self.below(2);
         const image = self.images[which] orelse return;
@@ -760,12 +643,13 @@ pub const Actor = struct {
         task.fiber.start(FoldTask.run, task);
         // Half of them run to their end at once.
         if (self.chance(50)) while (!task.fiber.ended) fiber.yield();
-        if (task.fiber.ended and self.chance(50)) try self.readImage(which);
+        if (task.fiber.ended and self.chance(50)) try reading.readImage(self, which);
     }
 
     fn goBack(self: *Actor) Stop!void {
         const which = self.below(2);
         const image = self.images[which] orelse return;
+        try commits.drain(self);
         if (image.head() == null) return;
         self.process.failed = false;
         const list = image.epochs(gpa) catch |err| return self.judge("listing epochs fails for no reason", err);
@@ -779,6 +663,7 @@ pub const Actor = struct {
     /// Closes an image or opens it again, beside a heap that may have changed meanwhile.
     fn swapImage(self: *Actor) Stop!void {
         const which = if (self.world.two) self.below(2) else 0;
+        try commits.drain(self);
         if (self.images[which] != null) return self.closeImage(which);
         if (self.current == null) return;
         const place = self.path(which);
@@ -796,24 +681,6 @@ pub const Actor = struct {
         };
         _ = try self.recognize(which, image, floor orelse 0);
         try self.join(which, image, self.images[1 - which]);
-    }
-
-    /// What the image would give now is what was committed last.
-    fn readBack(self: *Actor) Stop!void {
-        try self.readImage(self.below(2));
-    }
-
-    fn readImage(self: *Actor, which: usize) Stop!void {
-        const image = self.images[which] orelse return;
-        const place = self.path(which);
-        if (image.head() == null) return;
-        self.process.failed = false;
-        const point = image.point(null) catch |err| return self.judge("an image has no last commit", err);
-        const found = try self.identify(which, image, point, 0);
-        const last = place.last orelse return;
-        // A base whose directory sync failed may stand there.
-        if (found < last) self.world.fail("{s} is at epoch {d} while it is open, acknowledged was {d}", .{ place.name, point.epoch(), self.attemptOf(which, last).epoch });
-        if (found == last and self.chance(30)) try self.checkEpochs(which, image, last);
     }
 
     /// The kernel's answer to a scan: what was written, and from then on it is watched again. One that

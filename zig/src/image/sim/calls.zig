@@ -15,6 +15,7 @@ const File = disk_.File;
 const Inode = medium_.Inode;
 const Kind = machine_.Kind;
 const Machine = machine_.Machine;
+const Name = medium_.Name;
 const Opening = machine_.Opening;
 const Process = machine_.Process;
 const gpa = std.heap.smp_allocator;
@@ -74,11 +75,24 @@ pub fn open(c: ?*anyopaque, _: File, name: [*:0]const u8, how: disk_.How) i64 {
         machine.changes.append(gpa, .{ .link = .{ .name = .of(text), .inode = made } }) catch unreachable;
         break :blk made;
     };
+    // Between finding a file and having it open others run: nobody can see then that it will be open.
+    if (found != null and machine.oneIn(machine.switches_one_in)) {
+        inode.sought += 1;
+        fiber.yield();
+        inode.sought -= 1;
+        if (call.process.dead) return no(.IO);
+    }
     return if (call.verdict.errno != 0) call.verdict.errno else machine.opened(call.process, inode, how.write);
 }
 
-pub fn openDirect(_: ?*anyopaque, _: File) i64 {
-    return no(.INVAL);
+/// What is written past the page cache is not on the medium before a sync either: its own cache and
+/// the file's length are in between.
+pub fn openDirect(c: ?*anyopaque, file: File) i64 {
+    const call = begin(c, .bytes);
+    if (call.verdict.errno != 0) return call.verdict.errno;
+    if (call.machine.no_direct) return no(.INVAL);
+    call.machine.directs += 1;
+    return call.machine.opened(call.process, call.inode(file), true);
 }
 
 pub fn close(c: ?*anyopaque, file: File) void {
@@ -250,6 +264,44 @@ pub fn rename(c: ?*anyopaque, _: File, from: [*:0]const u8, to: [*:0]const u8, r
     moved.apply(&machine.names);
     machine.changes.append(gpa, moved) catch unreachable;
     return call.verdict.errno;
+}
+
+pub fn exchange(c: ?*anyopaque, _: File, a: [*:0]const u8, b: [*:0]const u8) i64 {
+    const call = begin(c, .names);
+    const machine = call.machine;
+    call.say("exchange {s} and {s}", .{ std.mem.span(a), std.mem.span(b) });
+    if (!call.verdict.effect) return call.verdict.errno;
+    if (machine.no_exchange) return no(.INVAL);
+    if (machine.intruder) |guest| if (std.mem.eql(u8, guest.name.slice(), std.mem.span(b))) {
+        machine.accuse("a file that somebody else put there is exchanged");
+        machine.endIntrusion();
+        return no(.NOENT);
+    };
+    const names = [2]Name{ .of(std.mem.span(a)), .of(std.mem.span(b)) };
+    const swapped: Change = .{ .exchange = .{ .names = names, .inodes = .{
+        machine.names.find(names[0].slice()) orelse return no(.NOENT),
+        machine.names.find(names[1].slice()) orelse return no(.NOENT),
+    } } };
+    swapped.apply(&machine.names);
+    machine.changes.append(gpa, swapped) catch unreachable;
+    return call.verdict.errno;
+}
+
+/// As a lease for writing is granted: by the names and the other openings, whether they are open still
+/// or only mapped. What this opening has mapped itself is not seen, nor who is about to open the file.
+pub fn sole(c: ?*anyopaque, file: File) i64 {
+    const call = begin(c, .look);
+    const machine = call.machine;
+    if (call.verdict.errno != 0) return call.verdict.errno;
+    const inode = call.inode(file);
+    var count: usize = 0;
+    for (machine.names.entries.items) |*entry| count += @intFromBool(entry.inode == inode);
+    for (machine.files.items, 0..) |*opening, other| {
+        if (other != file and opening.inode == inode and (opening.open or opening.mapped > 0)) count += 1;
+    }
+    call.say("{d} {s} nobody else's", .{ inode.number, if (count == 1) "is" else "is not" });
+    machine.soles += @intFromBool(count == 1);
+    return @intFromBool(count == 1);
 }
 
 pub fn link(c: ?*anyopaque, _: File, from: [*:0]const u8, to: [*:0]const u8) i64 {

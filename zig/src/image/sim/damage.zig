@@ -47,6 +47,7 @@ const Case = struct {
             .background = false,
             .base_pages_min = world.base_pages_min,
             .sealed_len_min = world.sealed_len_min,
+            .spare_len_min = world.spare_len_min,
         };
     }
 

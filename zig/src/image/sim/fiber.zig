@@ -23,9 +23,11 @@ pub const Fiber = struct {
     run: *const fn (*anyopaque) void = undefined,
     argument: *anyopaque = undefined,
     ended: bool = true,
+    /// The process that it belongs to.
+    owner: u8,
 
-    pub fn init() Fiber {
-        return .{ .stack = os.allocatePages(stack_len) catch @panic("no memory for a fiber") };
+    pub fn init(owner: u8) Fiber {
+        return .{ .owner = owner, .stack = os.allocatePages(stack_len) catch @panic("no memory for a fiber") };
     }
 
     pub fn start(self: *Fiber, run: *const fn (*anyopaque) void, argument: *anyopaque) void {

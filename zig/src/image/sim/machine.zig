@@ -89,6 +89,12 @@ pub const Machine = struct {
     no_allocate: bool = false,
     no_copy: bool = false,
     no_exclusive_rename: bool = false,
+    no_exchange: bool = false,
+    /// Nothing can be written past the page cache.
+    no_direct: bool = false,
+    directs: u64 = 0,
+    /// How often a file was found to be nobody else's.
+    soles: u64 = 0,
     trace: bool = false,
 
     pub fn init(seed: u64) Machine {
@@ -196,12 +202,15 @@ pub const Machine = struct {
 
     /// Frees inodes that nothing names or has open.
     pub fn sweep(self: *Machine) void {
-        for (self.inodes.items) |inode| inode.used = false;
+        for (self.inodes.items) |inode| inode.used = inode.sought > 0;
         for (self.names.entries.items) |entry| entry.inode.used = true;
         for (self.stored.entries.items) |entry| entry.inode.used = true;
         for (self.changes.items) |each| switch (each) {
             .link => |made| made.inode.used = true,
             .rename => |moved| moved.inode.used = true,
+            .exchange => |both| for (both.inodes) |inode| {
+                inode.used = true;
+            },
             .unlink => {},
         };
         for (self.files.items) |opening| if (opening.inode) |inode| {
@@ -237,6 +246,7 @@ pub const Machine = struct {
         search: while (true) : (number += 1) {
             for (self.names.entries.items) |entry| if (entry.inode.number == number) continue :search;
             for (self.files.items) |opening| if (opening.inode) |inode| if (inode.number == number) continue :search;
+            for (self.inodes.items) |inode| if (inode.sought > 0 and inode.number == number) continue :search;
             return number;
         }
     }

@@ -54,6 +54,8 @@ pub const Inode = struct {
     lock: File = disk_.none,
     mappings: std.ArrayList(Mapping) = .empty,
     used: bool = false,
+    /// Who found it by its name and is about to have it open.
+    sought: u32 = 0,
 
     pub fn content(self: *const Inode) []u8 {
         return self.bytes.items[0..@intCast(self.size)];
@@ -104,6 +106,7 @@ pub const Change = union(enum) {
     link: Entry,
     unlink: Name,
     rename: struct { from: Name, to: Name, inode: *Inode },
+    exchange: struct { names: [2]Name, inodes: [2]*Inode },
 
     pub fn apply(self: *const Change, to: *Directory) void {
         switch (self.*) {
@@ -113,6 +116,8 @@ pub const Change = union(enum) {
                 if (to.find(moved.from.slice()) == moved.inode) to.remove(moved.from.slice());
                 to.put(moved.to, moved.inode);
             },
+            // One transaction of the file system: both names or neither.
+            .exchange => |both| for (both.names, 0..) |name, index| to.put(name, both.inodes[1 - index]),
         }
     }
 };

@@ -29,6 +29,8 @@ pub const State = struct {
 pub const Attempt = struct {
     state: usize,
     epoch: u64,
+    /// The number is one from `epoch` to this: nobody knows yet which; 0: it is known.
+    epoch_last: u64 = 0,
     /// The attempt, on this image, that the heap stood on.
     parent: ?usize,
     acknowledged: bool = false,
@@ -52,7 +54,7 @@ pub const Path = struct {
         while (at > floor) {
             at -= 1;
             const attempt = &self.attempts.items[at];
-            if (attempt.epoch == epoch and std.mem.eql(u32, &model.states.items[attempt.state].values, values)) return at;
+            if (epoch >= attempt.epoch and epoch <= @max(attempt.epoch, attempt.epoch_last) and std.mem.eql(u32, &model.states.items[attempt.state].values, values)) return at;
         }
         return null;
     }

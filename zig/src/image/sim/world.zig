@@ -35,6 +35,21 @@ pub const Options = struct {
     world_steps: u64 = 4000,
 };
 
+/// What happens more often than elsewhere in a world: some rules matter in rare histories only.
+pub const Theme = enum {
+    any,
+    /// Crashes soon after crashes.
+    restarts,
+    /// New images over old ones, commits that fail and are tried again.
+    first,
+    /// One image of two opened and closed beside a heap that goes on.
+    pair,
+    /// Folds, and going back beside them.
+    folds,
+    /// One new base after another.
+    bases,
+};
+
 pub const Counts = struct {
     steps: u64 = 0,
     cuts: u64 = 0,
@@ -46,6 +61,12 @@ pub const Counts = struct {
     commits: u64 = 0,
     failed: u64 = 0,
     folds: u64 = 0,
+    /// Commits asked for in the background; those written while the heap was held; bases written past
+    /// the page cache.
+    asked: u64 = 0,
+    held: u64 = 0,
+    piped: u64 = 0,
+    soles: u64 = 0,
     checked: u64 = 0,
     worlds: u64 = 0,
 };
@@ -72,9 +93,17 @@ pub const World = struct {
     folds_slow: bool = false,
     base_pages_min: u64 = 8,
     sealed_len_min: u64 = 0,
+    spare_len_min: u64 = 0,
+    piped_pages_min: u64 = 0,
+    staging_pages_max: u64 = 0,
+    threadless: bool = false,
+    asked_percent: u32 = 0,
+    theme: Theme = .any,
     running: usize = 1,
     fails_one_in: u32 = 0,
     short_one_in: u32 = 0,
+    /// The last epoch ended with a crash.
+    crashed: bool = false,
     value: u32 = 0,
     heaps: u32 = 0,
 
@@ -84,15 +113,37 @@ pub const World = struct {
         for (&self.processes, 0..) |*process, id| process.* = .{ .machine = &self.machine, .id = @intCast(id) };
         for (&self.actors, &self.processes) |*actor, *process| actor.* = .init(self, process);
         os.waits = fiber.yield;
+        os.threads = .{ .spawn = spawn, .join = join };
+        active = self;
         pagemap.script = Actor.scan;
     }
 
     pub fn deinit(self: *World) void {
         os.waits = null;
+        os.threads = null;
         pagemap.script = null;
         for (&self.actors) |*actor| actor.deinit();
         self.model.deinit();
         self.machine.deinit();
+    }
+
+    /// A thread of the process that runs now; none outside processes.
+    fn spawn(entry: *const fn (?*anyopaque) callconv(.c) ?*anyopaque, context: ?*anyopaque) ?usize {
+        const owner = (fiber.current orelse return null).owner;
+        for (&active.actors[owner].threads, 0..) |*thread, index| if (thread.joined) {
+            thread.joined = false;
+            thread.entry = entry;
+            thread.context = context;
+            thread.fiber.start(actor_.Thread.run, thread);
+            return index;
+        };
+        return null;
+    }
+
+    fn join(id: usize) void {
+        const thread = &active.actors[fiber.current.?.owner].threads[id];
+        while (!thread.fiber.ended) fiber.yield();
+        thread.joined = true;
     }
 
     pub fn fail(self: *World, comptime format: []const u8, args: anytype) void {
@@ -118,6 +169,8 @@ pub const World = struct {
         self.counts.steps += self.machine.steps;
         self.counts.failures += self.machine.failures;
         self.counts.kills += self.machine.kills;
+        self.counts.piped += self.machine.directs;
+        self.counts.soles += self.machine.soles;
         self.counts.worlds += 1;
     }
 
@@ -131,6 +184,12 @@ pub const World = struct {
         self.two = random.boolean();
         self.base_pages_min = ([_]u64{ 2, 8, 20, 1024 })[random.uintLessThan(usize, 4)];
         self.sealed_len_min = ([_]u64{ 0, 40_000, std.math.maxInt(u64) })[random.uintLessThan(usize, 3)];
+        self.spare_len_min = ([_]u64{ 0, 0, 60_000, std.math.maxInt(u64) })[random.uintLessThan(usize, 4)];
+        self.theme = ([_]Theme{ .any, .any, .any, .any, .restarts, .first, .pair, .folds, .bases })[random.uintLessThan(usize, 9)];
+        self.piped_pages_min = ([_]u64{ 0, 20, 4096 })[random.uintLessThan(usize, 3)];
+        self.staging_pages_max = ([_]u64{ 3, 40, 4096, 4096 })[random.uintLessThan(usize, 4)];
+        self.threadless = random.uintLessThan(u8, 6) == 0;
+        self.asked_percent = ([_]u32{ 0, 30, 90 })[random.uintLessThan(usize, 3)];
         self.running = ([_]usize{ 1, 1, 1, 2, 3 })[random.uintLessThan(usize, 5)];
         self.fails_one_in = if (faults.errors) ([_]u32{ 0, 25, 60, 200 })[random.uintLessThan(usize, 4)] else 0;
         self.short_one_in = if (faults.shorts) ([_]u32{ 0, 10 })[random.uintLessThan(usize, 2)] else 0;
@@ -140,6 +199,11 @@ pub const World = struct {
         self.machine.no_allocate = random.uintLessThan(u8, 4) == 0;
         self.machine.no_copy = random.uintLessThan(u8, 4) == 0;
         self.machine.no_exclusive_rename = random.uintLessThan(u8, 8) == 0;
+        self.machine.no_direct = random.uintLessThan(u8, 3) == 0;
+        if (self.theme == .pair) self.two = true;
+        if (self.theme == .pair) self.running = 1;
+        if (self.theme == .bases) self.base_pages_min = 2;
+        self.machine.no_exchange = random.uintLessThan(u8, 8) == 0;
     }
 
     /// From one crash to the next.
@@ -147,6 +211,7 @@ pub const World = struct {
         const machine = &self.machine;
         const random = machine.random();
         const faults = self.options.faults;
+        const after_crash = self.crashed;
         const cut = if (faults.cuts and faults.kills) random.boolean() else faults.cuts;
         machine.crash = if (cut) .cut else if (faults.kills) .kill else .none;
         machine.crash_at = machine.steps + 1 + random.uintLessThan(u64, ([_]u64{ 40, 200, 2000 })[random.uintLessThan(usize, 3)]);
@@ -156,7 +221,11 @@ pub const World = struct {
             2 => .sync_dir,
             else => null,
         };
-        machine.sync_fails_one_in = ([_]u32{ 6, 40 })[random.uintLessThan(usize, 2)];
+        // Crashes meet what crashes left.
+        const again = after_crash and random.uintLessThan(u8, 100) < @as(u8, if (self.theme == .restarts) 75 else 20);
+        if (again) machine.crash_at = machine.steps + 1 + random.uintLessThan(u64, 24);
+        machine.sync_fails_one_in = if (self.theme == .first) 3 else ([_]u32{ 6, 40 })[random.uintLessThan(usize, 2)];
+        self.crashed = false;
         machine.intrudes = faults.intruders and random.uintLessThan(u8, 4) == 0;
         machine.full = faults.full and random.uintLessThan(u8, 12) == 0;
         for (&self.processes) |*process| self.revive(process);
@@ -165,7 +234,7 @@ pub const World = struct {
         while (self.failure == null and machine.steps < end) {
             const before = machine.steps;
             for (self.actors[0..self.running]) |*actor| {
-                if (!actor.fiber.ended or !foldsEnded(actor)) continue;
+                if (!actor.hasEnded()) continue;
                 if (actor.process.dead) {
                     self.revive(actor.process);
                 }
@@ -178,6 +247,7 @@ pub const World = struct {
             idle = if (machine.steps == before) idle + 1 else 0;
             if (idle > idle_max) self.fail("nothing goes on: somebody waits for ever", .{});
         }
+        self.crashed = machine.crash_at == std.math.maxInt(u64) and machine.crash != .none;
         if (!machine.power_lost) {
             // Without a cut those who live go on in the next epoch.
             if (self.failure == null) return;
@@ -198,8 +268,7 @@ pub const World = struct {
     }
 
     fn revive(self: *World, process: *machine_.Process) void {
-        const busy = !self.actors[process.id].fiber.ended or !foldsEnded(&self.actors[process.id]);
-        if (busy) return;
+        if (!self.actors[process.id].hasEnded()) return;
         if (process.dead and !self.machine.power_lost) {
             // The memory of a child that it forked outlives it, until all ends. (Where a file could not
             // be opened once more to be mapped, the child has its lock.)
@@ -218,20 +287,16 @@ pub const World = struct {
         return false;
     }
 
-    fn foldsEnded(actor: *const Actor) bool {
-        return actor.folds[0].fiber.ended and actor.folds[1].fiber.ended;
-    }
-
     /// One fiber goes on; mostly those of dead processes first, since what they held is free already.
     /// (Not always: a lock of this program may be with one that lives.)
     fn oneTurn(self: *World) void {
-        var ready: [3 * process_count]*Fiber = undefined;
+        var ready: [process_count * actor_.fibers_max]*Fiber = undefined;
         var count: usize = 0;
         const any = self.machine.oneIn(8);
         for ([_]bool{ true, false }) |dead| {
             for (&self.actors) |*actor| {
                 if (!any and actor.process.dead != dead) continue;
-                for ([_]*Fiber{ &actor.fiber, &actor.folds[0].fiber, &actor.folds[1].fiber }) |each| {
+                for (actor.fibers()) |each| {
                     if (each.ended) continue;
                     const late = self.folds_slow and each != &actor.fiber and !actor.fiber.ended;
                     if (late and !self.machine.oneIn(8)) continue;
@@ -251,7 +316,7 @@ pub const World = struct {
         var turns: usize = 0;
         while (true) : (turns += 1) {
             for (&self.actors) |*actor| {
-                if (!actor.fiber.ended or !foldsEnded(actor)) break;
+                if (!actor.hasEnded()) break;
             } else break;
             self.oneTurn();
             if (turns > idle_max) @panic("a dead process does not end");
@@ -275,8 +340,8 @@ pub const World = struct {
         const actor = &self.actors[0];
         actor.beginCalm();
         var turns: usize = 0;
-        while (!actor.fiber.ended and self.failure == null) : (turns += 1) {
-            actor.fiber.goOn();
+        while (!actor.hasEnded() and self.failure == null) : (turns += 1) {
+            self.oneTurn();
             if (turns > idle_max) self.fail("nothing goes on in the end", .{});
         }
         if (machine.medium.offence) |what| self.fail("{s}", .{what});
@@ -305,3 +370,6 @@ pub const World = struct {
         }
     }
 };
+
+/// The world that threads are given by.
+var active: *World = undefined;
