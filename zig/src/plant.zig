@@ -63,6 +63,13 @@ pub const Plant = enum {
     r12_no_guard,
     r13_failed_scan_trusted,
     r14_old_content_back,
+    // The parts of writing a base over the one before the last.
+    reuse_own_map,
+    reuse_not_sole,
+    reuse_unsure_exchange,
+    reuse_log_left,
+    reuse_damaged,
+    reuse_not_marked,
     holes_not_recorded,
     free_pages_trusted,
 };

@@ -1,5 +1,5 @@
 //! `zig build simulate -- [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full,intruders,damage] [--trace]
-//! [--plant NAME|all] [--fuzz CASES]`: the simulator of the image engine as a program (docs/engine.md).
+//! [--plant NAME,NAME|all] [--fuzz CASES]`: the simulator of the image engine as a program (docs/engine.md).
 
 const std = @import("std");
 const os = @import("os/os.zig");
@@ -14,8 +14,7 @@ const Settings = struct {
     steps: u64 = 1_000_000,
     seed: u64 = 1,
     options: sim.Options = .{},
-    plants: bool = false,
-    plant: ?plant.Plant = null,
+    plants: std.EnumSet(plant.Plant) = .initEmpty(),
     fuzz: u64 = 0,
 };
 
@@ -46,20 +45,26 @@ pub fn main(init: std.process.Init) !void {
         } else if (std.mem.eql(u8, arg, "--fuzz")) {
             settings.fuzz = std.fmt.parseInt(u64, value, 10) catch return usage(arg);
         } else if (std.mem.eql(u8, arg, "--plant")) {
-            settings.plants = std.mem.eql(u8, value, "all");
-            if (!settings.plants) settings.plant = std.meta.stringToEnum(plant.Plant, value) orelse return usage(value);
+            if (std.mem.eql(u8, value, "all")) {
+                settings.plants = .initFull();
+                settings.plants.remove(.none);
+            } else {
+                var names = std.mem.tokenizeScalar(u8, value, ',');
+                while (names.next()) |name| settings.plants.insert(std.meta.stringToEnum(plant.Plant, name) orelse return usage(name));
+            }
         } else return usage(arg);
     }
     if (!sim.supported) fatal("the simulator knows x86-64 only\n", .{});
     if (settings.fuzz > 0) return fuzz(settings);
-    if (settings.plants) return everyPlant(settings);
-    if (settings.plant) |which| plant.active = which;
+    if (settings.plants.count() > 1) return everyPlant(settings);
+    var single = settings.plants.iterator();
+    if (single.next()) |which| plant.active = which;
     const found = run(settings, null);
     if (found) std.process.exit(1);
 }
 
 fn usage(what: []const u8) noreturn {
-    fatal("Cannot read \"{s}\"; usage: simulate [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full,intruders,damage] [--trace] [--plant NAME|all]\n", .{what});
+    fatal("Cannot read \"{s}\"; usage: simulate [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full,intruders,damage] [--trace] [--plant NAME,NAME|all]\n", .{what});
 }
 
 fn fatal(comptime format: []const u8, args: anytype) noreturn {
@@ -149,8 +154,8 @@ fn everyPlant(settings: Settings) !void {
     const progress: *Progress = @ptrCast(memory.ptr);
     var missed: usize = 0;
     std.debug.print("{s:<26} {s:>9} {s:>9}  {s}\n", .{ "planted", "steps", "seed", "noticed as" });
-    for (std.enums.values(plant.Plant)) |which| {
-        if (which == .none) continue;
+    var each = settings.plants.iterator();
+    while (each.next()) |which| {
         progress.* = .{};
         const child = linux.fork();
         if (child == 0) {

@@ -61,6 +61,7 @@ pub const Writer = struct {
         self.allocated_end = spare_len;
         const left = spare_len > 0 or plant.is(.r4_not_truncated) or plant.is(.r4_not_all_again);
         if (if (left) null else disk.truncate(file, 0)) |errno| return self.failed(errno);
+        if (spare_len > 0 and plant.is(.reuse_not_marked)) return self;
         const magic = format.unfinished_magic;
         if (disk.writeAll(file, std.mem.asBytes(&magic), 0)) |errno| return self.failed(errno);
         return self;

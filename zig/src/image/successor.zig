@@ -67,7 +67,7 @@ pub const Successor = struct {
         const held = &image.spare;
         if (held.file < 0) return;
         const named = disk.names(image.place.dir, image.place.name.unfinished().z(), held.stat) == .same;
-        if (!named or !disk.isSole(held.file) or disk.stat(held.file, &held.stat) != null) return image.dropSpare();
+        if (!named or (!disk.isSole(held.file) and !plant.is(.reuse_not_sole)) or disk.stat(held.file, &held.stat) != null) return image.dropSpare();
         self.new = held.*;
         self.spare_len = @min(held.stat.size, held.stat.allocated);
         held.* = .{};
@@ -206,7 +206,7 @@ pub const Successor = struct {
         };
         // Until the directory is synced the base before may be the one that is found again.
         if (if (plant.is(.sync_dir_after_rename)) null else disk.syncDir(dir)) |errno| {
-            image.dropSpare();
+            if (!plant.is(.reuse_unsure_exchange)) image.dropSpare();
             if (plant.is(.r3_ack_without_dir_sync)) return;
             image.dead = !plant.is(.r3_log_lives_on);
             return disk_.failErrno(errno, path, "Cannot sync the directory of image");
@@ -215,7 +215,7 @@ pub const Successor = struct {
         if (keep_log) return;
         if (old_log) |log| {
             // While its log is there the base before can be read.
-            if (disk.unlink(dir, log.z()) != null) image.dropSpare();
+            if (disk.unlink(dir, log.z()) != null and !plant.is(.reuse_log_left)) image.dropSpare();
         } else claim.removeStale(disk, image.place, self.image.generation.?.log_name.slice());
     }
 
@@ -238,8 +238,8 @@ pub const Successor = struct {
 
     fn maySpare(self: *const Successor) bool {
         const old = self.image.generation orelse return false;
-        if (self.image.maps_own_base) return false;
-        return self.keeps_spare and !self.image.set_aside and old.base_stat.size >= self.image.spare_len_min;
+        if (self.image.maps_own_base and !plant.is(.reuse_own_map)) return false;
+        return self.keeps_spare and (!self.image.set_aside or plant.is(.reuse_damaged)) and old.base_stat.size >= self.image.spare_len_min;
     }
 
     /// The damaged pair gets second names, so that replacing the first loses nothing.

@@ -205,7 +205,7 @@ pub fn syncDir(c: ?*anyopaque, _: File) i64 {
     call.say("sync directory", .{});
     if (call.verdict.errno != 0) return call.verdict.errno;
     const machine = call.machine;
-    if (machine.intrudes) for (machine.names.entries.items) |*entry| {
+    if (machine.intrudes and machine.random().boolean()) for (machine.names.entries.items) |*entry| {
         const name = entry.name.slice();
         // Only who has just written a successor is about to rename it.
         if (!std.mem.endsWith(u8, name, "-new") or entry.inode.size < os.page_size) continue;
@@ -250,6 +250,9 @@ pub fn rename(c: ?*anyopaque, _: File, from: [*:0]const u8, to: [*:0]const u8, r
     const machine = call.machine;
     call.say("rename {s} to {s}", .{ std.mem.span(from), std.mem.span(to) });
     if (!call.verdict.effect) return call.verdict.errno;
+    // At the last moment, where nothing stood: whoever looked before cannot know.
+    const free = machine.names.find(std.mem.span(to)) == null and std.mem.endsWith(u8, std.mem.span(from), "-new");
+    if (machine.intrudes and free and !machine.no_exclusive_rename) machine.intrude(call.process, std.mem.span(to));
     if (machine.intruder) |guest| {
         if (std.mem.eql(u8, guest.name.slice(), std.mem.span(to))) {
             if (replace) machine.accuse("a file that somebody else put there is replaced");

@@ -161,6 +161,7 @@ pub const World = struct {
         self.model.clear();
         self.failure = null;
         self.value = 0;
+        self.crashed = false;
         self.heaps = 0;
         self.choose();
         while (self.failure == null and self.machine.steps < self.options.world_steps) self.epoch();
