@@ -157,7 +157,7 @@ fn everyPlant(settings: Settings) !void {
     var each = settings.plants.iterator();
     while (each.next()) |which| {
         progress.* = .{};
-        const child = linux.fork();
+        const child = std.c.fork(); // the C library's: a trap raises its signal by the number that it remembers
         if (child == 0) {
             plant.active = which;
             std.process.exit(if (run(settings, progress)) 1 else 0);

@@ -5,6 +5,7 @@ const os = @import("../os/os.zig");
 const file = @import("../os/file.zig");
 const perm_block = @import("perm_block.zig");
 const heap_room = @import("heap.zig");
+const plant = @import("../plant.zig");
 const Heap = heap_room.Heap;
 const OpenOptions = heap_room.OpenOptions;
 
@@ -408,6 +409,67 @@ test "memory given back is zero after reopening, also when it was allocated agai
     const heap = try Heap.mopen(.{ .path = map, .mode = .rw });
     defer heap.close() catch unreachable;
     for (words(heap.header().root, len / 8)) |word| try testing.expectEqual(@as(u64, 0), word);
+}
+
+/// Whether memory of an opened heap that is given back is zero when it is handed out again.
+fn givesBackZeros(map: []const u8) !bool {
+    const len = 4 << 20;
+    {
+        const heap = try Heap.mopen(.{ .path = map, .size = 8 << 20 });
+        defer heap.close() catch unreachable;
+        heap.header().root = try heap.alloc.malloc(len);
+        @memset(@as([*]u8, @ptrFromInt(heap.header().root))[0..len], 0xaa);
+        _ = try heap.commit(.map);
+    }
+    const heap = try Heap.mopen(.{ .path = map, .mode = .rw });
+    defer heap.close() catch unreachable;
+    const old = heap.header().root;
+    try heap.alloc.free(old);
+    try heap.alloc.trim(len);
+    const new = try heap.alloc.calloc(1, len);
+    try testing.expectEqual(old, new);
+    return std.mem.allEqual(u8, @as([*]u8, @ptrFromInt(new))[0..len], 0);
+}
+
+test "memory given back where the image's file was mapped is zero, and without R14 would not be" {
+    var place = Place.init();
+    defer place.deinit();
+    try testing.expect(try givesBackZeros(place.path("app.map")));
+    plant.active = .r14_old_content_back;
+    defer plant.active = .none;
+    try testing.expect(!try givesBackZeros(place.path("planted.map")));
+}
+
+/// Whether a page that is given back while the backup is closed is missing from its next commit.
+fn closedImageLearns(backup: []const u8) !bool {
+    const len = 4 << 20;
+    const heap = try Heap.mopen(.{ .size = 8 << 20 });
+    defer heap.close() catch unreachable;
+    try heap.bopen(.{ .path = backup, .mode = .w });
+    const old = try heap.alloc.malloc(len);
+    heap.header().root = old;
+    @memset(@as([*]u8, @ptrFromInt(old))[0..len], 0xaa);
+    _ = try heap.commit(.backup);
+    try heap.bclose();
+    try heap.alloc.free(old);
+    try heap.alloc.trim(len);
+    try testing.expectEqual(old, try heap.alloc.calloc(1, len));
+    try heap.bopen(.{ .path = backup, .mode = .rw });
+    _ = try heap.commit(.backup);
+    try heap.bclose();
+    @memset(@as([*]u8, @ptrFromInt(old))[0..len], 0xbb);
+    try heap.bopen(.{ .path = backup, .mode = .rw });
+    _ = try heap.restore(.{});
+    return std.mem.allEqual(u8, @as([*]u8, @ptrFromInt(old))[0..len], 0);
+}
+
+test "memory given back while an image is closed is zero in its next commit" {
+    var place = Place.init();
+    defer place.deinit();
+    try testing.expect(try closedImageLearns(place.path("app.back")));
+    plant.active = .r11_stray_forgotten;
+    defer plant.active = .none;
+    try testing.expect(!try closedImageLearns(place.path("planted.back")));
 }
 
 test "a restore that fails after the heap was replaced closes it with its images" {

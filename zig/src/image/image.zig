@@ -606,6 +606,7 @@ test {
     _ = @import("test_commit.zig");
     _ = @import("test_copy.zig");
     _ = @import("test_faults.zig");
+    _ = @import("test_found.zig");
     _ = @import("test_images.zig");
     _ = @import("test_power.zig");
     _ = @import("test_shared.zig");

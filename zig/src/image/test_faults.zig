@@ -7,6 +7,7 @@ const image_ = @import("image.zig");
 const format = @import("format.zig");
 const testing = @import("testing.zig");
 const Heap = testing.Heap;
+const Files = testing.Files;
 const Image = image_.Image;
 const page_size = format.page_size;
 const expect = std.testing.expect;
@@ -139,37 +140,7 @@ test "an opening that fails at any call changes nothing that was committed" {
     }
 }
 
-/// A base and a log with some records, as bytes.
-const Files = struct {
-    base: []u8,
-    log: []u8,
-    log_name: [64]u8 = undefined,
-    log_name_len: usize = 0,
-
-    fn take(dir: *testing.Dir) !Files {
-        var self: Files = .{ .base = try dir.read("a"), .log = undefined };
-        const name = try dir.find("-log-", &self.log_name);
-        self.log_name_len = name.len;
-        self.log = try dir.read(name);
-        return self;
-    }
-
-    fn deinit(self: *Files) void {
-        allocator.free(self.base);
-        allocator.free(self.log);
-    }
-
-    fn logName(self: *const Files) []const u8 {
-        return self.log_name[0..self.log_name_len];
-    }
-
-    fn put(self: *const Files, dir: *testing.Dir) !void {
-        try dir.clear();
-        try dir.write("a", self.base);
-        try dir.write(self.logName(), self.log);
-    }
-};
-
+/// Four commits, the first of them the base.
 fn smallImage(dir: *testing.Dir, model: *Model, sealed_len_min: u64) !Files {
     var heap = Heap.init(64);
     defer heap.deinit();

@@ -73,6 +73,37 @@ pub const Dir = struct {
     }
 };
 
+/// A base and a log with some records, as bytes.
+pub const Files = struct {
+    base: []u8,
+    log: []u8,
+    log_name: [64]u8 = undefined,
+    log_name_len: usize = 0,
+
+    pub fn take(dir: *Dir) !Files {
+        var self: Files = .{ .base = try dir.read("a"), .log = undefined };
+        const name = try dir.find("-log-", &self.log_name);
+        self.log_name_len = name.len;
+        self.log = try dir.read(name);
+        return self;
+    }
+
+    pub fn deinit(self: *Files) void {
+        std.testing.allocator.free(self.base);
+        std.testing.allocator.free(self.log);
+    }
+
+    pub fn logName(self: *const Files) []const u8 {
+        return self.log_name[0..self.log_name_len];
+    }
+
+    pub fn put(self: *const Files, dir: *Dir) !void {
+        try dir.clear();
+        try dir.write("a", self.base);
+        try dir.write(self.logName(), self.log);
+    }
+};
+
 /// Memory that stands for a heap.
 pub const Heap = struct {
     pages: u64,
