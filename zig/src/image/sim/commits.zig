@@ -273,7 +273,7 @@ pub fn ask(self: *Actor, which: usize) Stop!void {
 /// What changed is copied; false when there is no room for it.
 fn copyAside(self: *Actor, which: usize, job: *background.Job, tried: *Tried) Stop!bool {
     const behind = &self.behind;
-    const image = job.image;
+    const image = job.image.?;
     const alone = !behind.has(image);
     const compare = self.chance(20);
     const whole = alone and (image.outlook(&self.identity, compare) catch |err| return self.judge("looking ahead fails for no reason", err)).whole;
@@ -309,7 +309,7 @@ fn copyAside(self: *Actor, which: usize, job: *background.Job, tried: *Tried) St
 /// False when it failed already.
 fn writeUnderHold(self: *Actor, which: usize, job: *background.Job, tried: *Tried) Stop!bool {
     self.behind.abandon(job);
-    var attempt = job.image.begin() catch |err| return self.judge("a commit does not begin", err);
+    var attempt = job.image.?.begin() catch |err| return self.judge("a commit does not begin", err);
     errdefer attempt.end();
     try self.alive();
     const stock: Stock = .take(self);
