@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, writeFileSync } from "node:fs";
+import process from "node:process";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
@@ -15,7 +16,9 @@ import { Heap } from "../mod.ts";
 import { command, repository, run, type Runtime, thisRuntime } from "./runtimes.ts";
 import { Folder, otherRuntime, randomNumbers } from "./support.ts";
 
-const timeout = 120_000;
+const timeout = 120_000 + 3000 * Number(process.env.PERM_EXAMPLE_KILLS ?? 0);
+/** How often each example is killed; `PERM_EXAMPLE_KILLS` for more. */
+const kills = Number(process.env.PERM_EXAMPLE_KILLS ?? 6);
 
 function example(runtime: Runtime, name: string, args: string[]): string[] {
   return command(runtime, `${repository}examples/${name}.ts`, args);
@@ -110,7 +113,7 @@ test("a simulation killed again and again computes what it would have without", 
   ];
   const whole = finish(thisRuntime, "particles", args("whole.perm", 20_000));
   let announced = 0;
-  for (let i = 0; i < 6; i++) {
+  for (let i = 0; i < kills; i++) {
     const printed = await kill(turn(i), "particles", args("killed.perm", 1e9), {
       lines: 2,
       match: /^step /,
@@ -176,7 +179,7 @@ test("a queue whose process is killed again and again runs every job, in their o
 }, async () => {
   using folder = new Folder();
   const file = folder.file("jobs.perm");
-  const names = Array.from({ length: 40 }, (_, i) => `job ${i}`);
+  const names = Array.from({ length: 7 * kills }, (_, i) => `job ${i}`);
   {
     using heap = Heap.open({ file, size: 1 << 20 });
     const jobs = new Jobs(heap);
@@ -184,7 +187,7 @@ test("a queue whose process is killed again and again runs every job, in their o
     for (const [i, name] of names.entries()) jobs.add(name, now - 1000 + i);
   }
   let done: string[] = [];
-  for (let i = 0; i < 6; i++) {
+  for (let i = 0; i < kills; i++) {
     const printed = await kill(turn(i), "jobs", ["run", "--file", file], {
       lines: 4,
       match: /^done: /,
@@ -197,8 +200,10 @@ test("a queue whose process is killed again and again runs every job, in their o
     assert.deepEqual(done, names.slice(0, done.length));
   }
   const rest = finish(thisRuntime, "jobs", ["run", "--file", file]);
-  assert.equal(rest.at(-1), "nothing left to do, 40 done");
-  assert.deepEqual(finish(otherRuntime, "jobs", ["list", "--file", file]), ["0 to do, 40 done"]);
+  assert.equal(rest.at(-1), `nothing left to do, ${names.length} done`);
+  assert.deepEqual(finish(otherRuntime, "jobs", ["list", "--file", file]), [
+    `0 to do, ${names.length} done`,
+  ]);
 });
 
 test("a cache keeps what a plain one of JavaScript keeps, over restarts and while none runs", () => {
@@ -289,7 +294,7 @@ test("a cache whose process is killed again and again has no wrong entry and non
   using folder = new Folder();
   const file = folder.file("cache.perm");
   let announced = 0;
-  for (let i = 0; i < 6; i++) {
+  for (let i = 0; i < kills; i++) {
     const args = ["work", "--file", file, "--capacity", "200", "--ttl", "0.5"];
     const printed = await kill(turn(i), "cache", args, { lines: 3, match: /^epoch / });
     const epoch = Number(/^epoch (\d+)/.exec(printed.at(-1)!)![1]);
