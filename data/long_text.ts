@@ -158,8 +158,14 @@ export class TextHandle extends Handle implements Container {
   }
 
   /** What `console.log` shows in Bun and Node. */
-  [Symbol.for("nodejs.util.inspect.custom")](): unknown {
-    return this.$view.buffer.detached ? "Text <ended>" : this.toString();
+  [Symbol.for("nodejs.util.inspect.custom")](
+    _depth: number,
+    options: unknown,
+    inspect: (value: unknown, options?: unknown) => string,
+  ): string {
+    return this.$view.buffer.detached
+      ? "Text <ended>"
+      : `Text ${inspect(this.toString(), options)}`;
   }
 
   /** Proves what its memory must be. @throws {PermError} `CORRUPT`. @internal */

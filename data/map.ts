@@ -200,8 +200,14 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
   }
 
   /** What `console.log` shows in Bun and Node. */
-  [Symbol.for("nodejs.util.inspect.custom")](): unknown {
-    return this.$view.buffer.detached ? `${this.$of.name()} <ended>` : shownAll(this);
+  [Symbol.for("nodejs.util.inspect.custom")](
+    depth: number,
+    options: object,
+    inspect: (value: unknown, options?: unknown) => string,
+  ): string {
+    if (this.$view.buffer.detached) return `${this.$of.name()} <ended>`;
+    if (depth < 0) return `[${this.$of.name()}]`;
+    return inspect(shownAll(this), { ...options, depth }).replace(/^Map/, this.$of.name());
   }
 
   /** Proves what the map's memory must be. @throws {PermError} `CORRUPT`. @internal */

@@ -498,7 +498,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       inspect: Inspect,
     ): string {
       if (depth < 0) return `[${typeOf(this).name}]`;
-      return show(this, layout!, inspect, options);
+      return show(this, layout!, inspect, { ...options, depth });
     }
   }
   Object.setPrototypeOf(StructClass.prototype, Handle.prototype);

@@ -410,8 +410,14 @@ export class VecHandle<T, I> extends Handle implements Container, Iterable<T> {
   }
 
   /** What `console.log` shows in Bun and Node. */
-  [Symbol.for("nodejs.util.inspect.custom")](): unknown {
-    return this.$view.buffer.detached ? `${this.$of.name()} <ended>` : shownAll(this);
+  [Symbol.for("nodejs.util.inspect.custom")](
+    depth: number,
+    options: object,
+    inspect: (value: unknown, options?: unknown) => string,
+  ): string {
+    if (this.$view.buffer.detached) return `${this.$of.name()} <ended>`;
+    if (depth < 0) return `[${this.$of.name()}]`;
+    return `${this.$of.name()} ${inspect(shownAll(this), { ...options, depth })}`;
   }
 
   /** Proves what its memory must be. @throws {PermError} `CORRUPT`. @internal */
