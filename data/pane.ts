@@ -55,7 +55,7 @@ export class Pane {
   }
 
   static {
-    Pane.ended.view.buffer.transfer(0);
+    Pane.ended.view.buffer.transfer?.(0);
   }
 
   /** The same bytes for bulk copies; `at` is an offset in it as in the view. */

@@ -21,6 +21,8 @@ export const deno: Adapter = {
   },
 
   env(name: string): string | undefined {
+    // In any other runtime the refusal comes when the library is loaded.
+    if (typeof Deno === "undefined") return undefined;
     const { state } = Deno.permissions.querySync({ name: "env", variable: name });
     return state === "granted" ? Deno.env.get(name) : undefined;
   },

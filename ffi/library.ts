@@ -51,6 +51,13 @@ export function load(): void {
 }
 
 function find(): Native {
+  if (!("Bun" in globalThis || "Deno" in globalThis)) {
+    throw new PermError(
+      "UNSUPPORTED",
+      "Cannot use @perm/heap in this runtime: it needs Deno or Bun; start the program with " +
+        "`deno run --allow-ffi` or `bun`",
+    );
+  }
   const wish = adapter.env("PERM_LIBRARY");
   if (wish) return openOrThrow(wish);
 

@@ -87,6 +87,34 @@ test("every example of README runs twice from the npm package, in both runtimes"
   }
 });
 
+test("under Node the npm package is imported, and its first use says where it runs", npm, () => {
+  using folder = new Folder();
+  install(folder);
+  writeFileSync(
+    folder.file("node.js"),
+    `import { Heap, mopen, PERM } from "@perm/heap";
+import { struct, u8 } from "@perm/heap/data";
+import { check } from "@perm/heap/tuning";
+struct("S", { a: u8 });
+for (const use of [
+  () => Heap.open({ size: 1 << 20 }),
+  () => mopen(null, "w+"),
+  () => PERM.declare({ a: [Int32Array, 1] }),
+  () => check(),
+]) {
+  try {
+    use();
+  } catch ({ code, message }) {
+    console.log(code, message);
+  }
+}
+`,
+  );
+  const said = succeed(["node", "node.js"], folder.path).trimEnd().split("\n");
+  assert.equal(said.length, 4);
+  for (const line of said) assert.match(line, /^UNSUPPORTED .*it needs Deno or Bun/);
+});
+
 test("the npm package brings JavaScript and declarations, and nothing to build with", npm, () => {
   using folder = new Folder();
   install(folder);
