@@ -19,7 +19,7 @@ import {
   Vec,
 } from "../data/mod.ts";
 import { Heap, type PermError } from "../mod.ts";
-import { expectCode, Folder, Thread } from "./support.ts";
+import { expectCode, expectRejects, Folder, Thread } from "./support.ts";
 
 const timeout = 120_000;
 const Point = struct("Point", { x: f64, name: text });
@@ -341,4 +341,38 @@ test("a Worker that is terminated within a change holds quiesce() up, and a time
   await closed();
   using again = Heap.open({ file, size: 1 << 20 });
   assert.equal(again.quiesce(() => 6, { timeout: 20 }), 6);
+});
+
+test("a Worker that ends while it holds a lock leaves it held until the session ends", {
+  timeout,
+}, async () => {
+  using folder = new Folder();
+  using heap = Heap.open({ file: folder.file("a.perm"), size: 1 << 20 });
+  const { lock } = roots(heap).open("held", struct("Held", { lock: RwLock, n: u32 }));
+  heap.flush();
+  const thread = new Thread();
+  await thread.attach(heap);
+  await thread.run(async ({ state }) => {
+    const { roots, RwLock, struct, u32 } = await import("../data/mod.ts");
+    const { lock } = roots(state.heap).get("held", struct("Held", { lock: RwLock, n: u32 }))!;
+    state.held = lock.write();
+  });
+  heap.flush();
+  thread[Symbol.dispose]();
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  assert.equal(lock.tryWrite(), null);
+  expectCode(() => lock.write({ timeout: 20 }), "BUSY");
+  await expectRejects(lock.readAsync({ timeout: 20 }), "BUSY");
+  // It was committed while it was held, and is free in the next session all the same.
+  for (let left = 500;; left--) {
+    try {
+      heap.restore();
+      break;
+    } catch (error) {
+      if ((error as PermError).code !== "BUSY" || left === 0) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+  const again = roots(heap).get("held", struct("Held", { lock: RwLock, n: u32 }))!;
+  again.lock.tryWrite()!.release();
 });
