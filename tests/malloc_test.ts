@@ -336,6 +336,47 @@ for (const library of ["PERM_LIBRARY", "the packed library"]) {
   });
 }
 
+test(
+  "malloc and free reach the heap they are called on, whichever was used before",
+  { timeout },
+  () => {
+    const heaps = Array.from({ length: 4 }, () => Heap.open({ size: mib }));
+    const live = heaps.map(() => [] as Pointer[]);
+    const random = randomNumbers(11);
+    for (let step = 0, which = 0; step < 40_000; step++) {
+      // One heap for a while, then others in turn.
+      if (step % 2000 >= 1000 || step % 1000 === 0) which = random(heaps.length);
+      const heap = heaps[which];
+      if (live[which].length > 500) {
+        const p = live[which].splice(random(500), 1)[0];
+        const other = heaps[(which + 1) % heaps.length];
+        if (step % 50 === 0) expectCode(() => other.free(p), "BAD_POINTER");
+        heap.free(p);
+      } else {
+        const size = random(200);
+        const p = heap.malloc(size);
+        assert.ok(heap.usableSize(p) >= size);
+        live[which].push(p);
+      }
+      if (step % 4000 === 3999) {
+        heap.check();
+        heap.close();
+        expectCode(() => heap.malloc(16), "CLOSED");
+        expectCode(() => heap.free(live[which][0]), "CLOSED");
+        // It has the closed one's place in the library's table, and perhaps its memory.
+        heaps[which] = Heap.open({ size: mib });
+        live[which] = [];
+        expectCode(() => heap.malloc(16), "CLOSED");
+      }
+    }
+    for (const [which, heap] of heaps.entries()) {
+      assert.equal(heap.stats().liveBlocks, live[which].length);
+      expectWell(heap);
+      heap.close();
+    }
+  },
+);
+
 test("V8 need not search for native functions by name", {
   skip: thisRuntime === "deno" ? false : "about V8",
   timeout,

@@ -14,6 +14,7 @@ const heap_room = @import("heap/heap.zig");
 const background = @import("heap/background.zig");
 const blocks = @import("heap/blocks.zig");
 const live_room = @import("alloc/live.zig");
+const threads = @import("alloc/threads.zig");
 const perm_block = @import("heap/perm_block.zig");
 
 const Heap = heap_room.Heap;
@@ -551,8 +552,12 @@ pub inline fn writable(handle: HeapHandle) Error!*Heap {
     return heap;
 }
 
-/// The heap that memory was last taken from or given to the long way: usually the only one.
+/// A heap that memory is often taken from or given to: usually the only one.
 var latest: ?*Heap = null;
+
+/// Calls of a thread that miss `latest` before it becomes the heap that they were for. Were it so at
+/// each, threads with heaps of their own would write it in turn, and each wait for its line.
+const misses_max = 256;
 
 /// The heap of a handle when it is that one and may be changed.
 inline fn lately(handle: HeapHandle) ?*Heap {
@@ -560,16 +565,27 @@ inline fn lately(handle: HeapHandle) ?*Heap {
     return if (heap.write_key == handle) heap else null;
 }
 
+inline fn missed(heap: *Heap) void {
+    const present = @atomicLoad(?*Heap, &latest, .monotonic);
+    if (present == heap) return;
+    if (present != null and !std.math.isNan(present.?.write_key)) {
+        const cache = threads.mine(&heap.alloc) orelse return;
+        cache.misses +%= 1;
+        if (cache.misses % misses_max != 0) return;
+    }
+    @atomicStore(?*Heap, &latest, heap, .monotonic);
+}
+
 noinline fn mallocSlow(handle: HeapHandle, size: f64) f64 {
     const heap = writable(handle) catch |err| return codeOf(err);
-    @atomicStore(?*Heap, &latest, heap, .monotonic);
+    missed(heap);
     const bytes = whole(size) orelse return refuse("allocate", size);
     return number(heap.alloc.malloc(bytes) catch |err| return codeOf(err));
 }
 
 noinline fn freeSlow(handle: HeapHandle, pointer: f64) f64 {
     const heap = writable(handle) catch |err| return codeOf(err);
-    @atomicStore(?*Heap, &latest, heap, .monotonic);
+    missed(heap);
     const address = whole(pointer) orelse return badPointer(pointer);
     heap.alloc.free(address) catch |err| return codeOf(err);
     return 0;

@@ -152,6 +152,8 @@ pub const Cache = extern struct {
     slot: u16,
     /// What marks slices as this cache's in `owned`.
     mark: u16,
+    /// Calls that looked for the heap in the wrong place first; see abi.zig.
+    misses: u16,
     owner: u64,
     thread: usize,
     /// Copies of what `free` needs of the heap's tables.

@@ -561,3 +561,29 @@ test "a child of a fork in the middle of other threads' allocations has a whole 
     for (threads) |thread| thread.join();
     try heap.check();
 }
+
+test "whatever is passed as a heap's handle, only an open heap's own reaches it" {
+    const abi = @import("../abi.zig");
+    const closed = -@as(f64, @floatFromInt(@intFromEnum(@import("../errors.zig").Code.CLOSED)));
+    const first = try Heap.mopen(.{ .size = 1 << 20 });
+    const second = try Heap.mopen(.{ .size = 1 << 20 });
+    defer second.close() catch unreachable;
+    const handles = [_]f64{ @floatFromInt(first.handle), @floatFromInt(second.handle) };
+    // Often enough that each becomes the one that is looked at first.
+    for ([_]usize{ 1, 1000, 1000, 3 }, 0..) |count, turn| for (0..count) |_| {
+        const p = abi.functions.ph_malloc(handles[turn % 2], 40);
+        try testing.expect(p > 0);
+        try testing.expect(abi.functions.ph_free(handles[1 - turn % 2], p) < 0);
+        try testing.expectEqual(0, abi.functions.ph_free(handles[turn % 2], p));
+    };
+    const p = abi.functions.ph_malloc(handles[0], 40);
+    try first.close();
+    const nan = std.math.nan(f64);
+    const others = [_]f64{ handles[0], 0, -1, 0.5, nan, -nan, 1e300, handles[1] + 0.5 };
+    for (others) |handle| {
+        try testing.expectEqual(closed, abi.functions.ph_malloc(handle, 40));
+        try testing.expectEqual(closed, abi.functions.ph_free(handle, p));
+    }
+    try testing.expect(abi.functions.ph_malloc(handles[1], 40) > 0);
+    try second.check();
+}
