@@ -1,7 +1,7 @@
 /**
- * The job of `restore.ts`, a third as long: an index of the words of real text, kept as structs and
- * containers in a heap. Killed at any moment it loses the step it was in; started again, under either
- * runtime, it goes on from its last commit. Its digest is that of `restore.ts` over the same text.
+ * The job of `restore.ts` and `word_index.ts` in 124 lines instead of 686: an index of the words of
+ * real text, as structs and containers in a heap. Killed at any moment it loses the step it was in;
+ * run again, under either runtime, it goes on from its last commit. Its digest is that of `restore.ts`.
  *
  *     deno run -A examples/words.ts [options] [folder]      bun examples/words.ts [options] [folder]
  *
