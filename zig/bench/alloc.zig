@@ -123,12 +123,39 @@ fn compare(name: [*:0]const u8, live: usize, size_min: usize, size_max: usize, p
     _ = fill(Ours, ours, size_min, size_max, 1);
     _ = fill(Host, theirs, size_min, size_max, 1);
     var best: [2]f64 = @splat(std.math.inf(f64));
-    for (0..if (c.getenv("ROUNDS") != null) 4 else rounds) |round| {
+    for (0..rounds) |round| {
         if (wanted("SIDE", 0)) best[0] = @min(best[0], churn(Ours, ours, size_min, size_max, pairs, round));
         if (wanted("SIDE", 1)) best[1] = @min(best[1], churn(Host, theirs, size_min, size_max, pairs, round));
     }
     drop(Ours, ours);
     drop(Host, theirs);
+    print(name, best);
+}
+
+/// Takes blocks of 128 bytes and frees them in the order in which they came: ns a pair.
+fn burst(comptime A: type, slots: []usize) f64 {
+    const start = os.nowNs();
+    const times = 40_000 / slots.len;
+    for (0..times) |_| {
+        for (slots) |*slot| slot.* = A.malloc(128);
+        for (slots) |slot| A.free(slot);
+    }
+    return @as(f64, @floatFromInt(os.nowNs() - start)) / @as(f64, @floatFromInt(times * slots.len));
+}
+
+fn compareBursts(name: [*:0]const u8, count: usize) void {
+    defer row += 1;
+    if (!wanted("ROW", row)) return;
+    const slots = slotsOf(count);
+    var best: [2]f64 = @splat(std.math.inf(f64));
+    for (0..rounds) |_| {
+        if (wanted("SIDE", 0)) best[0] = @min(best[0], burst(Ours, slots));
+        if (wanted("SIDE", 1)) best[1] = @min(best[1], burst(Host, slots));
+    }
+    print(name, best);
+}
+
+fn print(name: [*:0]const u8, best: [2]f64) void {
     _ = c.printf("%-44s %7.1f %7.1f   %5.2f\n", name, best[0], best[1], best[0] / best[1]);
 }
 
@@ -213,6 +240,8 @@ pub fn main() void {
     compare("16-256 bytes, 1,000,000 live, random", 1_000_000, 16, 256, 200_000);
     compare("1-32 KiB, 1,000 live, random", 1_000, 1024, 32768, 50_000);
     compare("32-512 KiB, 100 live, random", 100, 32 << 10, 512 << 10, 5_000);
+    compareBursts("128 bytes, 100 in a row", 100);
+    compareBursts("128 bytes, 1,600 in a row", 1600);
     heap.allocator.check() catch unreachable;
     if (wanted("ROW", row)) _ = c.printf("two threads do, of what one does: ours %.2f, malloc %.2f\n", scaling(Ours), scaling(Host));
 }

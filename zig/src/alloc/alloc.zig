@@ -80,12 +80,10 @@ const give_back_slices = (16 << 20) / layout.slice_size;
 /// Process memory, at a fixed address while it is open. `var a: Allocator = .{}`, then `format` or
 /// `open`, and `close` at the end.
 pub const Allocator = struct {
-    stop: std.atomic.Value(u32) align(64) = .init(0),
+    gate: threads.Gate = .{},
     opened: bool = false,
     nonce: u48 = 0,
     tables: tables_room.Tables = undefined,
-    /// The entry of the first thread that came, which usually is the only one.
-    first: threads.Entry = .{},
     entries: [threads.entries_count]threads.Entry align(64) = @splat(.{}),
 
     /// Guards `tables`, the lists of all spans and adoption.
@@ -439,11 +437,24 @@ pub const Allocator = struct {
         const old = word.*;
         if (old & mask == 0) return false;
         // A block that another thread freed has its bit until the owner collects it.
-        if (cache.pending.any.raw != 0 and
-            @atomicLoad(u64, &owned.line().remote_words, .monotonic) >> @truncate(index / 64) & 1 != 0) return false;
+        if (cache.pending.any.raw != 0) {
+            @branchHint(.unlikely);
+            if (@atomicLoad(u64, &owned.line().remote_words, .monotonic) >> @truncate(index / 64) & 1 != 0) return false;
+        }
         // The last block of its word may be the last of its span, which then is given up.
-        if (old == mask and owned.line().kept == 0 and owned.line().state != state.current) return false;
-        if (!cache.push(owned.class, address, word, mask)) return false;
+        if (old == mask) {
+            @branchHint(.unlikely);
+            if (owned.line().kept == 0 and owned.line().state != state.current) return false;
+        }
+        if (!cache.push(owned.class, address, word, mask)) {
+            @branchHint(.unlikely);
+            // No room for a hint: the summary tells of the block, in a span that is in a list.
+            const line = owned.line();
+            if (line.state == state.idle) return false;
+            line.free_words |= @as(u64, 1) << @truncate(index / 64);
+            word.* = old ^ mask;
+            return true;
+        }
         word.* = old ^ mask;
         // It will be handed out next in its class, and then be written to.
         @prefetch(@as(*allowzero const u8, @ptrFromInt(address)), .{ .rw = .write, .locality = 3 });

@@ -195,7 +195,10 @@ pub const Cache = extern struct {
         const newest = self.newest[class];
         const hint = newest[0];
         const old = hint.word.*;
-        if (old & hint.mask != 0) return 0;
+        if (old & hint.mask != 0) {
+            @branchHint(.unlikely);
+            return 0;
+        }
         self.newest[class] = newest - 1;
         hint.word.* = old | hint.mask;
         if (hint.address == 0) unreachable;
@@ -230,11 +233,6 @@ pub const Cache = extern struct {
         const len = (@intFromPtr(self.newest[class]) - @intFromPtr(bottom)) / @sizeOf(Hint);
         assert(len < stack_places);
         return bottom[1..][0..len];
-    }
-
-    /// Where hints of `class` may stand, the oldest first.
-    pub fn allPlaces(self: *Cache, class: usize) []Hint {
-        return self.stacks[class][1..];
     }
 
     pub fn setCount(self: *Cache, class: usize, len: usize) void {

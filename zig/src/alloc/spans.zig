@@ -161,19 +161,27 @@ fn gather(a: *Allocator, cache: *Cache, class: u32) bool {
     const shape = &classes.table[class];
     const line = a.tables.line(c.current);
     const start = a.tables.addressOf(c.current);
-    // From the end of the stack down, then moved to its beginning.
-    const places = cache.allPlaces(class);
-    const last = places.len;
-    var first = last;
-    var left = line.free_words & shape.words_mask;
-    while (left != 0 and last - first < c.gather) : (left &= left - 1) {
+    const summary = line.free_words & shape.words_mask;
+    var count: usize = 0;
+    var left = summary;
+    while (left != 0 and count < c.gather) : (left &= left - 1) {
+        const w: u32 = @ctz(left);
+        const free = ~line.words[w] & shape.valid(w);
+        if (free == 0) line.free_words &= ~(@as(u64, 1) << @intCast(w));
+        count += @popCount(free);
+    }
+    count = @min(count, c.gather);
+    cache.setCount(class, count);
+    const places = cache.hints(class);
+    left = summary;
+    while (left != 0 and count > 0) : (left &= left - 1) {
         const w: u32 = @ctz(left);
         var free = ~line.words[w] & shape.valid(w);
         const start_of_word = start + w * 64 * @as(usize, shape.size);
-        while (free != 0 and last - first < c.gather) : (free &= free - 1) {
+        while (free != 0 and count > 0) : (free &= free - 1) {
             const bit: usize = @ctz(free);
-            first -= 1;
-            places[first] = .{
+            count -= 1;
+            places[count] = .{
                 .address = start_of_word + bit * shape.size,
                 .word = &line.words[w],
                 .mask = free & (0 -% free),
@@ -182,9 +190,7 @@ fn gather(a: *Allocator, cache: *Cache, class: u32) bool {
         if (free == 0) line.free_words &= ~(@as(u64, 1) << @intCast(w));
     }
     c.gather = @min(c.gather * 2, caches.gather_max);
-    std.mem.copyForwards(caches.Hint, places[0 .. last - first], places[first..]);
-    cache.setCount(class, last - first);
-    return first < last;
+    return places.len > 0;
 }
 
 /// Forgets the older half of a class's hints.
@@ -192,7 +198,7 @@ pub fn forgetOlder(a: *Allocator, cache: *Cache, class: u32) Error!void {
     const all = cache.hints(class);
     const kept = all.len / 2;
     try summarize(a, cache, all[0 .. all.len - kept]);
-    std.mem.copyForwards(caches.Hint, all[0..kept], all[all.len - kept ..]);
+    @memmove(all[0..kept], all[all.len - kept ..]);
     cache.setCount(class, kept);
 }
 

@@ -36,6 +36,20 @@ pub const Entry = struct {
     const gone = 1;
 };
 
+/// What every call reads and hardly anybody writes, in a cache line of its own: what changes with
+/// each span must not take it away from the other threads.
+pub const Gate = extern struct {
+    /// Thread and cache of the first one that came, which usually is the only one.
+    thread: std.atomic.Value(usize) align(64) = .init(0),
+    cache: *Cache = undefined,
+    stop: std.atomic.Value(u32) = .init(0),
+    padding: [44]u8 = undefined,
+
+    comptime {
+        assert(@sizeOf(Gate) == 64);
+    }
+};
+
 pub const Stop = struct {
     pub const held: u32 = 1;
     /// Set for good where there is no membarrier.
@@ -52,7 +66,7 @@ pub inline fn enter(a: *Allocator) ?*Cache {
     // Plain loads, which the compiler folds into comparisons: each is of one word, and the barriers
     // make it read anew.
     compilerBarrier();
-    const cache = if (a.first.thread.raw == thread) kept(a.first.cache) else blk: {
+    const cache = if (a.gate.thread.raw == thread) kept(a.gate.cache) else blk: {
         @branchHint(.unlikely);
         const entry = &a.entries[entryIndex(thread)];
         if (entry.thread.raw != thread) return null;
@@ -60,7 +74,7 @@ pub inline fn enter(a: *Allocator) ?*Cache {
     };
     cache.inside.store(1, .monotonic);
     compilerBarrier();
-    if (a.stop.raw != 0) {
+    if (a.gate.stop.raw != 0) {
         cache.inside.store(0, .release);
         return null;
     }
@@ -89,12 +103,12 @@ noinline fn enterWaiting(a: *Allocator) Error!*Cache {
         const cache = find(a, thread) orelse try register(a, thread);
         if (cache.shared) a.shared_lock.lock();
         _ = cache.inside.swap(1, .seq_cst);
-        const stop = a.stop.load(.seq_cst);
+        const stop = a.gate.stop.load(.seq_cst);
         if (stop & Stop.held == 0 or a.holder.load(.monotonic) == thread) return cache;
         // The holder looks for changes first: it has not passed this cache while there is one.
         if (cache.changing.load(.seq_cst) != 0) return cache;
         leaveSlow(a, cache);
-        os.futexWait(&a.stop, stop);
+        os.futexWait(&a.gate.stop, stop);
     }
 }
 
@@ -106,7 +120,7 @@ pub inline fn beginChange(a: *Allocator) Error!*Cache {
         const cache = entry.cache;
         cache.changing.store(1, .monotonic);
         compilerBarrier();
-        if (a.stop.load(.monotonic) == 0) return cache;
+        if (a.gate.stop.load(.monotonic) == 0) return cache;
         cache.changing.store(0, .release);
     }
     return beginChangeSlow(a);
@@ -117,10 +131,10 @@ noinline fn beginChangeSlow(a: *Allocator) Error!*Cache {
     while (true) {
         const cache = find(a, thread) orelse try register(a, thread);
         _ = cache.changing.fetchAdd(1, .seq_cst);
-        const stop = a.stop.load(.seq_cst);
+        const stop = a.gate.stop.load(.seq_cst);
         if (stop & Stop.held == 0 or a.holder.load(.monotonic) == thread) return cache;
         endChange(cache);
-        os.futexWait(&a.stop, stop);
+        os.futexWait(&a.gate.stop, stop);
     }
 }
 
@@ -179,9 +193,9 @@ fn register(a: *Allocator, thread: usize) Error!*Cache {
             entry.thread.store(thread, .release);
             break;
         } else unreachable; // There are twice as many entries as slots.
-        if (a.first.thread.load(.monotonic) <= Entry.gone) {
-            a.first.cache = cache;
-            a.first.thread.store(thread, .release);
+        if (a.gate.thread.load(.monotonic) <= Entry.gone) {
+            a.gate.cache = cache;
+            a.gate.thread.store(thread, .release);
         }
     }
     armExit(thread);
@@ -227,7 +241,7 @@ pub fn begin(a: *Allocator, use_membarrier: bool) Error!void {
     a.caches[0] = cache;
     a.alive[0].store(true, .seq_cst);
     a.cache_count.store(1, .release);
-    if (!use_membarrier or !os.hasMembarrier()) a.stop.store(Stop.fence, .seq_cst);
+    if (!use_membarrier or !os.hasMembarrier()) a.gate.stop.store(Stop.fence, .seq_cst);
     enroll(a);
 }
 
@@ -260,7 +274,7 @@ pub fn hold(a: *Allocator) void {
     a.hold_lock.lock();
     a.holder.store(thread, .monotonic);
     a.hold_depth = 1;
-    const stop = a.stop.fetchOr(Stop.held, .seq_cst);
+    const stop = a.gate.stop.fetchOr(Stop.held, .seq_cst);
     // Who registers after this sees `stop`. The lock is not kept: a thread that is changing
     // something may need it to get inside the shared cache.
     a.registry_lock.lock();
@@ -281,8 +295,8 @@ pub fn release(a: *Allocator) void {
     a.hold_depth -= 1;
     if (a.hold_depth > 0) return;
     a.holder.store(0, .monotonic);
-    _ = a.stop.fetchAnd(~Stop.held, .seq_cst);
-    os.futexWake(&a.stop, std.math.maxInt(i32));
+    _ = a.gate.stop.fetchAnd(~Stop.held, .seq_cst);
+    os.futexWake(&a.gate.stop, std.math.maxInt(i32));
     a.hold_lock.unlock();
 }
 
@@ -342,7 +356,7 @@ fn tryRetire(a: *Allocator, thread: usize) bool {
     const cache = find(a, thread) orelse return true;
     _ = cache.inside.swap(1, .seq_cst);
     defer cache.inside.store(0, .release);
-    const stop = a.stop.load(.seq_cst);
+    const stop = a.gate.stop.load(.seq_cst);
     if (stop & Stop.held != 0 and a.holder.load(.monotonic) != thread) return false;
     // Damage shows up where somebody asks for memory; an ending thread has nobody to tell.
     spans.collectPending(a, cache, cache) catch {};
@@ -353,7 +367,7 @@ fn tryRetire(a: *Allocator, thread: usize) bool {
         cache.reset(cache.owner, &a.tables);
         a.alive[cache.slot].store(false, .seq_cst);
     }
-    if (a.first.thread.load(.monotonic) == thread) a.first.thread.store(Entry.gone, .release);
+    if (a.gate.thread.load(.monotonic) == thread) a.gate.thread.store(Entry.gone, .release);
     const start = entryIndex(thread);
     for (0..entries_count) |i| {
         const entry = &a.entries[(start + i) % entries_count];
@@ -376,7 +390,7 @@ pub fn afterFork(a: *Allocator) void {
     allocators_lock = .{};
     a.holder.store(0, .monotonic);
     a.hold_depth = 0;
-    _ = a.stop.fetchAnd(~Stop.held, .seq_cst);
+    _ = a.gate.stop.fetchAnd(~Stop.held, .seq_cst);
     const old = a.nonce;
     while (a.nonce == 0 or a.nonce == old) a.nonce = @truncate(os.randomU64());
     a.dropOwned();
@@ -386,7 +400,7 @@ pub fn afterFork(a: *Allocator) void {
         cache.?.changing.store(0, .monotonic);
         if (slot != 0 and cache.?.thread != thread) a.alive[slot].store(false, .monotonic);
     }
-    if (a.first.thread.load(.monotonic) != thread) a.first.thread.store(Entry.gone, .monotonic);
+    if (a.gate.thread.load(.monotonic) != thread) a.gate.thread.store(Entry.gone, .monotonic);
     for (&a.entries) |*entry| {
         const owner = entry.thread.load(.monotonic);
         if (owner > Entry.gone and owner != thread) entry.thread.store(Entry.gone, .monotonic);
