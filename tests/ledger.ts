@@ -6,11 +6,9 @@
  */
 import assert from "node:assert/strict";
 import { closeSync, existsSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
-import { Heap, type mopen } from "../mod.ts";
+import { Heap, mclose, mopen } from "../mod.ts";
 import { Child, type Folder } from "./support.ts";
 import type { Runtime } from "./runtimes.ts";
-
-type Opened = ReturnType<typeof mopen>;
 
 const name = "ledger";
 
@@ -27,7 +25,7 @@ export interface Habits {
 }
 
 /** Asserts that the heap shows one committed state, whole, and gives its epoch. */
-export function expectWhole(heap: Opened, { cells }: Habits, what: string): number {
+export function expectWhole(heap: Heap, { cells }: Habits, what: string): number {
   const ledger = heap.global(name, Float64Array, cells + 2);
   let sum = 0;
   for (let i = 2; i < ledger.length; i++) sum += ledger[i] * (i % 997);
@@ -37,7 +35,7 @@ export function expectWhole(heap: Opened, { cells }: Habits, what: string): numb
 }
 
 /** One more commit, at random places. */
-export function advance(heap: Opened, habits: Habits, below: (bound: number) => number): number {
+export function advance(heap: Heap, habits: Habits, below: (bound: number) => number): number {
   const ledger = heap.global(name, Float64Array, habits.cells + 2);
   const round = heap.epoch + 1;
   const whole = habits.rewrites > 0 && round % habits.rewrites < habits.rewrites - 2;
@@ -59,12 +57,13 @@ export function advance(heap: Opened, habits: Habits, below: (bound: number) => 
 export class Writer implements AsyncDisposable {
   readonly #child: Child;
   readonly #stop: string;
-  readonly #acknowledged: string;
+  /** The file in which stands what it was told is durable. */
+  readonly acknowledged: string;
   readonly #done: Promise<{ commits: number; folds: number }>;
 
   constructor(runtime: Runtime, folder: Folder, file: string, habits: Habits) {
     this.#stop = folder.file("stop");
-    this.#acknowledged = folder.file("acknowledged");
+    this.acknowledged = folder.file("acknowledged");
     this.#child = new Child(runtime);
     this.#done = this.#child.run(
       async (_tools, module: string, file, habits, stop: string, acknowledged: string) =>
@@ -73,16 +72,14 @@ export class Writer implements AsyncDisposable {
       file,
       habits,
       this.#stop,
-      this.#acknowledged,
+      this.acknowledged,
     );
     this.#done.catch(() => {});
   }
 
   /** The last epoch that a commit has returned. */
   get epoch(): number {
-    if (!existsSync(this.#acknowledged)) return 0;
-    const bytes = readFileSync(this.#acknowledged);
-    return bytes.length === 8 ? bytes.readDoubleLE() : 0;
+    return acknowledgedEpoch(this.acknowledged);
   }
 
   /** Waits until it has committed that epoch. */
@@ -127,4 +124,54 @@ export function write(
   }
   closeSync(out);
   return { commits, folds: heap.stats().folds };
+}
+
+/**
+ * Opens the image for reading again and again: each opening shows one whole state, the same however
+ * long it lasts, and none from before what the writer had been told is durable.
+ */
+export async function read(
+  file: string,
+  habits: Habits,
+  openings: number,
+  acknowledged: string,
+): Promise<{ epochs: number; held: number }> {
+  const seen = new Set<number>();
+  let held = 0;
+  for (let i = 0; i < openings; i++) {
+    const least = acknowledgedEpoch(acknowledged);
+    const heap = mopen(file, "r", undefined, { verify: i % 5 === 0 });
+    try {
+      const what = `opening ${i}`;
+      const { epoch } = heap;
+      assert.ok(epoch >= least, `${what}: epoch ${epoch}, when ${least} was durable`);
+      assert.equal(heap.dropped, 0, `${what}: says that a commit was dropped`);
+      seen.add(epoch);
+      // Sometimes pages come in only after the writer has gone on for long.
+      const wait = i % 4;
+      if (wait === 2) await goneBy(acknowledged, epoch + 3 * i % 40);
+      assert.equal(expectWhole(heap, habits, what), epoch);
+      if (wait === 3) {
+        await goneBy(acknowledged, epoch + 20);
+        assert.equal(expectWhole(heap, habits, `${what}, later`), epoch);
+        held++;
+      }
+    } finally {
+      mclose();
+    }
+  }
+  return { epochs: seen.size, held };
+}
+
+/** What stands in the file that a writer keeps, or 0. */
+function acknowledgedEpoch(path: string): number {
+  if (!existsSync(path)) return 0;
+  const bytes = readFileSync(path);
+  return bytes.length === 8 ? bytes.readDoubleLE() : 0;
+}
+
+async function goneBy(acknowledged: string, epoch: number): Promise<void> {
+  for (let waits = 0; acknowledgedEpoch(acknowledged) < epoch && waits < 400; waits++) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
 }

@@ -1,5 +1,6 @@
 //! Folding: a new base some steps back from the last commit, so that the log can start over. It runs
-//! on a thread of its own while commits go on; only its last step holds them up.
+//! on a thread of its own while commits go on; only its last step holds them up. A log that is long,
+//! though not too long, is folded when no commit has come for a while.
 //!
 //! Invariant: a fold adds nothing and loses nothing within `keep`; one that fails or is cancelled
 //! leaves a `-new` and a log that nobody names.
@@ -21,11 +22,16 @@ const Image = @import("image.zig").Image;
 const Successor = successor_.Successor;
 
 const log_limit_min = 64 << 20;
+const idle_limit_min = 4 << 20;
 
 pub const Fold = struct {
     thread: ?os.Thread = null,
     cancelled: std.atomic.Value(bool) = .init(false),
     running: std.atomic.Value(bool) = .init(false),
+    /// When the thread is to fold; a commit puts it off.
+    due_ns: std.atomic.Value(u64) = .init(0),
+    /// Rung when the thread is to look again before that.
+    bell: std.atomic.Value(u32) = .init(0),
     done: u64 = 0,
     failures: u64 = 0,
     scratch: scratch_.Scratch = .{},
@@ -33,12 +39,30 @@ pub const Fold = struct {
     /// Stops a running fold and waits for its end, whether the caller holds the image's mutex or not.
     pub fn cancel(self: *Fold, disk: disk_.Disk) void {
         self.cancelled.store(true, .release);
+        self.ring();
         if (self.thread) |thread| thread.join();
         self.thread = null;
         // One that `foldNow` runs, elsewhere.
         while (self.running.load(.acquire)) disk.pause(100_000);
         self.cancelled.store(false, .release);
         self.scratch.deinit();
+    }
+
+    fn ring(self: *Fold) void {
+        _ = self.bell.fetchAdd(1, .release);
+        os.futexWake(&self.bell, 1);
+    }
+
+    /// Until it is time: false when the fold was cancelled meanwhile.
+    fn wait(self: *Fold) bool {
+        while (!self.cancelled.load(.acquire)) {
+            const rung = self.bell.load(.acquire);
+            const due = self.due_ns.load(.acquire);
+            const now = os.nowNs();
+            if (due <= now) return true;
+            if (!self.cancelled.load(.acquire)) os.futexWaitFor(&self.bell, rung, due - now);
+        }
+        return false;
     }
 
     /// The thread does not exist in a forked child.
@@ -48,11 +72,27 @@ pub const Fold = struct {
     }
 };
 
-/// Starts a fold when the log is long and most of it would go. Called with the mutex held.
+/// After a commit: starts a fold when the log is too long and most of it would go, or sees to it that
+/// there is one when no other commit follows soon. Called with the mutex held.
 pub fn consider(image: *Image) void {
-    if (!image.background or !isDue(image)) return;
+    if (!image.background) return;
+    if (isDue(image, limitOf(image))) return schedule(image, 0);
+    considerIdle(image);
+}
+
+/// The same for a log that was found so: whoever opens a heap has other things to do first.
+pub fn considerIdle(image: *Image) void {
+    if (!image.background or image.generation == null or !isDue(image, idleLimitOf(image))) return;
+    schedule(image, os.nowNs() + image.idle_ns);
+}
+
+fn schedule(image: *Image, due_ns: u64) void {
     const fold = &image.fold;
-    if (fold.running.load(.acquire)) return;
+    fold.due_ns.store(due_ns, .release);
+    if (fold.running.load(.acquire)) {
+        if (due_ns == 0) fold.ring();
+        return;
+    }
     if (fold.thread) |thread| thread.join();
     fold.running.store(true, .release);
     fold.thread = os.Thread.spawn(entry, image) catch null;
@@ -61,16 +101,45 @@ pub fn consider(image: *Image) void {
 
 fn entry(context: ?*anyopaque) callconv(.c) ?*anyopaque {
     const image: *Image = @ptrCast(@alignCast(context.?));
-    const folded = run(image) catch false;
-    if (!folded) image.fold.failures += 1;
-    image.fold.running.store(false, .release);
+    const fold = &image.fold;
+    while (fold.wait()) {
+        const due = fold.due_ns.load(.acquire);
+        if (!(foldDue(image) catch false)) fold.failures += 1;
+        // The mutex: whoever commits finds this thread either running or gone.
+        if (!lockUnlessCancelled(image)) break;
+        defer image.mutex.unlock();
+        if (fold.due_ns.load(.acquire) != due) continue;
+        fold.running.store(false, .release);
+        return null;
+    }
+    fold.running.store(false, .release);
     return null;
 }
 
-fn isDue(image: *const Image) bool {
+/// False when the fold failed; a log that was replaced meanwhile needs none.
+fn foldDue(image: *Image) errors.Error!bool {
+    if (!lockUnlessCancelled(image)) return false;
+    const wanted = isDue(image, idleLimitOf(image));
+    image.mutex.unlock();
+    return !wanted or try run(image);
+}
+
+fn limitOf(image: *const Image) u64 {
+    if (image.log_limit > 0) return image.log_limit;
+    const generation = image.generation orelse return 0;
+    return @max(log_limit_min, generation.base_stat.size / 2);
+}
+
+/// A quarter of the base: what an idle program writes stays within four times what it committed.
+fn idleLimitOf(image: *const Image) u64 {
+    if (image.log_limit > 0) return image.log_limit / 2;
+    const generation = image.generation orelse return 0;
+    return @min(limitOf(image), @max(idle_limit_min, generation.base_stat.size / 4));
+}
+
+fn isDue(image: *const Image, limit: u64) bool {
     const generation = image.generation orelse return false;
     if (!mayFold(image)) return false;
-    const limit = if (image.log_limit > 0) image.log_limit else @max(log_limit_min, generation.base_stat.size / 2);
     if (generation.logBytes() <= limit) return false;
     const target = targetOf(generation, image.keep) orelse return false;
     var kept: u64 = 0;

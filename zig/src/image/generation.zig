@@ -160,7 +160,12 @@ pub const Generation = struct {
     pub fn parentOf(self: *const Generation, point: Point) ?Point {
         return switch (point) {
             .base => null,
-            .record => |index| self.find(self.records.items[index].parent),
+            .record => |index| {
+                const parent = self.records.items[index].parent;
+                // Nearly always the one before.
+                if (index > 0 and self.records.items[index - 1].commit == parent) return .{ .record = index - 1 };
+                return self.find(parent);
+            },
         };
     }
 

@@ -80,6 +80,8 @@ pub const OpenOptions = struct {
     /// A base of so many bytes that a commit replaced is kept for the next one to be written over.
     spare_len_min: u64 = 16 << 20,
     pipe: pipe_.Size = .{},
+    /// How long no commit comes before a log that is only rather long is folded.
+    idle_ns: u64 = 2 * std.time.ns_per_s,
     /// Fold on a thread; otherwise only when `fold` is called.
     background: bool = true,
 };
@@ -162,6 +164,7 @@ pub const Image = struct {
     mode: Mode,
     keep: u32,
     log_limit: u64,
+    idle_ns: u64,
     background: bool,
     base_pages_min: u64,
     sealed_len_min: u64,
@@ -394,6 +397,7 @@ pub const Image = struct {
         self.adopted = true;
         _ = at;
         if (generation.damage != null) self.stepOver();
+        fold_.considerIdle(self);
     }
 
     /// What is damaged is not written to: the next commit makes another image beside it.
@@ -605,6 +609,7 @@ test {
     _ = names;
     _ = @import("test_commit.zig");
     _ = @import("test_copy.zig");
+    _ = @import("test_idle.zig");
     _ = @import("test_faults.zig");
     _ = @import("test_found.zig");
     _ = @import("test_images.zig");

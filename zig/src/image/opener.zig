@@ -39,6 +39,7 @@ pub fn open(options: OpenOptions) errors.Error!*Image {
         .mode = options.mode,
         .keep = options.keep,
         .log_limit = options.log_limit,
+        .idle_ns = options.idle_ns,
         .background = options.background,
         .base_pages_min = options.base_pages_min,
         .sealed_len_min = options.sealed_len_min,
