@@ -84,17 +84,16 @@ const scalars: Readonly<Record<string, Factory>> = {
       this.$view.setInt32((this.$at + offset) | 0, value, true);
     },
   }),
+  // JavaScriptCore inlines closures of up to about 160 bytes of bytecode, so these are short.
   u53: (offset, label) => ({
     get() {
-      const high = this.$view.getUint32((this.$at + offset + 4) | 0, true);
-      if (high > 0x1fffff) refuseU53(this.$view, (this.$at + offset) | 0);
-      return this.$view.getUint32((this.$at + offset) | 0, true) + high * 0x100000000;
+      const view = this.$view;
+      const high = view.getUint32((this.$at + offset + 4) | 0, true);
+      if (high > 0x1fffff) refuseU53(view, this.$at + offset);
+      return view.getUint32((this.$at + offset) | 0, true) + high * 0x100000000;
     },
     set(value: number) {
-      if (typeof value === "number" && (value >>> 0) === value) {
-        this.$view.setUint32((this.$at + offset) | 0, value, true);
-        this.$view.setUint32((this.$at + offset + 4) | 0, 0, true);
-      } else setLarge(this.$view, (this.$at + offset) | 0, value, label);
+      setU53(this.$view, (this.$at + offset) | 0, value, label);
     },
   }),
   u64: cutsFast
@@ -173,6 +172,13 @@ const scalars: Readonly<Record<string, Factory>> = {
     },
   }),
 };
+
+function setU53(view: DataView, at: number, value: number, label: string): void {
+  if (typeof value === "number" && (value >>> 0) === value) {
+    view.setUint32(at, value, true);
+    view.setUint32((at + 4) | 0, 0, true);
+  } else setLarge(view, at, value, label);
+}
 
 function setLarge(view: DataView, at: number, value: number, label: string): void {
   if (!(Number.isSafeInteger(value) && value >= 0)) refuseValue(label, value, wanted.u53);

@@ -20,7 +20,7 @@ import {
   walkBlocks,
 } from "./container.ts";
 import { registerKind } from "./kinds.ts";
-import { Handle, isSame, type ObjectType } from "./handle.ts";
+import { Handle, isSame, type ObjectType, readerOf } from "./handle.ts";
 import type { Pane } from "./pane.ts";
 import { copyOf, plain, shown } from "./show.ts";
 import { type InputOf, readU53, type Type, type ValueOf, type Walker } from "./type.ts";
@@ -32,6 +32,8 @@ interface ListParts {
   readonly type: Type<unknown, unknown>;
   shape: number;
   size: number;
+  /** What reads an element; known with the size. */
+  read?: (pane: Pane, at: number) => unknown;
 }
 
 /** A live List in a heap. */
@@ -255,6 +257,7 @@ function shapeFor(list: AnyList): number {
   const of = list.$of;
   if (of.shape === 0) {
     of.size = of.type.size;
+    of.read = readerOf(of.type);
     of.shape = shapeOf("List", undefined, of.size);
   }
   return of.shape;
@@ -276,9 +279,9 @@ function find(list: AnyList, index: number): number {
 }
 
 function readAt(list: AnyList, p: number): unknown {
-  const { type, size } = list.$of;
+  const { read, size } = list.$of;
   const pane = paneFor(list.$pane, p, size);
-  return type.get(pane, (p - pane.base) | 0);
+  return read!(pane, (p - pane.base) | 0);
 }
 
 function onValue(list: AnyList, p: number, action: (pane: Pane, at: number) => void): void {
@@ -330,8 +333,10 @@ class Values extends Walk<number> {
 
   override next(): IteratorResult<number> {
     const at = this.$step();
-    if (at === 0) return { done: true, value: undefined };
-    return { done: false, value: this.$buffer[at + 1] };
+    const done = at === 0;
+    let value: number | undefined;
+    if (!done) value = this.$buffer[at + 1];
+    return { done, value } as IteratorResult<number>;
   }
 }
 
@@ -345,11 +350,15 @@ class Elements<T> extends Walk<T> {
 
   override next(): IteratorResult<T> {
     const at = this.$step();
-    if (at === 0) return { done: true, value: undefined };
-    const { type, size } = this.$of;
-    const p = this.$buffer[at + 1];
-    const pane = paneFor(this.$pane, p, size);
-    return { done: false, value: type.get(pane, (p - pane.base) | 0) as T };
+    const done = at === 0;
+    let value: unknown;
+    if (!done) {
+      const { read, size } = this.$of;
+      const p = this.$buffer[at + 1];
+      const pane = paneFor(this.$pane, p, size);
+      value = read!(pane, (p - pane.base) | 0);
+    }
+    return { done, value } as IteratorResult<T>;
   }
 }
 

@@ -114,9 +114,9 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
       p = makeKey(this, key);
       p -= p % 2;
     }
-    const { value, size } = this.$of;
+    const { read, size } = this.$of;
     const pane = paneFor(this.$pane, p, size);
-    return value.get(pane, (p - pane.base) | 0) as V;
+    return read!(pane, (p - pane.base) | 0) as V;
   }
 
   /**
@@ -359,12 +359,15 @@ export class Entries<K, V> extends Walk<[K, V]> {
 
   override next(): IteratorResult<[K, V]> {
     const at = this.$step();
-    if (at === 0) return { done: true, value: undefined };
-    const { keys, value, size } = this.$of;
-    const key = keys.read(this.$pane, this.$buffer[at]) as K;
-    const p = this.$buffer[at + 1];
-    const pane = paneFor(this.$pane, p, size);
-    return { done: false, value: [key, value.get(pane, (p - pane.base) | 0) as V] };
+    const done = at === 0;
+    let value: unknown;
+    if (!done) {
+      const { keys, read, size } = this.$of;
+      const p = this.$buffer[at + 1];
+      const pane = paneFor(this.$pane, p, size);
+      value = [keys.read(this.$pane, this.$buffer[at]), read!(pane, (p - pane.base) | 0)];
+    }
+    return { done, value } as IteratorResult<[K, V]>;
   }
 }
 
@@ -385,14 +388,16 @@ export class KeysWalk<K> extends Walk<K> {
 
   override next(): IteratorResult<K> {
     const at = this.$step();
-    if (at === 0) return { done: true, value: undefined };
-    return { done: false, value: this.$of.keys.read(this.$pane, this.$buffer[at]) as K };
+    const done = at === 0;
+    let value: unknown;
+    if (!done) value = this.$of.keys.read(this.$pane, this.$buffer[at]);
+    return { done, value } as IteratorResult<K>;
   }
 }
 
 /** @internal */
 export class Values<V> extends Walk<V> {
-  readonly $value: Type;
+  readonly $read: (pane: Pane, at: number) => unknown;
   readonly $size: number;
 
   constructor(
@@ -403,16 +408,20 @@ export class Values<V> extends Walk<V> {
     prepare?: (buffer: Float64Array<ArrayBuffer>) => void,
   ) {
     super(map, shape, at, backward, prepare);
-    this.$value = map.$of.value;
+    this.$read = map.$of.read!;
     this.$size = map.$of.size;
   }
 
   override next(): IteratorResult<V> {
     const at = this.$step();
-    if (at === 0) return { done: true, value: undefined };
-    const p = this.$buffer[at + 1];
-    const pane = paneFor(this.$pane, p, this.$size);
-    return { done: false, value: this.$value.get(pane, (p - pane.base) | 0) as V };
+    const done = at === 0;
+    let value: unknown;
+    if (!done) {
+      const p = this.$buffer[at + 1];
+      const pane = paneFor(this.$pane, p, this.$size);
+      value = this.$read(pane, (p - pane.base) | 0);
+    }
+    return { done, value } as IteratorResult<V>;
   }
 }
 
@@ -420,7 +429,9 @@ export class Values<V> extends Walk<V> {
 export class Places extends Walk<[number, number]> {
   override next(): IteratorResult<[number, number]> {
     const at = this.$step();
-    if (at === 0) return { done: true, value: undefined };
-    return { done: false, value: [this.$buffer[at], this.$buffer[at + 1]] };
+    const done = at === 0;
+    let value: [number, number] | undefined;
+    if (!done) value = [this.$buffer[at], this.$buffer[at + 1]];
+    return { done, value } as IteratorResult<[number, number]>;
   }
 }

@@ -11,6 +11,7 @@
 import { describe, native, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
 import {
+  changed,
   changesAt,
   type Container,
   containerType,
@@ -22,7 +23,7 @@ import {
   walkBlocks,
 } from "./container.ts";
 import { registerKind } from "./kinds.ts";
-import { Handle, isSame, type ObjectType, paneOf } from "./handle.ts";
+import { Handle, isSame, type ObjectType, paneOf, readerOf } from "./handle.ts";
 import type { Pane } from "./pane.ts";
 import { copyOf, plain, shown } from "./show.ts";
 import {
@@ -65,6 +66,8 @@ interface VecParts {
   readonly type: Type<unknown, unknown>;
   shape: number;
   size: number;
+  /** What reads an element; known with the size. */
+  read?: (pane: Pane, at: number) => unknown;
 }
 
 /** A live Vec in a heap. */
@@ -476,6 +479,7 @@ function shapeFor(vec: AnyVec): number {
   const of = vec.$of;
   if (of.shape === 0) {
     of.size = of.type.size;
+    of.read = readerOf(of.type);
     of.shape = shapeOf("Vec", undefined, of.size);
   }
   return of.shape;
@@ -541,13 +545,12 @@ function insertValues(vec: AnyVec, at: number, values: readonly unknown[]): void
 
 function read(vec: AnyVec, index: number): unknown {
   const { $view: view, $at: at, $pane } = vec;
-  const { type } = vec.$of;
   shapeFor(vec);
-  const { size } = vec.$of;
+  const { read, size } = vec.$of;
   const p = view.getUint32((at + dataAt) | 0, true) +
     view.getUint32((at + dataAt + 4) | 0, true) * 0x100000000 + index * size;
   const pane = paneFor($pane, p, size);
-  return type.get(pane, (p - pane.base) | 0);
+  return read!(pane, (p - pane.base) | 0);
 }
 
 function write(vec: AnyVec, index: number, value: unknown): void {
@@ -605,23 +608,19 @@ class VecIterator<R> implements IterableIterator<R> {
 
   next(): IteratorResult<R> {
     const index = this.#index;
-    if (index >= this.#length) return { done: true, value: undefined };
-    const vec = this.#vec;
-    if (changesOf(vec) !== this.#changes) {
-      throw new PermError(
-        "STALE",
-        "Cannot go on iterating: the Vec was changed meanwhile; collect what shall be changed first",
-      );
+    const done = index >= this.#length;
+    let value: unknown;
+    if (!done) {
+      const vec = this.#vec;
+      if (changesOf(vec) !== this.#changes) throw changed();
+      this.#index = index + 1;
+      const { read, size } = vec.$of;
+      const p = this.#data + index * size;
+      const pane = paneFor(vec.$pane, p, size);
+      value = read!(pane, (p - pane.base) | 0);
+      if (this.#make !== undefined) value = this.#make(index, value);
     }
-    this.#index = index + 1;
-    const { type, size } = vec.$of;
-    const p = this.#data + index * size;
-    const pane = paneFor(vec.$pane, p, size);
-    const value = type.get(pane, (p - pane.base) | 0);
-    return {
-      done: false,
-      value: (this.#make === undefined ? value : this.#make(index, value)) as R,
-    };
+    return { done, value } as IteratorResult<R>;
   }
 
   [Symbol.iterator](): this {
