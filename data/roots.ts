@@ -137,8 +137,11 @@ export class Roots {
     const target = expectObject(type);
     const { root } = this.#find(name);
     if (root === null) return undefined;
-    if (root.hash !== schemaOf(target).hash) this.#migrate(root, target, [migrations].flat());
-    const { object } = this.#find(name).root!;
+    let { object } = root;
+    if (root.hash !== schemaOf(target).hash) {
+      this.#migrate(root, target, [migrations].flat());
+      object = this.#find(name).root!.object;
+    }
     return target.at(this.#access.heap, object) as InstanceType<Class>;
   }
 

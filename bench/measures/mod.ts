@@ -15,6 +15,7 @@ import { open } from "./open.ts";
 import { overhead } from "./overhead.ts";
 import { preload } from "./preload.ts";
 import { recordsKept } from "./records.ts";
+import { restart } from "./restart.ts";
 import { sharedHeap } from "./shared.ts";
 import { start } from "./start.ts";
 
@@ -33,6 +34,7 @@ export const measures: Record<string, Measure> = {
   "data-memory": dataMemory,
   records: recordsKept,
   shared: sharedHeap,
+  restart,
   start,
   preload,
 };
