@@ -14,6 +14,7 @@ import type { Pointer } from "../heap/views.ts";
 import { type Handle, type ObjectType, paneOf, place, stale } from "./handle.ts";
 import { type Maker, makerFor } from "./makers.ts";
 import { accessTo, type Pane } from "./pane.ts";
+import { charactersMax } from "./text.ts";
 import { expectTypeOf, overflowsF32, refuseValue, type Type, type Walker, wanted } from "./type.ts";
 
 /** Offsets in a header; see docs/containers.md. */
@@ -74,7 +75,7 @@ export function passText(value: string, what: string): number {
   if (scratchAddress === 0) prepare();
   const { length } = value;
   const bytes = scratch;
-  if (length <= 24) {
+  if (length <= charactersMax) {
     let i = 0;
     for (; i < length; i++) {
       const unit = value.charCodeAt(i);

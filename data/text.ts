@@ -28,6 +28,12 @@ export const outsideTag = 255;
 const wantedText = "a string";
 const wantedWellFormed = "a string without half surrogate pairs";
 
+/**
+ * Text of up to so many characters is written one by one, as long as they are ASCII: 12 of them in 21 ns
+ * in Deno and 15 in Bun, against 65 and 21 by `encodeInto`; 48 in 70 and 54, against 89 and 19.
+ */
+export const charactersMax: number = adapter.runtime === "deno" ? 48 : 18;
+
 /** Up to so many words are copied one by one, which is faster than a typed array's `set`. */
 const wordwiseMax = 16;
 
@@ -46,7 +52,7 @@ let scratchWords = new DataView(scratch.buffer);
 export function encodeText(value: string, what: string): number {
   if (typeof value !== "string") refuseValue(what, value, wantedText);
   const { length } = value;
-  if (length <= 24) {
+  if (length <= charactersMax) {
     for (let i = 0;; i++) {
       if (i === length) return length;
       const unit = value.charCodeAt(i);

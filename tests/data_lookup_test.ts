@@ -8,6 +8,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Heap } from "../mod.ts";
 import {
+  array,
   destroy,
   f64,
   HashMap,
@@ -15,6 +16,8 @@ import {
   i32,
   i64,
   i8,
+  List,
+  OrderedMap,
   roots,
   struct,
   text,
@@ -269,4 +272,55 @@ test("a value that is written over itself stays what it is", () => {
   assert.deepEqual(bags.get(1)!.list.toArray(), [1, 2, 3]);
   assert.equal(bags.get(1)!.name, "x".repeat(40));
   assert.deepEqual(lists.get(1)!.toArray(), [1, 2, 3]);
+});
+
+test("text of every length is read as it was written, as a field and as a key", () => {
+  using heap = Heap.open({ size: 4 << 20 });
+  const item = new Item(heap);
+  const map = new (HashMap(text, u32))(heap);
+  const all: string[] = [];
+  for (let length = 0; length < 70; length++) {
+    const plain = "abcdefghij".repeat(7).slice(0, length);
+    all.push(plain);
+    for (const wide of ["é", "€", "😀"]) {
+      for (const place of new Set([0, length >> 1, Math.max(0, length - 1)])) {
+        all.push(plain.slice(0, place) + wide + plain.slice(place + 1));
+      }
+    }
+  }
+  const texts = [...new Set(all)];
+  texts.forEach((value, i) => {
+    item.name = value;
+    assert.equal(item.name, value);
+    map.set(value, i);
+  });
+  texts.forEach((value, i) => assert.equal(map.get(value), i, value));
+  assert.deepEqual([...map.keys()], texts);
+  for (const length of [5, 17, 20, 47, 60]) {
+    expectCode(() => item.name = "x".repeat(length) + "\udc00", "INVALID_ARGUMENT");
+    expectCode(() => map.get("\ud800" + "x".repeat(length)), "INVALID_ARGUMENT");
+  }
+});
+
+test("an iterator that has come to its end says so again and again, with nothing", () => {
+  using heap = Heap.open({ size: 1 << 20 });
+  const Row = struct("Row", { all: array(u32, 2) });
+  const end = { done: true, value: undefined };
+  const map = new (HashMap(u32, u32))(heap, [[1, 2]]);
+  const vec = new (Vec(u32))(heap, [7]);
+  const list = new (List(u32))(heap, [8]);
+  const iterators: [Any, unknown[]][] = [
+    [new Row(heap, { all: [5, 6] }).all[Symbol.iterator](), [5, 6]],
+    [vec.values(), [7]],
+    [vec.entries(), [[0, 7]]],
+    [list.values(), [8]],
+    [map.keys(), [1]],
+    [map.values(), [2]],
+    [map.entries(), [[1, 2]]],
+    [new (OrderedMap(u32, u32))(heap, [[3, 4]]).entries(), [[3, 4]]],
+  ];
+  for (const [iterator, values] of iterators) {
+    for (const value of values) assert.deepEqual(iterator.next(), { done: false, value });
+    for (let i = 0; i < 3; i++) assert.deepEqual(iterator.next(), end);
+  }
 });

@@ -274,11 +274,48 @@ function ordered(
   return { ...sets, ...gets };
 }
 
+/** The same map ten times as large, taking turns: what more a key costs there. */
+function large({ count, rounds }: { count: number; rounds: number }): Samples {
+  using heap = Heap.open({ file: null, size: 1 << 20 });
+  // Multiplying by an odd number permutes 32 bits, so keys come in no order and each once.
+  const keyOf = (i: number) => Math.imul(i, 0x9e3779b1) >>> 0;
+  const random = randomSource(9);
+  const samples: Samples = {};
+  const gets: Record<string, () => number> = {};
+  let sum = 0;
+  for (const size of [count, 10 * count]) {
+    const map = new (OrderedMap(u32, f64))(heap);
+    const before = performance.now();
+    for (let i = 0; i < size; i++) map.set(keyOf(i), i);
+    samples[`set, ${size}`] = [(performance.now() - before) * 1e6 / size];
+    gets[`get, ${size}`] = () => {
+      const keys = Array.from({ length: count / 4 }, () => keyOf(random(size)));
+      return timed(keys, (keys) => {
+        for (let i = 0; i < keys.length; i++) sum += map.get(keys[i])!;
+      });
+    };
+    gets[`range, ${size}`] = () => {
+      const keys = Array.from({ length: count / 400 }, () => keyOf(random(size)));
+      return timed(keys, (keys) => {
+        for (let i = 0; i < keys.length; i++) {
+          let left = RANGE;
+          for (const [, value] of map.range(keys[i])) {
+            sum += value;
+            if (--left === 0) break;
+          }
+        }
+      }) / RANGE;
+    };
+  }
+  if (!(sum >= 0)) throw new Error("nothing was read");
+  return { ...samples, ...takeTurns(gets, rounds) };
+}
+
 const middle = (samples: number[]) => samples.toSorted((a, b) => a - b)[samples.length >> 1];
 
 export const dataMaps: Measure = {
   title: "Maps: of JavaScript, of npm, of databases, in the heap",
-  roles: { hash, databases, ordered },
+  roles: { hash, databases, ordered, large },
   async run({ quick, work, runtimes }) {
     const count = quick ? 100_000 : 1_000_000;
     const rounds = quick ? 3 : 5;
@@ -329,6 +366,24 @@ export const dataMaps: Measure = {
         ]),
         skipped,
         notes: ["one large transaction, never synced"],
+      });
+      const size = quick ? 100_000 : 1_000_000;
+      const grown = await inChild<Samples>(runtime, "data-maps/large", { count: size, rounds });
+      const limit = Math.log2(10 * size) / Math.log2(size);
+      reports.push({
+        measure: "data-maps: OrderedMap, ten times as large",
+        runtime,
+        lines: ["get", "range", "set"].flatMap((what): Line[] => [
+          line(grown, `${what}, ${size}`, "ns"),
+          line(grown, `${what}, ${10 * size}`, "ns", {
+            to: `${what}, ${size}`,
+            limit: what === "set" ? undefined : limit,
+          }),
+        ]),
+        skipped: [],
+        notes: [
+          "number keys in random order to f64; the bar is the ratio of the sizes' logarithms",
+        ],
       });
       if (missing !== undefined) continue;
       for (const kind of ["number", "text"] as const) {
