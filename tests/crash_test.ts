@@ -4,6 +4,7 @@
  * between the process of the test reads both images.
  *
  *     PERM_CRASH_KILLS=5000 deno task test --only deno ./tests/crash_test.ts       the long run
+ *     PERM_CRASH_PLACE=folder            where the files are, for another file system
  *     PERM_CRASH_SEED=n                  the plan of a run that failed; when a kill strikes is chance
  *
  * Without them each runtime's run of this file makes 80 kills. One takes about 0.2 s, several at a
@@ -121,7 +122,8 @@ class Chain {
   constructor(scenario: Scenario, chainSeed: number) {
     this.scenario = scenario;
     this.below = randomNumbers(chainSeed);
-    this.directory = realpathSync(mkdtempSync(join(tmpdir(), "perm-crash-")));
+    const place = process.env.PERM_CRASH_PLACE ?? tmpdir();
+    this.directory = realpathSync(mkdtempSync(join(place, "perm-crash-")));
     this.tally = {
       kills: 0,
       found: 0,
@@ -357,6 +359,7 @@ scenarios.forEach((scenario, index) => {
     rmSync(chain.directory, { recursive: true });
     const { tally } = chain;
     console.log(`${Object.entries(tally).map(([name, count]) => `${name} ${count}`).join(", ")}`);
-    assert.ok(tally.commits > 0 && tally.kills >= kills);
+    // A handful of kills may all strike before the first commit.
+    assert.ok((tally.commits > 0 || kills < 10) && tally.kills >= kills);
   });
 });

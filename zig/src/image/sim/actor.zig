@@ -525,7 +525,8 @@ pub const Actor = struct {
         if (self.chance(50)) switch (self.world.theme) {
             .any, .restarts, .first => {},
             .folds => return if (self.chance(60)) self.fold() else self.goBack(),
-            .pair => return switch (self.below(4)) {
+            .pair => return switch (self.below(5)) {
+                4 => self.tellWhileClosed(),
                 0 => self.tellTracker(),
                 1 => self.readBackOrUse(),
                 else => self.swapImage(),
@@ -555,7 +556,7 @@ pub const Actor = struct {
         if (self.chance(self.world.asked_percent)) return commits.ask(self, which);
         try commits.make(self, which);
         // What failed is tried again, as it is.
-        if (self.images[which] != null and self.unsure[which] and self.chance(30)) try commits.make(self, which);
+        if (self.images[which] != null and self.unsure[which] and self.chance(if (self.world.theme == .first) 80 else 30)) try commits.make(self, which);
     }
 
     fn readBackOrUse(self: *Actor) Stop!void {
@@ -579,6 +580,18 @@ pub const Actor = struct {
         self.touchSome();
         if (self.images[0] == null and self.images[1] == null) return;
         self.collect();
+    }
+
+    /// Both images hold one commit; what changes while one of them is closed is told to the other only.
+    fn tellWhileClosed(self: *Actor) Stop!void {
+        self.free = @splat(false);
+        for (0..2) |which| if (self.images[which] != null) try commits.make(self, which);
+        const which = self.below(2);
+        if (self.images[0] == null or self.images[1] == null) return;
+        self.closeImage(which);
+        self.tellTracker();
+        try self.openAgain(which);
+        if (self.images[which] != null) try commits.make(self, which);
     }
 
     /// The tracker tells all images that are open.
@@ -665,6 +678,10 @@ pub const Actor = struct {
         const which = if (self.world.two) self.below(2) else 0;
         try commits.drain(self);
         if (self.images[which] != null) return self.closeImage(which);
+        try self.openAgain(which);
+    }
+
+    fn openAgain(self: *Actor, which: usize) Stop!void {
         if (self.current == null) return;
         const place = self.path(which);
         const floor = place.last;

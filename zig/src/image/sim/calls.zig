@@ -78,7 +78,8 @@ pub fn open(c: ?*anyopaque, _: File, name: [*:0]const u8, how: disk_.How) i64 {
     // Between finding a file and having it open others run: nobody can see then that it will be open.
     if (found != null and machine.oneIn(machine.switches_one_in)) {
         inode.sought += 1;
-        fiber.yield();
+        const turns = if (machine.oneIn(4)) machine.random().uintAtMost(usize, 60) else 1;
+        for (0..turns) |_| fiber.yield();
         inode.sought -= 1;
         if (call.process.dead) return no(.IO);
     }

@@ -196,6 +196,7 @@ pub const World = struct {
         self.short_one_in = if (faults.shorts) ([_]u32{ 0, 10 })[random.uintLessThan(usize, 2)] else 0;
         self.machine.switches_one_in = ([_]u32{ 2, 5, 20 })[random.uintLessThan(usize, 3)];
         self.foreign = random.uintLessThan(u8, 4) == 0;
+        if (self.theme == .first and faults.errors) self.fails_one_in = 80;
         if (self.foreign) self.machine.create(foreign_name, foreign_text);
         self.machine.no_allocate = random.uintLessThan(u8, 4) == 0;
         self.machine.no_copy = random.uintLessThan(u8, 4) == 0;
@@ -203,8 +204,14 @@ pub const World = struct {
         self.machine.no_direct = random.uintLessThan(u8, 3) == 0;
         if (self.theme == .pair) self.two = true;
         if (self.theme == .pair) self.running = 1;
-        if (self.theme == .bases) self.base_pages_min = 2;
         self.machine.no_exchange = random.uintLessThan(u8, 8) == 0;
+        if (self.theme == .bases) {
+            self.base_pages_min = 2;
+            self.spare_len_min = 0;
+            self.machine.no_exchange = false;
+            self.running = 2;
+            if (faults.errors) self.fails_one_in = 60;
+        }
     }
 
     /// From one crash to the next.
@@ -226,6 +233,11 @@ pub const World = struct {
         const again = after_crash and random.uintLessThan(u8, 100) < @as(u8, if (self.theme == .restarts) 75 else 20);
         if (again) machine.crash_at = machine.steps + 1 + random.uintLessThan(u64, 24);
         machine.sync_fails_one_in = if (self.theme == .first) 3 else ([_]u32{ 6, 40 })[random.uintLessThan(usize, 2)];
+        // What failed and was tried again matters when the power fails soon.
+        if ((self.theme == .first or self.theme == .bases) and faults.cuts and random.uintLessThan(u8, 3) > 0) {
+            machine.crash = .cut;
+            machine.crash_at = machine.steps + 20 + random.uintLessThan(u64, 150);
+        }
         self.crashed = false;
         machine.intrudes = faults.intruders and random.uintLessThan(u8, 4) == 0;
         machine.full = faults.full and random.uintLessThan(u8, 12) == 0;
@@ -278,7 +290,7 @@ pub const World = struct {
         process.dead = false;
         process.failed = false;
         process.failures = 0;
-        const faulty = self.machine.random().boolean();
+        const faulty = self.machine.random().boolean() or self.theme == .first;
         process.fails_one_in = if (faulty) self.fails_one_in else 0;
         process.short_one_in = self.short_one_in;
     }
