@@ -102,16 +102,7 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
     return new Elements(paneOf(this), this.$at, this.#size, this.length, this.#read);
   }
 
-  /** What `console.log` shows in Deno. */
-  [Symbol.for("Deno.customInspect")](
-    inspect: (value: unknown, options?: unknown) => string,
-    options: unknown,
-  ): string {
-    if (this.$view.buffer.detached) return "array <ended>";
-    return inspect(this.toArray().map((value) => shown(value, this.#type)), options);
-  }
-
-  /** What `console.log` shows in Bun and Node. */
+  /** What `console.log` shows. */
   [Symbol.for("nodejs.util.inspect.custom")](): unknown {
     if (this.$view.buffer.detached) return "array <ended>";
     return this.toArray().map((value) => shown(value, this.#type));

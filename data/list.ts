@@ -196,16 +196,7 @@ export class ListHandle<T, I> extends Handle implements Container, Iterable<T> {
     return this.toArray().map((value) => copyOf(value, this.$of.type));
   }
 
-  /** What `console.log` shows in Deno. */
-  [Symbol.for("Deno.customInspect")](
-    inspect: (value: unknown, options?: unknown) => string,
-    options: unknown,
-  ): string {
-    if (this.$view.buffer.detached) return `${this.$of.name()} <ended>`;
-    return `${this.$of.name()} ${inspect(shownAll(this), options)}`;
-  }
-
-  /** What `console.log` shows in Bun and Node. */
+  /** What `console.log` shows. */
   [Symbol.for("nodejs.util.inspect.custom")](
     depth: number,
     options: object,

@@ -60,12 +60,7 @@ export class LockHandle extends Handle {
     return this;
   }
 
-  /** What `console.log` shows in Deno. */
-  [Symbol.for("Deno.customInspect")](): string {
-    return shownLock(this);
-  }
-
-  /** What `console.log` shows in Bun and Node. */
+  /** What `console.log` shows. */
   [Symbol.for("nodejs.util.inspect.custom")](): string {
     return shownLock(this);
   }

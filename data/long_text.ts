@@ -147,17 +147,7 @@ export class TextHandle extends Handle implements Container {
     return this.toString()[Symbol.iterator]();
   }
 
-  /** What `console.log` shows in Deno. */
-  [Symbol.for("Deno.customInspect")](
-    inspect: (value: unknown, options?: unknown) => string,
-    options: unknown,
-  ): string {
-    return this.$view.buffer.detached
-      ? "Text <ended>"
-      : `Text ${inspect(this.toString(), options)}`;
-  }
-
-  /** What `console.log` shows in Bun and Node. */
+  /** What `console.log` shows. */
   [Symbol.for("nodejs.util.inspect.custom")](
     _depth: number,
     options: unknown,

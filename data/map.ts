@@ -190,16 +190,7 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
     return Array.from(this, ([key, value]) => [key, copyOf(value, this.$of.value)]);
   }
 
-  /** What `console.log` shows in Deno. */
-  [Symbol.for("Deno.customInspect")](
-    inspect: (value: unknown, options?: unknown) => string,
-    options: unknown,
-  ): string {
-    if (this.$view.buffer.detached) return `${this.$of.name()} <ended>`;
-    return inspect(shownAll(this), options).replace(/^Map/, this.$of.name());
-  }
-
-  /** What `console.log` shows in Bun and Node. */
+  /** What `console.log` shows. */
   [Symbol.for("nodejs.util.inspect.custom")](
     depth: number,
     options: object,

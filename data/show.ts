@@ -57,10 +57,6 @@ class Shown {
     this.#text = text;
   }
 
-  [Symbol.for("Deno.customInspect")](): string {
-    return this.#text;
-  }
-
   [Symbol.for("nodejs.util.inspect.custom")](): string {
     return this.#text;
   }

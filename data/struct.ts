@@ -483,14 +483,6 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       };
     }
 
-    [Symbol.for("Deno.customInspect")](
-      this: Handle,
-      inspect: Inspect,
-      options: InspectOptions,
-    ): string {
-      return show(this, layout!, inspect, options);
-    }
-
     [Symbol.for("nodejs.util.inspect.custom")](
       this: Handle,
       depth: number,

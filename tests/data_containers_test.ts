@@ -380,6 +380,14 @@ test("containers show themselves in logs and JSON", () => {
   assert.match(inspect(vec), /^Vec\(u64\) \[\s*1n\s*\]$/);
   assert.match(inspect(new Text(heap, "x")), /^Text ['"]x['"]$/);
   assert.match(inspect(new Text(heap)), /^Text ['"]['"]$/);
+  const Deep = struct("Deep", {
+    get deep() {
+      return Vec(Deep);
+    },
+  });
+  const deep = new Deep(heap, { deep: [{ deep: [{ deep: [{ deep: [{}] }] }] }] } as Any);
+  assert.match(inspect(deep, { depth: 2 }), /\[Vec\(Deep\)\]/);
+  assert.match(inspect(deep, { depth: null }), /Vec\(Deep\) \[\]/);
   assert.equal(HashMap(text, u32), HashMap(text, u32));
   assert.equal(HashMap(text, Vec(User)).name, "HashMap(text, Vec(User))");
 });
