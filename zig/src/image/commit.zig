@@ -136,8 +136,7 @@ pub const Commit = struct {
                 image.table.?.apply(record.runs, record.holes, record.sums);
                 image.lines.addAll(record.lines) catch {};
                 image.dropped = false;
-                // What is written over and over is not all: the space is better given back.
-                image.dropSpare();
+                image.ageSpare();
             },
             .base => |*successor| {
                 try self.finishBase(successor);

@@ -48,6 +48,9 @@ pub const copy = copy_.copy;
 pub const verifyFile = copy_.verifyFile;
 const Generation = generation_.Generation;
 
+/// So many commits in a row that are records give the space of the base before back.
+pub const spare_records_max = 16;
+
 /// PERM's "w+", "r+" and "r".
 pub const Mode = enum { create, write, read };
 
@@ -178,6 +181,8 @@ pub const Image = struct {
     /// The base before this one, under the name of `-new`: the next new base is written over it, since
     /// space that has to be found first takes half as long again to write.
     spare: claim.Held = .{},
+    /// Commits since then that were records.
+    spare_unused: u32 = 0,
     spare_len_min: u64,
     pipe_size: pipe_.Size,
     /// A base was mapped through the descriptor that also writes it, where a second opening failed:
@@ -253,6 +258,14 @@ pub const Image = struct {
             self.disk.close(&generation.base);
             self.disk.close(&generation.log);
         }
+    }
+
+    /// Giving the space back takes the device for a while, beside commits that would take a hundredth of
+    /// that: not before it is clear that most commits are records.
+    pub fn ageSpare(self: *Image) void {
+        if (self.spare.file < 0) return;
+        self.spare_unused += 1;
+        if (self.spare_unused == spare_records_max) self.dropSpare();
     }
 
     /// The base before is not written over: its space goes back.
@@ -607,6 +620,7 @@ test {
     _ = format;
     _ = history_;
     _ = names;
+    _ = @import("laying.zig");
     _ = @import("test_commit.zig");
     _ = @import("test_copy.zig");
     _ = @import("test_idle.zig");

@@ -10,6 +10,7 @@ const os = @import("../os/os.zig");
 const disk_ = @import("disk.zig");
 const format = @import("format.zig");
 const generation_ = @import("generation.zig");
+const laying_ = @import("laying.zig");
 const page_set = @import("page_set.zig");
 const table_ = @import("table.zig");
 const Generation = generation_.Generation;
@@ -18,6 +19,7 @@ const PageRange = page_set.PageRange;
 const PageSet = page_set.PageSet;
 const failAs = disk_.failAs;
 const page_size = format.page_size;
+const allocator = std.heap.page_allocator;
 
 pub const Report = struct {
     /// Runs of log pages and holes laid over the base.
@@ -31,7 +33,6 @@ pub const Report = struct {
 /// Log runs shorter than this are copied: a mapping costs as much as a few pages.
 const mapped_run_pages_min = 16;
 const log_maps_max = 4096;
-const window_pages = 64;
 /// So many pieces in a row that were resident make the next ones likely to be: then one in so many
 /// is asked for.
 const resident_streak = 8;
@@ -56,7 +57,11 @@ pub fn build(image: *Image, at: generation_.Point, address: usize, usable_len: u
         .covered = PageSet.init(generation.header.heap.pages()) catch return generation_.outOfMemory(image.path()),
     };
     defer builder.covered.deinit();
+    defer builder.pieces.deinit(allocator);
     image.scratch.stage() catch return generation_.outOfMemory(image.path());
+    var laying: laying_.Laying = .{ .disk = image.disk, .log = generation.log };
+    if (image.background) laying.start(shortPages(generation, chain.records.items));
+    errdefer _ = laying.finish(&.{}, image.scratch.staging);
     builder.openToMap();
     defer builder.closeMapped();
     try builder.budget(chain.records.items);
@@ -66,7 +71,10 @@ pub fn build(image: *Image, at: generation_.Point, address: usize, usable_len: u
         left -= 1;
         try builder.layRecord(&generation.records.items[chain.records.items[left]]);
     }
-    builder.waiting.flush();
+    if (laying.finish(builder.pieces.items, image.scratch.staging)) |failure| return switch (failure) {
+        .errno => |errno| disk_.failErrno(errno, image.path(), "Cannot read the log of image"),
+        .bad => |to| builder.badLogPage(chain.records.items, (to - address) / page_size),
+    };
     try advise(address, usable_len);
     builder.report.pages += builder.uncoveredBasePages();
     builder.report.bytes = builder.report.pages * page_size;
@@ -86,10 +94,8 @@ const Builder = struct {
     base_maps_left: usize = 0,
     base_run_min: u64 = 0,
     log_maps_left: usize = 0,
-    /// What of the log is in the staging buffer, and its pages that wait to be laid.
-    window_offset: u64 = 0,
-    window_len: usize = 0,
-    waiting: os.Scatter(window_pages) = .{},
+    /// What is to be copied from the log.
+    pieces: std.ArrayList(laying_.Piece) = .empty,
     /// Pieces over the base that were found resident one after another, and those since the last look.
     streak: usize = 0,
     unasked: usize = 0,
@@ -126,7 +132,6 @@ const Builder = struct {
         self.base_maps_left = free / 4;
         self.base_run_min = 0;
         if (generation.runs.len > self.base_maps_left) {
-            const allocator = std.heap.page_allocator;
             const lens = allocator.alloc(u64, generation.runs.len) catch return generation_.outOfMemory(self.image.path());
             defer allocator.free(lens);
             for (lens, generation.runs) |*len, run| len.* = run.count;
@@ -199,24 +204,21 @@ const Builder = struct {
             self.log_maps_left -= 1;
             return self.map(self.log, offset, to, len, self.log_sparse);
         }
-        const record_end = record.pagesOffset() + record.sums.len * page_size;
-        for (0..piece.count) |index| {
-            const page = try self.logPage(offset + index * page_size, record_end);
-            if (format.pageSum(page) != record.sums[stored + index]) return badPage(self.image.path(), self.generation, record, piece.first + index);
-            self.waiting.add(page, to + index * page_size);
-        }
+        self.pieces.append(allocator, .{
+            .to = to,
+            .offset = offset,
+            .sums = record.sums[stored..][0..piece.count],
+        }) catch return generation_.outOfMemory(self.image.path());
     }
 
-    /// The page at `offset` of the log: pages that follow each other there are read together.
-    fn logPage(self: *Builder, offset: u64, record_end: u64) errors.Error!*align(page_size) const [page_size]u8 {
-        const window = self.image.scratch.staging;
-        if (offset < self.window_offset or offset + page_size > self.window_offset + self.window_len) {
-            self.waiting.flush();
-            self.window_offset = offset;
-            self.window_len = @min(window_pages * page_size, record_end - offset);
-            if (self.image.disk.readAll(self.generation.log, window[0..self.window_len], offset)) |errno| return disk_.failErrno(errno, self.image.path(), "Cannot read the log of image");
+    fn badLogPage(self: *const Builder, chain: []const usize, page: u64) errors.Error {
+        var left = chain.len;
+        while (left > 0) {
+            left -= 1;
+            const record = &self.generation.records.items[chain[left]];
+            for (record.runs) |run| if (run.first <= page and page < run.end()) return badPage(self.image.path(), self.generation, record, page);
         }
-        return @alignCast(window[offset - self.window_offset ..][0..page_size]);
+        unreachable;
     }
 
     /// Copying over a page of the base reads it from the medium first, unless it is cached: a
@@ -291,6 +293,15 @@ const Builder = struct {
         return total;
     }
 };
+
+/// Pages of these records in runs that are copied, more or less: newer records may cover some.
+fn shortPages(generation: *const Generation, chain: []const usize) u64 {
+    var pages: u64 = 0;
+    for (chain) |index| for (generation.records.items[index].runs) |run| {
+        if (run.count < mapped_run_pages_min) pages += run.count;
+    };
+    return pages;
+}
 
 /// A tracker wants pages of 4 KiB, and merged pages would read as clean. Kernels that know neither
 /// have neither.

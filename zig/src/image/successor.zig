@@ -267,6 +267,7 @@ pub const Successor = struct {
         if (image.generation) |old| {
             if (exchanged) {
                 image.spare = .{ .file = old.base, .stat = old.base_stat };
+                image.spare_unused = 0;
                 old.base = disk_.none;
             }
             image.disposal.take(disk, old, image.background);

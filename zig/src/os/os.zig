@@ -151,6 +151,16 @@ pub fn randomU64() u64 {
     return word;
 }
 
+/// Processors that this process may use.
+pub fn processorCount() usize {
+    var set: [128]u8 align(8) = undefined;
+    const len = linux.syscall3(.sched_getaffinity, 0, set.len, @intFromPtr(&set));
+    if (failed(len) != null) return 1;
+    var count: usize = 0;
+    for (set[0..len]) |byte| count += @popCount(byte);
+    return @max(1, count);
+}
+
 pub fn processId() u32 {
     return @intCast(linux.getpid());
 }
