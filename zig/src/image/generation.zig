@@ -78,6 +78,9 @@ pub const Generation = struct {
     log_end: u64 = 0,
     log_size: u64 = 0,
     chain: u64 = 0,
+    /// Up to here zeros of a record that was synced stand behind `log_end` (but for a seal): what is
+    /// written over them needs no new space, and its sync no journal of the file system.
+    zeros_end: u64 = 0,
     /// Something lies behind `log_end` that has to be cut before the next append.
     tail: bool = false,
     /// That something was an unfinished record.
@@ -138,7 +141,7 @@ pub const Generation = struct {
             .record = record.checksum,
         };
         seal.seal();
-        self.tail = true;
+        // No tail: the next record's first page covers all of it.
         self.log_size = @max(self.log_size, self.log_end + @sizeOf(format.Seal));
         _ = disk.writeAll(self.log, std.mem.asBytes(&seal), self.log_end);
     }

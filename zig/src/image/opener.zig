@@ -176,6 +176,7 @@ fn settle(self: *Image, generation: *Generation) errors.Error!void {
 pub fn cutTail(disk: disk_.Disk, generation: *Generation, path: []const u8) errors.Error!void {
     if (disk.truncate(generation.log, generation.log_end)) |errno| return disk_.failErrno(errno, path, "Cannot cut the torn end of the log of image");
     generation.log_size = generation.log_end;
+    generation.zeros_end = 0;
     generation.tail = false;
 }
 

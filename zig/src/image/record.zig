@@ -24,6 +24,11 @@ const page_size = format.page_size;
 /// The medium begins to write after so many bytes, while the next pages are read.
 const writeback_len = 8 << 20;
 const allocate_len = 16 << 20;
+/// Behind a record of at most so many bytes zeros are written, once a log has a few: space that is known
+/// and was written makes the next small commits' syncs half as long.
+const ahead_record_max = 64 << 10;
+const ahead_records_min = 3;
+const ahead_len = 128 << 10;
 
 /// What a record says apart from its pages.
 pub const Facts = struct {
@@ -114,22 +119,43 @@ pub const Appender = struct {
         const offset = header.offset;
         const tables_end = at.tables + at.tables_len;
         if (self.written == 0 and tables_end <= scratch_.staging_len) {
-            try self.room(offset, at.end);
+            const has_room = offset + at.end <= self.generation.zeros_end;
+            if (!has_room) try self.room(offset, at.end);
             @memcpy(scratch.staging[0..page_size], std.mem.asBytes(&header));
             @memcpy(scratch.staging[at.tables..tables_end], bytes[0..at.tables_len]);
             try self.write(scratch.staging[0..tables_end], offset);
+            if (!has_room and at.end <= ahead_record_max and self.generation.records.items.len >= ahead_records_min) {
+                try self.writeAhead(offset + at.end);
+            }
         } else {
             try self.flush(0);
             if (offset + at.end > self.allocated_end) try self.room(offset + at.tables, at.end - at.tables);
             if (self.allocated_end > offset + at.end) {
                 if (self.disk.truncate(self.generation.log, offset + at.end)) |errno| return self.failed(errno);
                 self.generation.log_size = offset + at.end;
+                self.generation.zeros_end = 0;
             }
             try self.write(bytes[0..at.tables_len], offset + at.tables);
             try self.write(std.mem.asBytes(&header), offset);
         }
         try self.writeFooter(&header, at);
         return self.generation.recordOf(&header, at, bytes).?;
+    }
+
+    /// Zeros for the next records, where there is space. Before the footer: an attempt that ends here is
+    /// cut with them.
+    fn writeAhead(self: *Appender, end: u64) errors.Error!void {
+        const generation = self.generation;
+        const zeros = self.scratch.staging[0..ahead_len];
+        @memset(zeros, 0);
+        if (self.disk.writeAll(generation.log, zeros, end) == null) {
+            generation.zeros_end = end + ahead_len;
+            generation.log_size = @max(generation.log_size, generation.zeros_end);
+            return;
+        }
+        if (self.disk.truncate(generation.log, end)) |errno| return self.failed(errno);
+        generation.log_size = end;
+        generation.zeros_end = 0;
     }
 
     fn writeFooter(self: *Appender, header: *const format.RecordHeader, at: format.RecordHeader.Layout) errors.Error!void {

@@ -1,6 +1,7 @@
 //! Commits and what opening finds of them.
 
 const std = @import("std");
+const disk_ = @import("disk.zig");
 const image_ = @import("image.zig");
 const format = @import("format.zig");
 const testing = @import("testing.zig");
@@ -114,4 +115,94 @@ test "random heaps over hundreds of commits, reopened and folded, equal their mo
             try expectEqual(@as(usize, 2), try dir.count());
         }
     };
+}
+
+fn logSize(image: *Image) !u64 {
+    var stat: disk_.Stat = .{};
+    try expectEqual(null, image.disk.stat(image.generation.?.log, &stat));
+    return stat.size;
+}
+
+test "short records are written over zeros that the medium has; what fails there is cut" {
+    errdefer testing.explain();
+    const ahead = 128 << 10;
+    for ([_]u64{ 0, 1 << 40 }) |sealed_len_min| {
+        var dir = testing.Dir.init();
+        defer dir.deinit();
+        var heap = Heap.init(64);
+        defer heap.deinit();
+        var faulty: testing.FaultyDisk = .{};
+        const options: image_.OpenOptions = .{
+            .disk = faulty.disk(),
+            .path = dir.path("a"),
+            .mode = .create,
+            .background = false,
+            .sealed_len_min = sealed_len_min,
+        };
+        var image = try Image.open(options);
+        var open: ?*Image = image;
+        defer if (open) |still| still.close();
+        try image.join(&heap.history, heap.identity.span, null);
+        for (0..64) |page| heap.touch(&.{image}, page, 1);
+        _ = try heap.commit(image, null);
+        const generation = image.generation.?;
+        var value: u64 = 1;
+        for (0..3) |_| {
+            value += 1;
+            heap.touch(&.{image}, value % 64, value);
+            _ = try heap.commit(image, null);
+            try expect(try logSize(image) <= generation.log_end + @sizeOf(format.Seal));
+        }
+        value += 1;
+        heap.touch(&.{image}, value % 64, value);
+        _ = try heap.commit(image, null);
+        const zeros_end = generation.log_end + ahead;
+        try expectEqual(zeros_end, try logSize(image));
+
+        // Two writes and a sync, and the seal: nothing is allocated, nothing cut.
+        const record_len = generation.records.items[generation.records.items.len - 1].len;
+        while (generation.log_end + 2 * record_len <= zeros_end) {
+            value += 1;
+            heap.touch(&.{image}, value % 64, value);
+            const before = faulty.calls;
+            _ = try heap.commit(image, null);
+            try expectEqual(@as(usize, if (sealed_len_min == 0) 4 else 3), faulty.calls - before);
+            try expectEqual(zeros_end, try logSize(image));
+        }
+        // An attempt that fails before its footer is cut, and with it the zeros.
+        value += 1;
+        heap.touch(&.{image}, value % 64, value);
+        faulty.stop_at = faulty.calls;
+        try std.testing.expectError(error.IO, heap.commit(image, null));
+        _ = try heap.commit(image, null);
+        try expectEqual(generation.log_end + ahead, try logSize(image));
+        try Heap.expectStored(image, null, heap.memory);
+
+        // A device without room for zeros may have room for records.
+        generation.zeros_end = 0;
+        value += 1;
+        heap.touch(&.{image}, value % 64, value);
+        faulty.errno = @intFromEnum(std.os.linux.E.NOSPC);
+        faulty.stop_at = faulty.calls + 2;
+        _ = try heap.commit(image, null);
+        try expect(faulty.calls > faulty.stop_at);
+        try expect(try logSize(image) <= generation.log_end + @sizeOf(format.Seal));
+
+        value += 1;
+        heap.touch(&.{image}, value % 64, value);
+        _ = try heap.commit(image, null);
+        const last = heap.history.epoch();
+        open = null;
+        image.afterFork();
+        image.close();
+        image = try Image.open(.{ .path = dir.path("a"), .mode = .write, .background = false, .verify = true });
+        open = image;
+        try expectEqual(last, image.head().?.epoch);
+        try expect(!image.dropped);
+        try Heap.expectStored(image, null, heap.memory);
+        const list = try image.epochs(std.testing.allocator);
+        defer std.testing.allocator.free(list);
+        // The failed attempt had a number, too.
+        try expectEqual(@as(usize, last - 1), list.len);
+    }
 }
