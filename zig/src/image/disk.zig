@@ -54,6 +54,8 @@ pub const Disk = struct {
         pause: @TypeOf(&real_disk.pause),
         now: @TypeOf(&real_disk.now),
         random: @TypeOf(&real_disk.random),
+        // A disk without it reads when it is asked to.
+        willRead: @TypeOf(&real_disk.willRead) = &lacking.willRead,
         // A disk without these two keeps no spare file.
         exchange: @TypeOf(&real_disk.exchange) = &lacking.exchange,
         sole: @TypeOf(&real_disk.sole) = &lacking.sole,
@@ -63,6 +65,7 @@ pub const Disk = struct {
     };
 
     const lacking = struct {
+        fn willRead(_: ?*anyopaque, _: File, _: u64, _: u64) void {}
         fn exchange(_: ?*anyopaque, _: File, _: [*:0]const u8, _: [*:0]const u8) i64 {
             return -E(.INVAL);
         }
@@ -124,6 +127,11 @@ pub const Disk = struct {
     pub fn readLink(self: Disk, dir: File, name: [*:0]const u8, buffer: []u8) ?usize {
         const result = self.vtable.readLink(self.context, dir, name, buffer);
         return if (result < 0) null else @intCast(result);
+    }
+
+    /// Part of the file will be read soon; promises nothing.
+    pub fn willRead(self: Disk, file: File, offset: u64, len: u64) void {
+        self.vtable.willRead(self.context, file, offset, len);
     }
 
     /// Fills `buffer`; a file that ends before is EIO with `short` set.

@@ -25,6 +25,7 @@ const page_set = @import("page_set.zig");
 const pipe_ = @import("pipe.zig");
 const plant = @import("../plant.zig");
 const table_ = @import("table.zig");
+const warming_ = @import("warming.zig");
 const failAs = disk_.failAs;
 
 pub const Disk = disk_.Disk;
@@ -215,6 +216,7 @@ pub const Image = struct {
     set_aside: bool = false,
     fold: fold_.Fold = .{},
     disposal: Disposal = .{},
+    warming: warming_.Warming = .{},
     forked: bool = false,
     here: here.Entry,
     log_runs: u64 = 0,
@@ -239,7 +241,10 @@ pub const Image = struct {
             self.disk.release(&self.replaced.file);
             if (self.generation) |generation| if (self.mode != .read) generation.release(self.disk);
         }
-        if (!self.forked) self.disposal.wait();
+        if (!self.forked) {
+            self.disposal.wait();
+            self.warming.end();
+        }
         self.closeFiles();
         if (self.generation) |generation| generation.destroy(self.disk);
         self.lines.deinit();
@@ -282,6 +287,7 @@ pub const Image = struct {
         self.forked = true;
         self.here.forked = true;
         self.fold.afterFork(self.disk);
+        self.warming.afterFork();
         self.closeFiles();
     }
 

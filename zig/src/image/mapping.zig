@@ -13,6 +13,7 @@ const generation_ = @import("generation.zig");
 const laying_ = @import("laying.zig");
 const page_set = @import("page_set.zig");
 const table_ = @import("table.zig");
+const warming_ = @import("warming.zig");
 const Generation = generation_.Generation;
 const Image = @import("image.zig").Image;
 const PageRange = page_set.PageRange;
@@ -36,6 +37,7 @@ const log_maps_max = 4096;
 /// So many pieces in a row that were resident make the next ones likely to be: then one in so many
 /// is asked for.
 const resident_streak = 8;
+const warm_samples = 8;
 /// Below so many runs nobody counts the maps that are left: the limit is 65,530 by default.
 const uncounted_runs_max = 1024;
 
@@ -66,6 +68,7 @@ pub fn build(image: *Image, at: generation_.Point, address: usize, usable_len: u
     defer builder.closeMapped();
     try builder.budget(chain.records.items);
     try builder.layBase();
+    if (image.background) builder.warm();
     var left = chain.records.items.len;
     while (left > 0) {
         left -= 1;
@@ -161,6 +164,23 @@ const Builder = struct {
                 if (self.image.disk.readAll(self.generation.base, bytes, offset)) |errno| return disk_.failErrno(errno, self.image.path(), "Cannot read the pages of image");
             }
         }
+    }
+
+    /// Has the base read beside the program when most of it is not cached.
+    fn warm(self: *Builder) void {
+        const runs = self.generation.runs;
+        const len = self.generation.base_stat.size;
+        if (runs.len == 0 or len > warming_.len_max or self.base_sparse) return;
+        var resident: usize = 0;
+        for (0..warm_samples) |sample| {
+            const run = runs[sample * runs.len / warm_samples];
+            const page = run.first + run.count * sample / warm_samples;
+            if (os.isResident(self.address + page * page_size, 1)) resident += 1;
+        }
+        if (resident > warm_samples / 2) return;
+        const image = self.image;
+        const file = Generation.openToMap(image.disk, image.place, image.place.name, self.generation.base_stat) orelse return;
+        image.warming.start(image.disk, file, len);
     }
 
     fn layRecord(self: *Builder, record: *const generation_.Record) errors.Error!void {

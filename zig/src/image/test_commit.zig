@@ -5,6 +5,7 @@ const disk_ = @import("disk.zig");
 const image_ = @import("image.zig");
 const format = @import("format.zig");
 const testing = @import("testing.zig");
+const os = @import("../os/os.zig");
 const Heap = testing.Heap;
 const Image = image_.Image;
 const page_size = format.page_size;
@@ -205,4 +206,37 @@ test "short records are written over zeros that the medium has; what fails there
         // The failed attempt had a number, too.
         try expectEqual(@as(usize, last - 1), list.len);
     }
+}
+
+test "a base that is not cached is read beside the program that opened it" {
+    errdefer testing.explain();
+    const linux = std.os.linux;
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    const pages = 4000;
+    var heap = Heap.init(pages);
+    defer heap.deinit();
+    {
+        const image = try Image.open(.{ .path = dir.path("a"), .mode = .create });
+        defer image.close();
+        try image.join(&heap.history, heap.identity.span, null);
+        for (0..pages) |page| heap.touch(&.{image}, page, 1 + page);
+        _ = try heap.commit(image, null);
+    }
+    const image = try Image.open(.{ .path = dir.path("a"), .mode = .write });
+    defer image.close();
+    const dont_need = 4;
+    _ = linux.fadvise(image.generation.?.base, 0, 0, dont_need);
+    const at = try os.reserve(0, heap.memory.len);
+    defer os.unmap(at, heap.memory.len);
+    _ = try image.build(try image.point(null), at, heap.memory.len);
+    // Some file systems have nowhere else to keep it.
+    if (image.warming.thread == null) return error.SkipZigTest;
+    for (0..2000) |_| {
+        var resident: usize = 0;
+        for (0..pages) |page| resident += @intFromBool(os.isResident(at + page * page_size, 1));
+        if (resident == pages) break;
+        image.disk.pause(2 * std.time.ns_per_ms);
+    } else return error.TestUnexpectedResult;
+    try std.testing.expectEqualSlices(u8, heap.memory, @as([*]const u8, @ptrFromInt(at))[0..heap.memory.len]);
 }

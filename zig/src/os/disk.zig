@@ -163,6 +163,11 @@ pub fn startWriting(_: ?*anyopaque, file: File, offset: u64, len: u64) void {
     _ = linux.syscall4(.sync_file_range, @as(usize, @bitCast(@as(isize, file))), offset, len, sync_file_range_write);
 }
 
+/// Lets the medium begin to read.
+pub fn willRead(_: ?*anyopaque, file: File, offset: u64, len: u64) void {
+    _ = linux.fadvise(file, @intCast(offset), @intCast(len), linux.POSIX_FADV.WILLNEED);
+}
+
 /// An exclusive lock of the open file, or EAGAIN. It lasts until `unlock`, or until nothing refers
 /// to this opening any more: no descriptor, no forked child, no mapping.
 pub fn lock(_: ?*anyopaque, file: File) i64 {
