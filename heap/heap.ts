@@ -14,7 +14,7 @@ import {
   encode,
   fieldIndex,
   load,
-  native,
+  native as imported,
   nativeError,
   pack,
   PermError,
@@ -70,7 +70,7 @@ import { findTuning, Session, sessions } from "./session.ts";
 export type Resumed = "new" | "file" | "backup";
 
 /** What this module has imported, V8 reads at each call; what it has declared, it knows. */
-const calls = native;
+const native = imported;
 
 /** Bytes that every heap may grow to at least. */
 const leastSize = 64 * 1024;
@@ -288,7 +288,7 @@ export class Heap implements Disposable, AsyncDisposable {
    */
   malloc(n: number): Pointer {
     if (typeof n !== "number") expectNumber("size", n);
-    const pointer = calls.ph_malloc(this.#handle, n);
+    const pointer = native.ph_malloc(this.#handle, n);
     if (pointer < 0) throw nativeError(pointer);
     return pointer;
   }
@@ -356,7 +356,7 @@ export class Heap implements Disposable, AsyncDisposable {
    */
   free(p: Pointer): void {
     if (typeof p !== "number") expectNumber("pointer", p);
-    const result = calls.ph_free(this.#handle, p);
+    const result = native.ph_free(this.#handle, p);
     if (result < 0) throw nativeError(result);
   }
 
