@@ -53,6 +53,8 @@ export interface ObjectType<out T extends object = object, in I = never> extends
   at(heap: Heap, p: Pointer): T;
   /** The object that stands alone at an offset of a pane. */
   open(pane: Pane, at: number): T;
+  /** Objects are no keys. */
+  readonly key: null;
   /** What `open` (for `alone`) or `get` comes down to, for loops. */
   reader?(alone: boolean): (pane: Pane, at: number) => T;
 }

@@ -9,7 +9,7 @@ import type { ObjectType } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
 import { lookupFor } from "./lookup.ts";
 import { MapHandle, type MapParts } from "./map.ts";
-import type { InputOf, Type, ValueOf } from "./type.ts";
+import type { InputOf, KeyType, Type, ValueOf } from "./type.ts";
 import type { Heap } from "../heap/heap.ts";
 
 /**
@@ -56,7 +56,7 @@ const made = new WeakMap<object, WeakMap<object, unknown>>();
  * users.get("ann")!.score += 1;
  * ```
  */
-export function HashMap<K, V>(key: K, value: V): HashMapType<K, V> {
+export function HashMap<K, V>(key: K & KeyType<K>, value: V): HashMapType<K, V> {
   const keyType = elementType("a HashMap's keys", key);
   const valueType = elementType("a HashMap's values", value);
   let byValue = made.get(keyType);

@@ -45,6 +45,7 @@ export {
   i8,
   type InputOf,
   type KeyKind,
+  type KeyType,
   type Type,
   u16,
   u32,

@@ -23,7 +23,7 @@ import { registerKind } from "./kinds.ts";
 import { type ObjectType, paneOf } from "./handle.ts";
 import { Lookup } from "./lookup.ts";
 import { Entries, KeysWalk, MapHandle, type MapParts, shapeFor, Values } from "./map.ts";
-import type { InputOf, Type, ValueOf } from "./type.ts";
+import type { InputOf, KeyType, Type, ValueOf } from "./type.ts";
 
 /** How a range is walked. */
 export interface RangeOptions {
@@ -180,7 +180,7 @@ const made = new WeakMap<object, WeakMap<object, unknown>>();
  * console.log([...ages.range("b")]); // [["bob", 41], ["cid", 42]]
  * ```
  */
-export function OrderedMap<K, V>(key: K, value: V): OrderedMapType<K, V> {
+export function OrderedMap<K, V>(key: K & KeyType<K>, value: V): OrderedMapType<K, V> {
   const keyType = elementType("an OrderedMap's keys", key);
   const valueType = elementType("an OrderedMap's values", value);
   let byValue = made.get(keyType);

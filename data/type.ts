@@ -79,6 +79,9 @@ export type ValueOf<T> = T extends new (...args: never[]) => infer Value ? Value
   : T extends { get(pane: never, at: number): infer Value } ? Value
   : never;
 
+/** What may be a map's key: no type that tells that it is none, as structs, references and containers do. */
+export type KeyType<K> = K extends { readonly key: null } ? never : K;
+
 /** What may be written where a value of that type stands. */
 export type InputOf<T> = T extends
   { set(pane: never, at: number, value: infer Input, what?: string): void } ? Input : never;

@@ -293,6 +293,12 @@ test("TypeScript refuses what types can tell", () => {
     nodes.at(0)!.id.toFixed().length + nodes.at(0).id;
     // @ts-expect-error a value may be missing
     parts.get(1).a;
+    // @ts-expect-error structs are no keys
+    HashMap(Part, u8);
+    // @ts-expect-error nor are references
+    OrderedMap(ref(Part), u8);
+    // @ts-expect-error nor are containers
+    HashMap(Vec(u8), u8);
     // @ts-expect-error a number type is no object
     roots(heap).get("a", u8);
     // @ts-expect-error what stands there is a Node
