@@ -9,7 +9,7 @@
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import process from "node:process";
-import { line, type Measure, type Report, ROOT, type Samples } from "../harness.ts";
+import { line, type Measure, type Report, ROOT, type Samples, spread } from "../harness.ts";
 
 export const PEERS = {
   jemalloc: "libjemalloc.so.2",
@@ -26,7 +26,9 @@ const LIMIT_OVERHEAD = 1.15;
 
 interface Run {
   overhead: number;
+  /** Two threads' time a block over one thread's: of ours, and of the process's malloc. */
   threads: number;
+  theirThreads: number;
   loads: { name: string; ours: number; theirs: number }[];
 }
 
@@ -36,7 +38,7 @@ function runOnce(preload: string | undefined): Run {
   const done = spawnSync(zig, ["build", "bench-alloc"], { cwd: join(ROOT, "zig"), env });
   const text = done.stdout?.toString() ?? "";
   const overhead = /: ([\d.]+) of their bytes/.exec(text);
-  const threads = /of what one does: ours ([\d.]+)/.exec(text);
+  const threads = /of what one does: ours ([\d.]+), malloc ([\d.]+)/.exec(text);
   if (done.status !== 0 || overhead === null || threads === null) {
     const why = done.error ?? done.signal ?? done.stderr;
     throw new Error(`zig build bench-alloc failed: ${why}`);
@@ -47,7 +49,12 @@ function runOnce(preload: string | undefined): Run {
     ours: Number(ours),
     theirs: Number(theirs),
   }));
-  return { overhead: Number(overhead[1]), threads: 2 / Number(threads[1]), loads };
+  return {
+    overhead: Number(overhead[1]),
+    threads: 2 / Number(threads[1]),
+    theirThreads: 2 / Number(threads[2]),
+    loads,
+  };
 }
 
 /** Where the dynamic linker finds a library, if it does. */
@@ -78,6 +85,7 @@ export const native: Measure = {
         const run = runOnce(preload);
         samples.overhead.push(run.overhead);
         samples.threads.push(run.threads);
+        (samples[`threads|${rival}`] ??= []).push(run.theirThreads);
         for (const { name, ours, theirs } of run.loads) {
           loads.add(name);
           (samples[key("ours", rival, name)] ??= []).push(ours);
@@ -103,7 +111,14 @@ export const native: Measure = {
         what: "memory touched / bytes live, 16-256 bytes, 1e6",
       }],
       skipped,
-      notes: ["ns a pair, the best of the rounds within each run of bench-alloc"],
+      notes: [
+        "ns a pair, the best of the rounds within each run of bench-alloc",
+        `two threads' time a block / one thread's, of the others in the same runs: ${
+          Object.keys(rivals).map((rival) =>
+            `${rival} ${spread(samples[`threads|${rival}`]).median.toFixed(2)}`
+          ).join(", ")
+        }`,
+      ],
     }]);
   },
 };

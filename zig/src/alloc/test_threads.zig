@@ -183,6 +183,60 @@ test "a block that its owner freed is refused when another thread frees it, wher
     try expectEmpty(heap);
 }
 
+/// Frees what it is given, on a thread of its own.
+const RemoteFreer = struct {
+    a: *Allocator,
+    blocks: []const usize,
+    failed: ?anyerror = null,
+
+    fn work(self: *RemoteFreer) !void {
+        for (self.blocks) |block| try self.a.free(block);
+    }
+};
+
+test "freeMany refuses a block that another thread freed and its owner has not collected" {
+    const heap = try TestHeap.create(64 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var pointers: [200]f64 = undefined;
+    try a.mallocMany(64, &pointers);
+    const block: usize = @intFromFloat(pointers[70]);
+    var freers: [1]RemoteFreer = .{.{ .a = a, .blocks = &.{block} }};
+    try runThreads(RemoteFreer, &freers);
+    var bad: usize = 0;
+    try testing.expectError(error.DOUBLE_FREE, a.freeMany(&pointers, &bad));
+    try testing.expectEqual(@as(usize, 70), bad);
+    try a.check();
+    try a.freeMany(pointers[71..], null);
+    try expectEmpty(heap);
+}
+
+test "blocks that others freed and nobody collected are found in the next session, and are free there" {
+    const heap = try TestHeap.create(64 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var blocks: [4000]usize = undefined;
+    for (&blocks) |*block| block.* = try a.malloc(200);
+    // Whole spans of them, so that the bitmaps alone say that nothing is free there.
+    var freers: [1]RemoteFreer = .{.{ .a = a, .blocks = blocks[0..3000] }};
+    try runThreads(RemoteFreer, &freers);
+    const used = a.usedBytes();
+    for (0..2) |round| {
+        if (round == 0) try heap.openElsewhere() else try heap.reopen();
+        try a.check();
+        try testing.expectEqual(@as(u64, 1000), (try a.stats()).live_blocks);
+        for (blocks[0..3000]) |*block| block.* = try a.malloc(200);
+        try testing.expectEqual(used, a.usedBytes());
+        try a.check();
+        freers[0].blocks = blocks[0..3000];
+        try runThreads(RemoteFreer, &freers);
+    }
+    try heap.openElsewhere();
+    for (blocks[0..3000]) |block| try testing.expectError(error.DOUBLE_FREE, a.free(block));
+    for (blocks[3000..]) |block| try a.free(block);
+    try expectEmpty(heap);
+}
+
 const ShortLived = struct {
     a: *Allocator,
     /// Blocks that stay when the thread ends.
