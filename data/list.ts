@@ -7,44 +7,26 @@
 
 import { describe, native, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
+import { changesAt, type Container, expectIndex, paneFor, Walk, walkBlocks } from "./container.ts";
 import {
-  changesAt,
-  type Container,
-  containerType,
-  elementType,
-  expectIndex,
-  failed,
-  paneFor,
-  shapeOf,
-  Walk,
-  walkBlocks,
-} from "./container.ts";
+  type AnySequence,
+  call,
+  place,
+  SequenceHandle,
+  type SequenceParts,
+  sequenceType,
+  shapeFor,
+} from "./sequence.ts";
 import { registerKind } from "./kinds.ts";
-import { Handle, isSame, type ObjectType, readerOf } from "./handle.ts";
+import { isSame, type ObjectType } from "./handle.ts";
 import type { Pane } from "./pane.ts";
-import { copyOf, plain, shown } from "./show.ts";
+import { copyOf } from "./show.ts";
 import { type InputOf, readU53, type Type, type ValueOf, type Walker } from "./type.ts";
 
 const lengthAt = 24;
 
-interface ListParts {
-  readonly name: () => string;
-  readonly type: Type<unknown, unknown>;
-  shape: number;
-  size: number;
-  /** What reads an element; known with the size. */
-  read?: (pane: Pane, at: number) => unknown;
-}
-
 /** A live List in a heap. */
-export class ListHandle<T, I> extends Handle implements Container, Iterable<T> {
-  /**
-   * Set on each class's prototype.
-   *
-   * @ignore
-   */
-  declare readonly $of: ListParts;
-
+export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
   /** How many elements there are. */
   get length(): number {
     return readU53(this.$view, (this.$at + lengthAt) | 0);
@@ -160,12 +142,6 @@ export class ListHandle<T, I> extends Handle implements Container, Iterable<T> {
     call(this, native.ph_clear(...place(this)));
   }
 
-  /** Calls a function with each element and its index. */
-  forEach(action: (value: T, index: number) => void): void {
-    let index = 0;
-    for (const value of this) action(value, index++);
-  }
-
   /** The elements as a JavaScript array; objects in it are live. */
   toArray(): T[] {
     return [...this];
@@ -182,34 +158,8 @@ export class ListHandle<T, I> extends Handle implements Container, Iterable<T> {
   }
 
   /** All elements in order. */
-  [Symbol.iterator](): IterableIterator<T> {
+  override [Symbol.iterator](): IterableIterator<T> {
     return new Elements<T>(this, false);
-  }
-
-  /** The elements, for `JSON.stringify`. */
-  toJSON(): unknown[] {
-    return this.toArray().map((value) => plain(value, this.$of.type));
-  }
-
-  /** @internal */
-  $copy(): unknown[] {
-    return this.toArray().map((value) => copyOf(value, this.$of.type));
-  }
-
-  /** What `console.log` shows. */
-  [Symbol.for("nodejs.util.inspect.custom")](
-    depth: number,
-    options: object,
-    inspect: (value: unknown, options?: unknown) => string,
-  ): string {
-    if (this.$view.buffer.detached) return `${this.$of.name()} <ended>`;
-    if (depth < 0) return `[${this.$of.name()}]`;
-    return `${this.$of.name()} ${inspect(shownAll(this), { ...options, depth })}`;
-  }
-
-  /** Proves what its memory must be. @throws {PermError} `CORRUPT`. @internal */
-  $check(): void {
-    call(this, native.ph_container_check(...place(this)));
   }
 
   /** @internal */
@@ -242,27 +192,7 @@ export class ListHandle<T, I> extends Handle implements Container, Iterable<T> {
   }
 }
 
-type AnyList = Handle & { readonly $of: ListParts; readonly length: number };
-
-function shapeFor(list: AnyList): number {
-  const of = list.$of;
-  if (of.shape === 0) {
-    of.size = of.type.size;
-    of.read = readerOf(of.type);
-    of.shape = shapeOf("List", undefined, of.size);
-  }
-  return of.shape;
-}
-
-function place(list: AnyList): [number, number, number] {
-  const pane = list.$pane;
-  return [pane.handle, pane.base + list.$at, shapeFor(list)];
-}
-
-function call(list: AnyList, result: number): number {
-  if (result < 0) failed(list, result);
-  return result;
-}
+type AnyList = AnySequence;
 
 /** Address of the value at an index, which is there. */
 function find(list: AnyList, index: number): number {
@@ -306,10 +236,6 @@ function take(list: AnyList, index: number): unknown {
   return copy;
 }
 
-function shownAll(of: ListHandle<unknown, never>): unknown[] {
-  return of.toArray().map((value) => shown(value, of.$of.type));
-}
-
 function destroyValues(list: AnyList): void {
   const { type } = list.$of;
   if (!type.owns) return;
@@ -332,7 +258,7 @@ class Values extends Walk<number> {
 }
 
 class Elements<T> extends Walk<T> {
-  readonly $of: ListParts;
+  readonly $of: SequenceParts;
 
   constructor(list: AnyList, backward: boolean) {
     super(list, shapeFor(list), changesAt.list, backward);
@@ -394,22 +320,7 @@ const made = new WeakMap<object, unknown>();
  * ```
  */
 export function List<T>(type: T): ListType<T> {
-  const element = elementType("a List's elements", type);
-  let found = made.get(element);
-  if (found === undefined) {
-    const name = () => `List(${element.name})`;
-    const $of: ListParts = { name, type: element, shape: 0, size: 0 };
-    const prototype = Object.create(ListHandle.prototype, { $of: { value: $of } });
-    found = containerType(prototype, {
-      kind: "List",
-      name,
-      size: 40,
-      parts: [element],
-      shape: () => shapeOf("List", undefined, element.size),
-    });
-    made.set(element, found);
-  }
-  return found as ListType<T>;
+  return sequenceType("List", ListHandle.prototype, made, type) as ListType<T>;
 }
 
 registerKind("List", (type: Type) => List(type) as Type);

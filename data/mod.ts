@@ -34,6 +34,7 @@ export {
   type StructMembers,
   type StructType,
 } from "./struct.ts";
+export type { SequenceHandle } from "./sequence.ts";
 export { fixedText, text } from "./text.ts";
 export {
   bool,

@@ -14,18 +14,23 @@ import {
   changed,
   changesAt,
   type Container,
-  containerType,
-  elementType,
   expectIndex,
   failed,
   paneFor,
-  shapeOf,
   walkBlocks,
 } from "./container.ts";
+import {
+  type AnySequence,
+  call,
+  place,
+  SequenceHandle,
+  sequenceType,
+  shapeFor,
+} from "./sequence.ts";
 import { registerKind } from "./kinds.ts";
-import { Handle, isSame, type ObjectType, paneOf, readerOf } from "./handle.ts";
+import { isSame, type ObjectType, paneOf } from "./handle.ts";
 import type { Pane } from "./pane.ts";
-import { copyOf, plain, shown } from "./show.ts";
+import { copyOf } from "./show.ts";
 import {
   type InputOf,
   readU53,
@@ -61,24 +66,8 @@ type TypedArray = ArrayLike<number | bigint> & {
 // deno-lint-ignore no-explicit-any
 type TypedArrayType = new (buffer: any, at?: any, length?: any) => any;
 
-interface VecParts {
-  readonly name: () => string;
-  readonly type: Type<unknown, unknown>;
-  shape: number;
-  size: number;
-  /** What reads an element; known with the size. */
-  read?: (pane: Pane, at: number) => unknown;
-}
-
 /** A live Vec in a heap. */
-export class VecHandle<T, I> extends Handle implements Container, Iterable<T> {
-  /**
-   * Set on each class's prototype.
-   *
-   * @ignore
-   */
-  declare readonly $of: VecParts;
-
+export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
   /** How many elements there are; setting it cuts, or adds elements of zeros. */
   get length(): number {
     return readU53(this.$view, (this.$at + lengthAt) | 0);
@@ -360,12 +349,6 @@ export class VecHandle<T, I> extends Handle implements Container, Iterable<T> {
     return this.slice().join(between);
   }
 
-  /** Calls a function with each element and its index. */
-  forEach(action: (value: T, index: number) => void): void {
-    let index = 0;
-    for (const value of this) action(value, index++);
-  }
-
   /** Removes all elements, and gives the memory back. */
   clear(): void {
     expectWritable(this);
@@ -389,34 +372,8 @@ export class VecHandle<T, I> extends Handle implements Container, Iterable<T> {
   }
 
   /** All elements in order. */
-  [Symbol.iterator](): IterableIterator<T> {
+  override [Symbol.iterator](): IterableIterator<T> {
     return new VecIterator<T>(this, undefined);
-  }
-
-  /** The elements, for `JSON.stringify`. */
-  toJSON(): unknown[] {
-    return this.slice().map((value) => plain(value, this.$of.type));
-  }
-
-  /** @internal */
-  $copy(): unknown[] {
-    return this.slice().map((value) => copyOf(value, this.$of.type));
-  }
-
-  /** What `console.log` shows. */
-  [Symbol.for("nodejs.util.inspect.custom")](
-    depth: number,
-    options: object,
-    inspect: (value: unknown, options?: unknown) => string,
-  ): string {
-    if (this.$view.buffer.detached) return `${this.$of.name()} <ended>`;
-    if (depth < 0) return `[${this.$of.name()}]`;
-    return `${this.$of.name()} ${inspect(shownAll(this), { ...options, depth })}`;
-  }
-
-  /** Proves what its memory must be. @throws {PermError} `CORRUPT`. @internal */
-  $check(): void {
-    call(this, native.ph_container_check(...place(this)));
   }
 
   /** @internal */
@@ -464,27 +421,7 @@ export type ValueTypedArray =
   | Float32Array
   | Float64Array;
 
-type AnyVec = Handle & { readonly $of: VecParts; readonly length: number };
-
-function shapeFor(vec: AnyVec): number {
-  const of = vec.$of;
-  if (of.shape === 0) {
-    of.size = of.type.size;
-    of.read = readerOf(of.type);
-    of.shape = shapeOf("Vec", undefined, of.size);
-  }
-  return of.shape;
-}
-
-function place(vec: AnyVec): [number, number, number] {
-  const pane = vec.$pane;
-  return [pane.handle, pane.base + vec.$at, shapeFor(vec)];
-}
-
-function call(vec: AnyVec, result: number): number {
-  if (result < 0) failed(vec, result);
-  return result;
-}
+type AnyVec = AnySequence;
 
 function changesOf(vec: AnyVec): number {
   return vec.$view.getUint32((vec.$at + changesAt.vec) | 0, true);
@@ -567,10 +504,6 @@ function elements(vec: AnyVec, p: number, count: number): TypedArray {
   const { type, size } = vec.$of;
   const pane = vec.$pane.access.pane(p, count * size);
   return new arrays[type.kind](pane.view.buffer, p - pane.base, count);
-}
-
-function shownAll(of: VecHandle<unknown, never>): unknown[] {
-  return of.toArray().map((value) => shown(value, of.$of.type));
 }
 
 function clamp(index: number, length: number): number {
@@ -661,22 +594,7 @@ const made = new WeakMap<object, unknown>();
  * ```
  */
 export function Vec<T>(type: T): VecType<T> {
-  const element = elementType("a Vec's elements", type);
-  let found = made.get(element);
-  if (found === undefined) {
-    const name = () => `Vec(${element.name})`;
-    const $of: VecParts = { name, type: element, shape: 0, size: 0 };
-    const prototype = Object.create(VecHandle.prototype, { $of: { value: $of } });
-    found = containerType(prototype, {
-      kind: "Vec",
-      name,
-      size: 40,
-      parts: [element],
-      shape: () => shapeOf("Vec", undefined, element.size),
-    });
-    made.set(element, found);
-  }
-  return found as VecType<T>;
+  return sequenceType("Vec", VecHandle.prototype, made, type) as VecType<T>;
 }
 
 registerKind("Vec", (type: Type) => Vec(type) as Type);

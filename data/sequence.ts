@@ -1,0 +1,122 @@
+/**
+ * What Vec and List share: elements of one type in an order, shown and walked alike.
+ *
+ * @module
+ */
+
+import { native } from "../ffi/mod.ts";
+import { type ContainerKind, containerType, elementType, failed, shapeOf } from "./container.ts";
+import type { Container } from "./container.ts";
+import { Handle, readerOf } from "./handle.ts";
+import type { Pane } from "./pane.ts";
+import { copyOf, plain, shown } from "./show.ts";
+import type { Type } from "./type.ts";
+
+/** Bytes of a header. */
+const headerSize = 40;
+
+/** What a sequence's class knows of its elements. */
+export interface SequenceParts {
+  readonly kind: ContainerKind;
+  readonly name: () => string;
+  readonly type: Type<unknown, unknown>;
+  /** The header's first word, and bytes of an element; 0 until they are first needed. */
+  shape: number;
+  size: number;
+  /** What reads an element; known with the size. */
+  read?: (pane: Pane, at: number) => unknown;
+}
+
+/** A live sequence in a heap. */
+export abstract class SequenceHandle<T> extends Handle implements Iterable<T> {
+  /**
+   * Set on each class's prototype.
+   *
+   * @ignore
+   */
+  declare readonly $of: SequenceParts;
+
+  /** All elements in order. */
+  abstract [Symbol.iterator](): IterableIterator<T>;
+
+  /** Calls a function with each element and its index. */
+  forEach(action: (value: T, index: number) => void): void {
+    let index = 0;
+    for (const value of this) action(value, index++);
+  }
+
+  /** The elements, for `JSON.stringify`. */
+  toJSON(): unknown[] {
+    return Array.from(this, (value) => plain(value, this.$of.type));
+  }
+
+  /** @internal */
+  $copy(): unknown[] {
+    return Array.from(this, (value) => copyOf(value, this.$of.type));
+  }
+
+  /** What `console.log` shows. */
+  [Symbol.for("nodejs.util.inspect.custom")](
+    depth: number,
+    options: object,
+    inspect: (value: unknown, options?: unknown) => string,
+  ): string {
+    if (this.$view.buffer.detached) return `${this.$of.name()} <ended>`;
+    if (depth < 0) return `[${this.$of.name()}]`;
+    const values = Array.from(this, (value) => shown(value, this.$of.type));
+    return `${this.$of.name()} ${inspect(values, { ...options, depth })}`;
+  }
+
+  /** Proves what its memory must be. @throws {PermError} `CORRUPT`. @internal */
+  $check(): void {
+    call(this, native.ph_container_check(...place(this)));
+  }
+}
+
+/** A sequence, whatever its elements. */
+export type AnySequence = Handle & { readonly $of: SequenceParts; readonly length: number };
+
+/** Its shape; from then on its class knows the size of elements as well. */
+export function shapeFor(sequence: Handle & { readonly $of: SequenceParts }): number {
+  const of = sequence.$of;
+  if (of.shape === 0) {
+    of.size = of.type.size;
+    of.read = readerOf(of.type);
+    of.shape = shapeOf(of.kind, undefined, of.size);
+  }
+  return of.shape;
+}
+
+/** The first three arguments of native calls. */
+export function place(
+  sequence: Handle & { readonly $of: SequenceParts },
+): [number, number, number] {
+  const pane = sequence.$pane;
+  return [pane.handle, pane.base + sequence.$at, shapeFor(sequence)];
+}
+
+/** Throws what a native call said with a negative result. */
+export function call(sequence: Handle, result: number): number {
+  if (result < 0) failed(sequence, result);
+  return result;
+}
+
+/** The class of sequences of that kind and type, made once, whose handles inherit from `base`. */
+export function sequenceType(
+  kind: ContainerKind,
+  base: object,
+  made: WeakMap<object, unknown>,
+  type: unknown,
+): unknown {
+  const element = elementType(`a ${kind}'s elements`, type);
+  let found = made.get(element);
+  if (found === undefined) {
+    const name = () => `${kind}(${element.name})`;
+    const $of: SequenceParts = { kind, name, type: element, shape: 0, size: 0 };
+    const prototype: Container = Object.create(base, { $of: { value: $of } });
+    const shape = () => shapeOf(kind, undefined, element.size);
+    found = containerType(prototype, { kind, name, size: headerSize, parts: [element], shape });
+    made.set(element, found);
+  }
+  return found;
+}
