@@ -38,6 +38,7 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
 
     var pages: UsedPages = .{};
     defer pages.deinit();
+    const whole = (try im.outlook(&heap.identity(), false)).whole;
     var attempt = try im.begin();
     defer attempt.end();
     {
@@ -46,6 +47,7 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
         try heap.registry.store(heap.memory(), &heap.alloc);
         try pages.collect(heap);
         heap.tracker.collect(heap.address, heap.geometry.data_offset + heap.alloc.capacityBytes(), pages.used.items, heap.images());
+        if (whole) pages.leaveUntouched(heap);
         try attempt.prepare(.{
             .memory = heap.address,
             .identity = heap.identity(),
@@ -145,6 +147,7 @@ fn copyAside(heap: *Heap, job: *background.Job) Error!bool {
         heap.alloc.hold();
         defer heap.alloc.release();
         try takeStock(heap, &pages, job);
+        if (whole) pages.leaveUntouched(heap);
         behind.kept.clear();
         for (pages.used.items) |range| behind.kept.setRange(range.first, range.count);
         for (pages.holes.items) |range| behind.kept.unsetRange(range.first, range.count);
@@ -179,6 +182,7 @@ fn writeUnderHold(heap: *Heap, job: *background.Job) Error!void {
     heap.alloc.hold();
     defer heap.alloc.release();
     try takeStock(heap, &pages, job);
+    pages.leaveUntouched(heap);
     var input = job.input;
     input.memory = heap.address;
     input.used = pages.used.items;
@@ -365,6 +369,36 @@ const UsedPages = struct {
         while (try free_runs.next()) |range| {
             self.add(&self.holes, range.offset, range.len) catch return noMemory();
         }
+    }
+
+    /// Leaves out pages that nobody ever wrote to, where the system can tell: a sparse heap's first
+    /// commit would read them all. After the tracker's look, so that a page written since is told next.
+    fn leaveUntouched(self: *UsedPages, heap: *Heap) void {
+        // Elsewhere a page that is not private is the file's.
+        if (!heap.tracker.anonymous) return;
+        const Sink = struct {
+            list: std.ArrayList(PageRange) = .empty,
+            address: usize,
+            failed: bool = false,
+
+            fn see(sink: *@This(), range: @import("../os/pagemap.zig").Range) void {
+                const first = (range.start - sink.address) / os.page_size;
+                const count = (range.end - range.start) / os.page_size;
+                sink.list.append(gpa, .{ .first = first, .count = count }) catch {
+                    sink.failed = true;
+                };
+            }
+        };
+        var sink: Sink = .{ .address = heap.address };
+        for (self.used.items) |range| {
+            const start = heap.address + range.first * os.page_size;
+            const told = heap.tracker.pagemap.privatePages(start, start + range.count * os.page_size, &sink, Sink.see);
+            if (told and !sink.failed) continue;
+            sink.list.deinit(gpa);
+            return;
+        }
+        self.used.deinit(gpa);
+        self.used = sink.list;
     }
 
     /// Ranges come ascending; pages that two of them share are taken once.

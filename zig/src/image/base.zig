@@ -301,7 +301,7 @@ const Segments = struct {
             defer stored += run.count;
             var page = run.first;
             while (page < run.end()) {
-                const first = covered.nextAbsent(page);
+                const first = covered.nextAbsentBefore(page, run.end());
                 if (first >= run.end()) break;
                 const end = @min(run.end(), covered.next(first) orelse run.end());
                 page = end;

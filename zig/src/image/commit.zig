@@ -468,7 +468,7 @@ fn unchangedSince(image: *Image, history: *const history_.History, input: *const
     const table = &other.table.?;
     const kept = &image.scratch.kept;
     var stored = table.stored.iterate();
-    while (stored.next()) |run| if (kept.nextAbsent(run.first) < run.end()) return null;
+    while (stored.next()) |run| if (kept.nextAbsentBefore(run.first, run.end()) < run.end()) return null;
     if (input.capture) |capture| {
         if (other.compare_all) return null;
         const told = capture.other orelse return null;
@@ -562,7 +562,7 @@ fn emptyUnkept(scratch: *Scratch, table: *const table_.Table) void {
     while (runs.next()) |run| {
         var page = run.first;
         while (page < run.end()) {
-            const first = scratch.kept.nextAbsent(page);
+            const first = scratch.kept.nextAbsentBefore(page, run.end());
             if (first >= run.end()) break;
             const end = @min(run.end(), scratch.kept.next(first) orelse run.end());
             scratch.emptied.setRange(first, end - first);

@@ -208,7 +208,7 @@ const Builder = struct {
 
     /// The next stretch of `[page, end)` that nothing newer covers.
     fn uncovered(self: *const Builder, page: u64, end: u64) ?PageRange {
-        const first = self.covered.nextAbsent(page);
+        const first = self.covered.nextAbsentBefore(page, end);
         if (first >= end) return null;
         const stop = @min(end, self.covered.next(first) orelse end);
         return .{ .first = first, .count = stop - first };

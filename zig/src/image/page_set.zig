@@ -145,13 +145,19 @@ pub const PageSet = struct {
 
     /// The first page at or after `page` that is not in the set; `pages` when there is none.
     pub fn nextAbsent(self: *const PageSet, page: u64) u64 {
+        return self.nextAbsentBefore(page, self.pages);
+    }
+
+    /// The same, when it comes before `end`; else `end` or a later page. Runs may be very long.
+    pub fn nextAbsentBefore(self: *const PageSet, page: u64, end: u64) u64 {
+        const limit = @min(end, self.pages);
         var at = page;
-        while (at < self.pages) {
+        while (at < limit) {
             const bits = ~self.words[at / 64] & maskOf(at % 64, 64 - at % 64);
             if (bits != 0) return @min(self.pages, (at & ~@as(u64, 63)) + @ctz(bits));
             at = (at / 64 + 1) * 64;
         }
-        return self.pages;
+        return limit;
     }
 
     pub const Runs = struct {

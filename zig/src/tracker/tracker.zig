@@ -36,6 +36,13 @@ pub const Tracker = struct {
     blind: bool = false,
     /// No part of the heap is a map of a file: what was written is told in one quick pass.
     anonymous: bool = false,
+    /// Less than half of what is in use was ever touched. The quick pass would protect the rest, too,
+    /// for which the kernel needs page tables: 2 MiB a GiB.
+    sparse: bool = false,
+    /// Pages in use when that was looked at.
+    judged_pages: u64 = 0,
+
+    const judged_step_pages = 64 * 1024;
 
     pub fn init(wanted: Wanted) errors.Error!Tracker {
         var self: Tracker = .{ .kind = .checksum, .pagemap = .open() };
@@ -99,6 +106,7 @@ pub const Tracker = struct {
             self.len = usable;
             if (!self.uffd.register(address, usable)) self.degrade();
         }
+        if (self.kind == .uffd and self.anonymous) self.judge(address, used);
         const Sink = struct {
             address: usize,
             images: [2]?*Image,
@@ -118,7 +126,7 @@ pub const Tracker = struct {
             const start = address + range.first * os.page_size;
             const end = start + range.count * os.page_size;
             const complete = switch (self.kind) {
-                .uffd => if (self.anonymous)
+                .uffd => if (self.anonymous and !self.sparse)
                     self.pagemap.writtenAnonymous(start, end, sink, Sink.add)
                 else
                     self.pagemap.writtenPages(start, end, sink, Sink.add),
@@ -148,6 +156,27 @@ pub const Tracker = struct {
         if (self.len > 0) self.uffd.unregister(self.start, self.len);
         self.len = 0;
         self.anonymous = false;
+        self.sparse = false;
+        self.judged_pages = 0;
+    }
+
+    /// Looks again whenever so much more is in use.
+    fn judge(self: *Tracker, address: usize, used: []const PageRange) void {
+        var total: u64 = 0;
+        for (used) |range| total += range.count;
+        if (self.judged_pages > 0 and total <= self.judged_pages + judged_step_pages) return;
+        self.judged_pages = total;
+        var touched: u64 = 0;
+        for (used) |range| {
+            const start = address + range.first * os.page_size;
+            const told = self.pagemap.privatePages(start, start + range.count * os.page_size, &touched, struct {
+                fn add(sum: *u64, found: pagemap.Range) void {
+                    sum.* += (found.end - found.start) / os.page_size;
+                }
+            }.add);
+            if (!told) return;
+        }
+        self.sparse = touched < total / 2;
     }
 
     /// What was written is found by comparing from now on: private pages stay private.
