@@ -23,11 +23,11 @@ import { codes } from "./symbols.ts";
  * | `NO_EPOCH` | the image does not hold that epoch | take one of `image.epochs()` |
  * | `NOT_AN_IMAGE` | the file is something else | check the path |
  * | `BAD_VERSION` | the image is of a format that this library does not read | use the library that wrote it |
- * | `CORRUPT` | checksums or metadata disagree | `restore()` from the other image or an earlier epoch, or `recover` |
+ * | `CORRUPT` | checksums or metadata disagree, or a shared heap was not closed | `restore()` from the other image or an earlier epoch, or `recover` |
  * | `ADDRESS_IN_USE` | something else lies at the heap's address | the message names it; give another `address`, or end it |
  * | `BLOCK_MISMATCH` | a stored block has another size or layout | give the target its old type and length, or `unperm` it |
  * | `OUT_OF_MEMORY` | the heap is full up to `maxSize`, or memory is | free, or open with a larger `maxSize` |
- * | `NO_SPACE` | the file system is full | make room and commit again; the last epoch stands |
+ * | `NO_SPACE` | the file system is full | make room and commit (a shared heap: allocate) again; the last epoch stands |
  * | `IO` | the file system failed | the `errno` says how; the last epoch stands |
  * | `BAD_POINTER` | the address is no block, or outside the heap | pass what `malloc` returned |
  * | `DOUBLE_FREE` | the block is free already | free each block once |

@@ -284,7 +284,8 @@ export class Heap implements Disposable, AsyncDisposable {
    *
    * @param n Bytes.
    * @returns Address of the block.
-   * @throws {PermError} `INVALID_ARGUMENT`, `OUT_OF_MEMORY` at `maxSize`, `READ_ONLY`.
+   * @throws {PermError} `INVALID_ARGUMENT`, `OUT_OF_MEMORY` at `maxSize`, `READ_ONLY`; of a shared heap,
+   * here and in all that allocates, `NO_SPACE` when there is no room on the disk to grow into.
    */
   malloc(n: number): Pointer {
     if (typeof n !== "number") expectNumber("size", n);
@@ -618,7 +619,8 @@ export class Heap implements Disposable, AsyncDisposable {
 
   /**
    * Commits to the map file: when it returns, the heap and all blocks as they are now are durable
-   * there, all of it or, whatever happens meanwhile, the last epoch.
+   * there, all of it or, whatever happens meanwhile, the last epoch. A shared heap is written where it
+   * lies: what it was at the last flush is gone, and a crash is answered by a backup.
    *
    * @throws {PermError} `NOT_OPEN` without a map file; `READ_ONLY`, `NO_SPACE`, `IO`, `STALE`,
    * `FORKED`; `UNSUPPORTED` while another thread has JavaScript buffers registered.
@@ -659,7 +661,8 @@ export class Heap implements Disposable, AsyncDisposable {
    *
    * @param options Which epoch, from which file. Default the last one in the backup file, or in the
    * map file when no backup is open.
-   * @throws {PermError} `NOT_OPEN`, `NO_COMMIT`, `NO_EPOCH`; `CORRUPT`; `BLOCK_MISMATCH` when a
+   * @throws {PermError} `NOT_OPEN`, `NO_COMMIT`, `NO_EPOCH`; `CORRUPT`; `UNSUPPORTED` from a shared
+   * heap's own file; `BLOCK_MISMATCH` when a
    * registered block had another layout; `BUSY` when the heap must move while views of it are out
    * or another thread is attached (restore first, then make views); `ADDRESS_IN_USE`. An error that
    * says so came after the heap was replaced, for lack of memory: the heap and its images are closed.
@@ -717,7 +720,7 @@ export class Heap implements Disposable, AsyncDisposable {
    * Grows the heap in place; malloc does so by itself when it needs to.
    *
    * @param size Bytes of data that it shall hold; a smaller heap than it is changes nothing.
-   * @throws {PermError} `OUT_OF_MEMORY` beyond `maxSize`, `READ_ONLY`.
+   * @throws {PermError} `OUT_OF_MEMORY` beyond `maxSize`, `READ_ONLY`; `NO_SPACE` of a shared heap.
    */
   grow(size: number): void {
     expectNumber("size", size);
@@ -790,7 +793,8 @@ export class Heap implements Disposable, AsyncDisposable {
 
   /**
    * Closes the heap without committing; a second call does nothing. Views of it end: DataViews
-   * throw, typed arrays have length 0. In an attached thread it ends that thread's use only.
+   * throw, typed arrays have length 0. In an attached thread it ends that thread's use only. A shared heap
+   * that was changed since its last flush is left marked, and the next opening is `CORRUPT`.
    *
    * @throws {PermError} `BUSY` while another living thread is attached; the heap stays open.
    */
