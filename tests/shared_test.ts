@@ -33,6 +33,7 @@ import {
   PermError,
   restore,
 } from "../mod.ts";
+import { HashMap, roots, struct, text, u32 } from "../data/mod.ts";
 import { Mount, mountTmpfs, refusesMounts } from "./mounts.ts";
 import { runtimes } from "./runtimes.ts";
 import {
@@ -688,6 +689,14 @@ function fillUp(mount: Mount, file: string): void {
     heap.flush();
   }
   mount.fill();
+  for (
+    const open of [
+      Heap.open,
+      (options: { size: number }) => mopen(file, "r+", options.size, { shared }),
+    ]
+  ) {
+    expectCode(() => open({ file, size: 64 * mib, shared }), "NO_SPACE");
+  }
   {
     using heap = Heap.open({ file, size, shared });
     assert.equal(get(heap), 2);
@@ -803,9 +812,35 @@ test("Workers allocate and change a shared heap, and its close waits for them", 
     await thread.run(({ state }) => state.heap.close());
     heap.check();
     heap.flush();
+    // A thread that ends gives up what it owned, which is no change of the heap.
+    thread[Symbol.dispose]();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    assert.equal(heap.flush().pages, 0);
   }
   using heap = Heap.open({ file, size, shared });
   assert.deepEqual([...heap.global("counts", Int32Array, 2)], [1000, 2]);
+});
+
+test("structs and containers live in a shared heap as in any other", { timeout }, () => {
+  using folder = new Folder();
+  const file = folder.file("a");
+  const Entry = struct("Entry", { count: u32, name: text });
+  {
+    using heap = Heap.open({ file, size, shared });
+    const entries = new (HashMap(text, Entry))(heap);
+    for (let index = 0; index < 5000; index++) {
+      entries.set(`key ${index}`, { count: index, name: `name ${index}` });
+    }
+    roots(heap).set("entries", entries);
+    heap.flush();
+  }
+  using heap = Heap.open({ file, size, shared });
+  const entries = roots(heap).get("entries", HashMap(text, Entry))!;
+  assert.equal(entries.size, 5000);
+  assert.equal(entries.get("key 4321")!.name, "name 4321");
+  entries.delete("key 1");
+  heap.check();
+  heap.flush();
 });
 
 test("PERM's functions work on a shared heap", { timeout }, () => {

@@ -66,6 +66,8 @@ pub const Options = struct {
     /// Free runs that the heap was opened with read as zero (private heaps: commits leave holes).
     holes_zero: bool = true,
     membarrier: bool = true,
+    /// A thread that ends stores nothing to the heap; `giveUpOrphans` does it later.
+    keeps_orphans: bool = false,
 };
 
 /// Many blocks are taken or freed in portions, so that nobody who wants to hold the allocator waits
@@ -96,6 +98,8 @@ pub const Allocator = struct {
     cache_count: std.atomic.Value(u32) = .init(0),
     caches: [threads.slots_max]?*Cache = @splat(null),
     alive: [threads.slots_max]std.atomic.Value(bool) = @splat(.init(false)),
+    keeps_orphans: bool = false,
+    orphan: [threads.slots_max]std.atomic.Value(bool) = @splat(.init(false)),
     shared_lock: os.Mutex = .{},
 
     hold_lock: os.Mutex align(64) = .{},
@@ -154,6 +158,7 @@ pub const Allocator = struct {
         const owned = try newOwned(geometry.slices);
         if (again) os.freePages(ownedPages(self.tables.owned));
         self.nonce = options.nonce;
+        self.keeps_orphans = options.keeps_orphans;
         self.tables = .{
             .header = header,
             .table = base + layout.table_offset,
@@ -816,6 +821,11 @@ pub const Allocator = struct {
     /// Free runs and scratch blocks: what commits leave out.
     pub fn unkeptRuns(self: *const Allocator) FreeRuns {
         return .{ .tables = &self.tables, .with_scratch = true };
+    }
+
+    /// Lets go of what threads that ended still own. Held.
+    pub fn giveUpOrphans(self: *Allocator) void {
+        threads.giveUpOrphans(self);
     }
 
     /// Scratch blocks alone.

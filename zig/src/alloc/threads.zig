@@ -358,15 +358,7 @@ fn tryRetire(a: *Allocator, thread: usize) bool {
     defer cache.inside.store(0, .release);
     const stop = a.gate.stop.load(.seq_cst);
     if (stop & Stop.held != 0 and a.holder.load(.monotonic) != thread) return false;
-    // Damage shows up where somebody asks for memory; an ending thread has nobody to tell.
-    spans.collectPending(a, cache, cache) catch {};
-    {
-        a.lock.lock();
-        defer a.lock.unlock();
-        spans.abandon(a, cache) catch {};
-        cache.reset(cache.owner, &a.tables);
-        a.alive[cache.slot].store(false, .seq_cst);
-    }
+    if (a.keeps_orphans) a.orphan[cache.slot].store(true, .release) else giveUpOwned(a, cache);
     if (a.gate.thread.load(.monotonic) == thread) a.gate.thread.store(Entry.gone, .release);
     const start = entryIndex(thread);
     for (0..entries_count) |i| {
@@ -376,6 +368,24 @@ fn tryRetire(a: *Allocator, thread: usize) bool {
         if (owner == thread or owner == 0) break;
     }
     return true;
+}
+
+/// What the cache's thread owned has no owner any more, and its slot is free.
+fn giveUpOwned(a: *Allocator, cache: *Cache) void {
+    // Damage shows up where somebody asks for memory; an ending thread has nobody to tell.
+    spans.collectPending(a, cache, cache) catch {};
+    a.lock.lock();
+    defer a.lock.unlock();
+    spans.abandon(a, cache) catch {};
+    cache.reset(cache.owner, &a.tables);
+    a.alive[cache.slot].store(false, .seq_cst);
+}
+
+/// Does for threads that ended what was put off then. Held.
+pub fn giveUpOrphans(a: *Allocator) void {
+    for (a.caches[0..a.cache_count.load(.monotonic)], 0..) |cache, slot| {
+        if (a.orphan[slot].swap(false, .acquire)) giveUpOwned(a, cache.?);
+    }
 }
 
 /// In a forked child, which has the calling thread only: a new session begins there, so that what

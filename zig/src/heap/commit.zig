@@ -76,14 +76,16 @@ fn reportOf(heap: *Heap, report: image_room.CommitReport, start_ns: u64) abi.rec
 /// The heap is its file: blocks are copied to their shadows, and the system writes what is left.
 fn flushShared(heap: *Heap, shared: *shared_heaps.Shared, start_ns: u64) Error!abi.records.Report {
     heap.background.drain();
-    const input = try takeShared(heap);
+    const input = try takeShared(heap, shared);
     const report = try shared.flush(&heap.history, &input);
     return reportOf(heap, report, start_ns);
 }
 
-fn takeShared(heap: *Heap) Error!shared_heaps.Shared.Flush {
+fn takeShared(heap: *Heap, shared: *shared_heaps.Shared) Error!shared_heaps.Shared.Flush {
     heap.alloc.hold();
     defer heap.alloc.release();
+    // What threads that ended owned waits for a flush that has something to write anyway.
+    if (shared.known(heap) == null) heap.alloc.giveUpOrphans();
     try heap.registry.store(heap.memory(), &heap.alloc);
     return shared_heaps.inputOf(heap);
 }
@@ -102,7 +104,7 @@ pub fn commitAsync(heap: *Heap, which: heap_room.Which) Error!u64 {
     const behind = &heap.background;
     if (which == .map) if (heap.shared) |shared| {
         try behind.begin(heap.geometry.span / os.page_size, 0);
-        const input = try takeShared(heap);
+        const input = try takeShared(heap, shared);
         const job: *background.Job = try .create(null, start_ns);
         job.flush = .{ .shared = shared, .history = &heap.history, .input = input };
         const id = job.id;

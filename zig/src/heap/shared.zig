@@ -470,6 +470,8 @@ fn create(path: []const u8, options: OpenOptions) Error!*Heap {
 pub fn newSession() alloc_room.Options {
     var options = opening.newSession();
     options.holes_zero = false;
+    // A Worker that ends after a flush is no change.
+    options.keeps_orphans = true;
     return options;
 }
 
@@ -533,13 +535,22 @@ fn takeFrom(path: []const u8, options: OpenOptions) Error!*Heap {
 /// not closed stays unflushed, whatever is stored to it.
 fn begin(heap: *Heap, size: u64, recovered: bool) Error!void {
     const shared = heap.shared.?;
-    var state = shared.file.state.?;
+    const before = shared.file.state.?;
+    var state = before;
     state.mark = .in_use;
     try shared.file.write(state, heap.history.lines.slice());
     try shared.file.settle(state);
+    // Scratch memory is all that was stored to when what follows fails.
+    errdefer if (!recovered) {
+        if (shared.file.write(before, heap.history.lines.slice())) |_| shared.file.settle(before) catch {} else |_| {}
+    };
     try clearScratch(heap);
     if (size > heap.alloc.capacityBytes()) try heap.alloc.grow(size);
-    if (recovered) return;
+    if (recovered) {
+        // What a failed sync of the program before left out counts as stored: the next flush writes all.
+        shared.file.sync_failed = true;
+        return;
+    }
     const input = inputOf(heap);
     state.heap = input.identity;
     try shared.settle(state, &heap.history, &input);

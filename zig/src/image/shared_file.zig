@@ -217,9 +217,8 @@ pub const SharedFile = struct {
         try self.load();
         if (self.state.?.mark != .whole and !recover) return self.notWhole();
         try self.expectInPlace();
-        claim.removeStale(self.disk, self.place, "");
-        var left = claim.removeStaleNew(self.disk, self.place, "") catch claim.Held{};
-        self.disk.close(&left.file);
+        // Who gave the file its name may have ended before the directory was synced.
+        self.name_unsynced = true;
     }
 
     fn openToRead(self: *SharedFile, recover: bool) errors.Error!void {
@@ -375,7 +374,10 @@ pub const SharedFile = struct {
             if (disk.syncDir(self.place.dir)) |errno| return disk_.failErrno(errno, self.path(), "Cannot sync the directory of shared heap");
             self.name_unsynced = false;
             disk.release(&self.replaced.file);
+            // Only now: until then a power cut might have brought back what these belong to.
             claim.removeStale(disk, self.place, "");
+            var left = claim.removeStaleNew(disk, self.place, "") catch claim.Held{};
+            disk.close(&left.file);
         }
     }
 

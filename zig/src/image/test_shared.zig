@@ -29,7 +29,6 @@ const Run = struct {
     rested: bool = false,
     value: u64 = 0,
     history: history_.History = .{},
-    /// What the first `create` found to stand there.
     rests: usize = 0,
     corrupt: usize = 0,
     rewrite_after_failure: bool = true,
@@ -84,22 +83,23 @@ const Run = struct {
         const sure = self.disk.dies_at == std.math.maxInt(usize) and self.disk.fails_one_in == 0;
         var fresh = false;
         const file = self.open(.write, false) catch |err| file: {
-            if (!sure) return;
+            // What is refused for want of a file or for a mark is so whether calls fail or not.
             switch (err) {
                 error.NOT_FOUND => if (self.flushed > 0) return Violation.Lost,
                 error.CORRUPT => {
                     if (self.rested) return Violation.Refused;
                     self.corrupt += 1;
-                    if (self.random().boolean()) break :file try self.open(.write, true);
+                    if (self.random().boolean()) break :file self.open(.write, true) catch |second| return if (sure) second;
                 },
-                else => return err,
+                else => return if (sure) err,
             }
             fresh = true;
-            break :file try self.open(.create, false);
+            break :file self.open(.create, false) catch |second| return if (sure) second;
         };
         defer file.close();
         var content: Content = @splat(0);
         var quiet = !fresh;
+        var failed = false;
         if (!fresh) {
             const stored = file.state.?;
             content = read(file) orelse return;
@@ -108,19 +108,24 @@ const Run = struct {
                 if (!std.meta.eql(was, content)) return Violation.Mixed;
                 if (stored.head.epoch < self.flushed) return Violation.Lost;
                 if (file.lines.find(stored.head.line) == null) return Violation.Mixed;
-            } else quiet = false;
+            } else {
+                quiet = false;
+                // What a dead program's failed sync left out counts as stored here, too.
+                file.sync_failed = true;
+                failed = true;
+            }
             self.history.adopt(stored.head, &file.lines, stored.epoch_max) catch unreachable;
             var marked = stored;
             marked.mark = .in_use;
-            file.write(marked, self.history.lines.slice()) catch return;
+            // An opening that fails from here on may leave the mark.
             self.rested = false;
+            file.write(marked, self.history.lines.slice()) catch return;
             file.settle(marked) catch return;
         } else {
             self.rested = false;
             self.history.line_begun = false;
             if (file.disk.truncate(file.file.file, shared_file.heap_offset + pages * page_size) != null) return;
         }
-        var failed = false;
         for (0..self.random().uintLessThan(usize, 6)) |_| {
             for (0..self.random().uintLessThan(usize, 4)) |_| {
                 const index = self.random().uintLessThan(usize, pages);

@@ -66,7 +66,7 @@ pub fn touch(address: usize, len: usize) void {
 /// file system that is full (XFS). False where the file system does not tell.
 pub fn hasRoom(file: File, offset: u64, len: u64) bool {
     const Extent = extern struct { logical: u64, physical: u64, length: u64, reserved: [2]u64, flags: u32, reserved_2: [3]u32 };
-    const Map = extern struct { start: u64, length: u64, flags: u32, mapped: u32, count: u32, reserved: u32, extents: [64]Extent };
+    const Map = extern struct { start: u64, length: u64, flags: u32, mapped: u32, count: u32, reserved: u32, extents: [256]Extent };
     const fiemap = 0xc020_660b;
     var at = offset;
     while (at < offset + len) {
