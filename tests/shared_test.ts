@@ -651,6 +651,19 @@ test("memory that another session freed is cleared before it is zeroed memory ag
   }
 });
 
+test("memory that is freed in quantity stays, and is cleared when it is zeroed memory again", {
+  timeout,
+}, () => {
+  using folder = new Folder();
+  using heap = Heap.open({ file: folder.file("a"), size: 100 * mib, maxSize: 100 * mib, shared });
+  const pointer = heap.malloc(90 * mib);
+  heap.bytes(pointer, 90 * mib).fill(0xee);
+  heap.free(pointer);
+  const again = heap.calloc(90, mib);
+  assert.ok(heap.bytes(again, 90 * mib).every((byte) => byte === 0));
+  heap.check();
+});
+
 /** What happens to a shared heap on a medium that is full. */
 function fillUp(mount: Mount, file: string): void {
   {
@@ -707,6 +720,14 @@ function fillUp(mount: Mount, file: string): void {
   heap.check();
   heap.close();
   mount.empty();
+  // A copy with holes where there were zeros is given its room before it is mapped.
+  const copy = `${file}.copy`;
+  assert.equal(spawnSync("cp", ["--sparse=always", file, copy]).status, 0);
+  assert.ok(statSync(copy).blocks < statSync(file).blocks);
+  mount.fill();
+  expectCode(() => mopen(copy, "r+", undefined, { shared }), "NO_SPACE");
+  mount.empty();
+  mopen(copy, "r+", undefined, { shared }).close();
 }
 
 test("a full tmpfs is NO_SPACE, and what has room can be stored to", {
@@ -714,7 +735,7 @@ test("a full tmpfs is NO_SPACE, and what has room can be stored to", {
   skip: noMounts,
 }, () => {
   using folder = new Folder();
-  using mount = mountTmpfs(folder.file("disk"), 20 * mib);
+  using mount = mountTmpfs(folder.file("disk"), 32 * mib);
   fillUp(mount, join(mount.path, "a"));
 });
 
