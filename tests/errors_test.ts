@@ -5,6 +5,7 @@ import { closeSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } f
 import process from "node:process";
 import { test } from "node:test";
 import { codes } from "../ffi/symbols.ts";
+import { f64, roots, struct } from "../data/mod.ts";
 import { type ErrorCode, Heap, malloc, mclose, mopen, PermError } from "../mod.ts";
 import type { Tools } from "./remote.ts";
 import { command, repository, run, thisRuntime } from "./runtimes.ts";
@@ -257,14 +258,23 @@ const cases: Partial<Record<ErrorCode, Case>> = {
 
   UNSUPPORTED({ folder }) {
     const file = folder.file("shared");
-    expectCode(() => Heap.open({ file, size, shared: true }), "UNSUPPORTED", { message: /shared/ });
+    expectCode(() => Heap.open({ file, size, shared: true, keep: 2 }), "UNSUPPORTED", {
+      message: /shared/,
+    });
     assert.ok(!folder.names().includes("shared"));
+  },
+
+  LAYOUT_MISMATCH() {
+    using typed = Heap.open({ size });
+    roots(typed).open("point", struct("Point", { x: f64, y: f64 })).y = 3;
+    const shorter = struct("Point", { x: f64 });
+    expectCode(() => roots(typed).get("point", shorter), "LAYOUT_MISMATCH", { message: /"point"/ });
+    expectWell(typed);
   },
 };
 
 /** Codes that TypeScript cannot meet today. */
 const unreachable: Partial<Record<ErrorCode, string>> = {
-  LAYOUT_MISMATCH: "raised by the typed layer, @perm/heap/data, which is not there yet",
   FORKED: "a forked child of a JavaScript runtime must never return to JavaScript: tested in Zig",
 };
 
