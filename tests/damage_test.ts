@@ -20,7 +20,7 @@ import {
 import { basename, join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
-import { bopen, type ErrorCode, Heap, mclose, mopen, restore } from "../mod.ts";
+import { bopen, type ErrorCode, Heap, Image, mclose, mopen, restore } from "../mod.ts";
 import {
   Bystander,
   contentsOf,
@@ -265,6 +265,66 @@ test("a damaged record before the last is CORRUPT, and the epochs before it can 
   }
   assert.deepEqual(outcomeOf(base, "r+", { verify: true }), { epoch, digest });
 });
+
+test(
+  "verify names the first bad page, what stored it and the epoch before, which can be restored",
+  {
+    timeout,
+  },
+  () => {
+    using folder = new Folder();
+    const specimen = new Specimen(folder.file("app"));
+    assert.deepEqual({ ...Image.verify(specimen.base), durationMs: 0, bytes: 0, pages: 0 }, {
+      epoch: 4,
+      epochs: 4,
+      pages: 0,
+      bytes: 0,
+      durationMs: 0,
+    });
+    const below = randomNumbers(15);
+    for (const region of specimen.regions()) {
+      if (region.what !== "pages" || region.record === specimen.epochs - 1) continue;
+      const { base, log } = copyOf(specimen, folder);
+      const at = region.from + below(region.to - region.from);
+      // What is damaged behind it is not the first.
+      for (const byte of [at, region.to - 1]) flip(region.file === "base" ? base : log, byte);
+      const where = region.record === 0
+        ? /as epoch 1 stored it in the base.*from a backup/
+        : new RegExp(
+          `as epoch ${region.record + 1} stored it in the log "${basename(log)}".*` +
+            `restore\\(\\{ epoch: ${region.record} \\}\\)`,
+        );
+      const error = expectCode(() => Image.verify(base), "CORRUPT", { path: base, message: where });
+      if (region.record === 0) {
+        const bytes = readFileSync(base);
+        const [pages, lines, runs] = [192, 200, 208].map((from) =>
+          Number(bytes.readBigUInt64LE(from))
+        );
+        let left = (at - region.from) >> 12;
+        let page = -1;
+        for (let run = 0; run < runs && page < 0; run++) {
+          const entry = 4096 + 4096 * pages + 24 * lines + 16 * run;
+          const count = Number(bytes.readBigUInt64LE(entry + 8));
+          if (left < count) page = Number(bytes.readBigUInt64LE(entry)) + left;
+          left -= count;
+        }
+        const address = Number(bytes.readBigUInt64LE(64 + 16));
+        assert.equal(error.address, address + page * 4096);
+        continue;
+      }
+      using heap = mopen(null, "w+", 1 << 17, { maxSize: 1 << 17 });
+      bopen(base, "r");
+      for (let epoch = 1; epoch <= 4; epoch++) {
+        if (epoch > region.record) {
+          expectCode(() => restore({ epoch, verify: true }), "CORRUPT", { message: where });
+        } else {
+          assert.equal(restore({ epoch, verify: true }).epoch, epoch);
+          assert.equal(digestOf(heap), specimen.digests.get(epoch));
+        }
+      }
+    }
+  },
+);
 
 test("Heap.open of a damaged and a whole image says so and takes neither", { timeout }, () => {
   using folder = new Folder();
