@@ -170,7 +170,9 @@ pub const Cache = extern struct {
     classes: [classes.count]ClassCache,
     empties: Empties,
     pending: Pending align(64),
-    stacks: [classes.count][stack_places]Hint align(stack_bytes),
+    /// Of each class, its own behind that of number 0, whose last place is where the newest hint of
+    /// a class stands that never had one: so its stack takes no memory, and has no room.
+    stacks: [1 + classes.count][stack_places]Hint align(stack_bytes),
 
     pub fn reset(self: *Cache, owner: u64, tables: *const Tables) void {
         self.owner = owner;
@@ -179,10 +181,8 @@ pub const Cache = extern struct {
         self.mark = self.slot + 1;
         self.slices = tables.geometry.slices;
         self.full = ~@as(u64, 0);
-        for (&self.newest, &self.stacks) |*newest, *stack| {
-            stack[0] = .{ .address = 0, .word = &self.full, .mask = 1 };
-            newest.* = stack;
-        }
+        self.never()[0] = self.noHint();
+        self.newest = @splat(self.never());
         self.reciprocals = classes.reciprocals[0..classes.count].*;
         self.by_size = classes.by_size;
         self.classes = @splat(.{ .gather = gather_min, .current = none, .partial = none });
@@ -210,6 +210,7 @@ pub const Cache = extern struct {
     pub fn hasHint(self: *Cache, class: usize) bool {
         const all = self.hints(class);
         var len = all.len;
+        if (len == 0) return false;
         while (len > 0 and all[len - 1].word.* & all[len - 1].mask != 0) len -= 1;
         self.setCount(class, len);
         return len > 0;
@@ -227,9 +228,18 @@ pub const Cache = extern struct {
         return true;
     }
 
+    fn never(self: *Cache) [*]Hint {
+        return self.stacks[0][stack_places - 1 ..];
+    }
+
+    fn noHint(self: *Cache) Hint {
+        return .{ .address = 0, .word = &self.full, .mask = 1 };
+    }
+
     /// The hints of `class`, the newest last.
     pub fn hints(self: *Cache, class: usize) []Hint {
-        const bottom: [*]Hint = &self.stacks[class];
+        if (self.newest[class] == self.never()) return &.{};
+        const bottom: [*]Hint = &self.stacks[1 + class];
         const len = (@intFromPtr(self.newest[class]) - @intFromPtr(bottom)) / @sizeOf(Hint);
         assert(len < stack_places);
         return bottom[1..][0..len];
@@ -237,13 +247,15 @@ pub const Cache = extern struct {
 
     pub fn setCount(self: *Cache, class: usize, len: usize) void {
         assert(len < stack_places);
-        const bottom: [*]Hint = &self.stacks[class];
+        const bottom: [*]Hint = &self.stacks[1 + class];
+        bottom[0] = self.noHint();
         self.newest[class] = bottom + len;
     }
 
     /// Forgets hints to blocks of `class` in [from, to).
     pub fn purge(self: *Cache, class: usize, from: usize, to: usize) void {
         const all = self.hints(class);
+        if (all.len == 0) return;
         var kept: usize = 0;
         for (all) |hint| {
             if (hint.address >= from and hint.address < to) continue;

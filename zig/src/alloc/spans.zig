@@ -559,7 +559,9 @@ pub fn trimOwnerless(a: *Allocator, cache: *Cache) Error!void {
 /// Leaves every span of a thread that ends where others find it. Lock held.
 pub fn abandon(a: *Allocator, cache: *Cache) Error!void {
     for (0..classes.count) |class| {
-        try summarize(a, cache, cache.hints(class));
+        const hints = cache.hints(class);
+        if (hints.len == 0) continue;
+        try summarize(a, cache, hints);
         cache.setCount(class, 0);
     }
     while (cache.empties.count > 0) try letGo(a, cache, cache.empties.oldest());
