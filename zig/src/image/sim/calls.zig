@@ -329,6 +329,7 @@ pub fn unlink(c: ?*anyopaque, _: File, name: [*:0]const u8) i64 {
     call.say("unlink {s}", .{std.mem.span(name)});
     if (!call.verdict.effect) return call.verdict.errno;
     if (machine.names.find(std.mem.span(name)) == null) return no(.NOENT);
+    if (machine.refuses_unlink) return no(.IO);
     const gone: Change = .{ .unlink = .of(std.mem.span(name)) };
     gone.apply(&machine.names);
     machine.changes.append(gpa, gone) catch unreachable;

@@ -93,6 +93,8 @@ pub const Machine = struct {
     /// Nothing can be written past the page cache.
     no_direct: bool = false,
     directs: u64 = 0,
+    /// No name can be removed.
+    refuses_unlink: bool = false,
     /// How often a file was found to be nobody else's.
     soles: u64 = 0,
     trace: bool = false,

@@ -3,7 +3,7 @@
 //!
 //! machine.zig is the machine, with medium.zig for what a power cut leaves and calls.zig for its system
 //! calls; actor.zig what its processes do, model.zig what may be found, world.zig who goes on when;
-//! fuzz.zig feeds the opener with what nobody wrote.
+//! scenarios.zig plays what chance seldom does; fuzz.zig feeds the opener with what nobody wrote.
 
 const std = @import("std");
 const plant = @import("../../plant.zig");
@@ -14,6 +14,10 @@ pub const Counts = world_.Counts;
 pub const Faults = world_.Faults;
 pub const Fuzz = @import("fuzz.zig").Fuzz;
 pub const supported = @import("fiber.zig").supported;
+
+test {
+    _ = @import("scenarios.zig");
+}
 
 test "a hundred worlds of crashes, failures, contenders, folds and branches lose and mix nothing" {
     if (!supported) return error.SkipZigTest;
