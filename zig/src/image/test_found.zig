@@ -162,17 +162,15 @@ const SlowDisk = struct {
 
 test "cancelling waits for a fold that another thread runs by hand" {
     errdefer testing.explain();
-    var dir = testing.Dir.init();
-    defer dir.deinit();
+    var scene: testing.Scene = .init(64);
+    defer scene.deinit();
     var slow: SlowDisk = .{};
-    var heap = Heap.init(64);
-    defer heap.deinit();
-    const image = try Image.open(.{ .disk = slow.disk(), .path = dir.path("a"), .mode = .create, .background = false });
+    const image = try Image.open(.{ .disk = slow.disk(), .path = scene.dir.path("a"), .mode = .create, .background = false });
     defer image.close();
-    try image.join(&heap.history, heap.identity.span, null);
+    try image.join(&scene.heap.history, scene.heap.identity.span, null);
     for (1..4) |step| {
-        heap.touch(&.{image}, step, step);
-        _ = try heap.commit(image, null);
+        scene.heap.touch(&.{image}, step, step);
+        _ = try scene.heap.commit(image, null);
     }
     slow.fold = image;
     const thread = try std.Thread.spawn(.{}, SlowDisk.foldNow, .{image});
@@ -181,7 +179,7 @@ test "cancelling waits for a fold that another thread runs by hand" {
     const waited = slow.synced.load(.acquire);
     thread.join();
     try expect(waited);
-    try Heap.expectStored(image, null, heap.memory);
+    try Heap.expectStored(image, null, scene.heap.memory);
 }
 
 test "an epoch number without room after it is refused, or the next commit is" {

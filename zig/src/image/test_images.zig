@@ -22,36 +22,34 @@ fn made(path: []const u8, heap: *Heap, keep: u32) !*Image {
 
 test "one writer, any readers: a second opening for writing is BUSY until the first is closed" {
     errdefer testing.explain();
-    var dir = testing.Dir.init();
-    defer dir.deinit();
-    var heap = Heap.init(64);
-    defer heap.deinit();
-    const image = try made(dir.path("a"), &heap, 1);
+    var scene: testing.Scene = .init(64);
+    defer scene.deinit();
+    const image = try made(scene.dir.path("a"), &scene.heap, 1);
     // Claimed and not yet committed. Another disk stands for another process.
     var calm: testing.FaultyDisk = .{};
     const elsewhere = calm.disk();
-    try expectError(error.ALREADY_OPEN, Image.open(.{ .path = dir.path("a"), .mode = .create }));
-    try expectError(error.BUSY, Image.open(.{ .disk = elsewhere, .path = dir.path("a"), .mode = .create }));
-    try expectError(error.NOT_FOUND, Image.open(.{ .path = dir.path("a"), .mode = .write }));
-    try expectError(error.NOT_FOUND, Image.open(.{ .path = dir.path("a"), .mode = .read }));
-    heap.touch(&.{image}, 1, 1);
-    _ = try heap.commit(image, null);
-    try expectError(error.BUSY, Image.open(.{ .disk = elsewhere, .path = dir.path("a"), .mode = .create }));
-    try expectError(error.BUSY, Image.open(.{ .disk = elsewhere, .path = dir.path("a"), .mode = .write }));
-    const reader = try Image.open(.{ .path = dir.path("a"), .mode = .read });
+    try expectError(error.ALREADY_OPEN, Image.open(.{ .path = scene.dir.path("a"), .mode = .create }));
+    try expectError(error.BUSY, Image.open(.{ .disk = elsewhere, .path = scene.dir.path("a"), .mode = .create }));
+    try expectError(error.NOT_FOUND, Image.open(.{ .path = scene.dir.path("a"), .mode = .write }));
+    try expectError(error.NOT_FOUND, Image.open(.{ .path = scene.dir.path("a"), .mode = .read }));
+    scene.heap.touch(&.{image}, 1, 1);
+    _ = try scene.heap.commit(image, null);
+    try expectError(error.BUSY, Image.open(.{ .disk = elsewhere, .path = scene.dir.path("a"), .mode = .create }));
+    try expectError(error.BUSY, Image.open(.{ .disk = elsewhere, .path = scene.dir.path("a"), .mode = .write }));
+    const reader = try Image.open(.{ .path = scene.dir.path("a"), .mode = .read });
     defer reader.close();
     try expectError(error.READ_ONLY, reader.begin());
-    heap.touch(&.{image}, 2, 2);
-    const before = try heap.copy();
+    scene.heap.touch(&.{image}, 2, 2);
+    const before = try scene.heap.copy();
     defer std.testing.allocator.free(before);
-    _ = try heap.commit(image, null);
-    const later = try Image.open(.{ .path = dir.path("a"), .mode = .read });
+    _ = try scene.heap.commit(image, null);
+    const later = try Image.open(.{ .path = scene.dir.path("a"), .mode = .read });
     defer later.close();
     try Heap.expectStored(later, null, before);
     // A mapping outlives its image and must not keep the lock.
-    try heap.restore(image, null);
+    try scene.heap.restore(image, null);
     image.close();
-    const again = try Image.open(.{ .path = dir.path("a"), .mode = .write });
+    const again = try Image.open(.{ .path = scene.dir.path("a"), .mode = .write });
     again.close();
 }
 
@@ -76,40 +74,38 @@ test "a claim that was never used leaves nothing behind; a stale one is taken ov
 
 test "w+ replaces what stands there with the first commit and not before; another heap's only when told" {
     errdefer testing.explain();
-    var dir = testing.Dir.init();
-    defer dir.deinit();
-    var heap = Heap.init(64);
-    defer heap.deinit();
+    var scene: testing.Scene = .init(64);
+    defer scene.deinit();
     {
-        const image = try made(dir.path("a"), &heap, 1);
+        const image = try made(scene.dir.path("a"), &scene.heap, 1);
         defer image.close();
-        heap.touch(&.{image}, 1, 1);
-        _ = try heap.commit(image, null);
+        scene.heap.touch(&.{image}, 1, 1);
+        _ = try scene.heap.commit(image, null);
     }
     var other = Heap.init(64);
     defer other.deinit();
     other.identity.uuid[3] = 99;
-    try expectError(error.EXISTS, Image.open(.{ .path = dir.path("a"), .mode = .create, .heap = other.identity.uuid }));
-    (try Image.open(.{ .path = dir.path("a"), .mode = .create, .heap = heap.identity.uuid })).close();
-    (try Image.open(.{ .path = dir.path("a"), .mode = .create, .heap = other.identity.uuid, .replace = true })).close();
+    try expectError(error.EXISTS, Image.open(.{ .path = scene.dir.path("a"), .mode = .create, .heap = other.identity.uuid }));
+    (try Image.open(.{ .path = scene.dir.path("a"), .mode = .create, .heap = scene.heap.identity.uuid })).close();
+    (try Image.open(.{ .path = scene.dir.path("a"), .mode = .create, .heap = other.identity.uuid, .replace = true })).close();
     {
-        const untouched = try Image.open(.{ .path = dir.path("a"), .mode = .read });
+        const untouched = try Image.open(.{ .path = scene.dir.path("a"), .mode = .read });
         defer untouched.close();
-        try Heap.expectStored(untouched, null, heap.memory);
+        try Heap.expectStored(untouched, null, scene.heap.memory);
     }
     {
-        const image = try made(dir.path("a"), &other, 1);
+        const image = try made(scene.dir.path("a"), &other, 1);
         defer image.close();
         other.touch(&.{image}, 7, 7);
         _ = try other.commit(image, null);
     }
-    try expectEqual(@as(usize, 2), try dir.count());
-    const image = try Image.open(.{ .path = dir.path("a"), .mode = .write });
+    try expectEqual(@as(usize, 2), try scene.dir.count());
+    const image = try Image.open(.{ .path = scene.dir.path("a"), .mode = .write });
     defer image.close();
     try Heap.expectStored(image, null, other.memory);
-    try dir.write("notes", "not an image");
-    try expectError(error.EXISTS, Image.open(.{ .path = dir.path("notes"), .mode = .create }));
-    (try Image.open(.{ .path = dir.path("notes"), .mode = .create, .replace = true })).close();
+    try scene.dir.write("notes", "not an image");
+    try expectError(error.EXISTS, Image.open(.{ .path = scene.dir.path("notes"), .mode = .create }));
+    (try Image.open(.{ .path = scene.dir.path("notes"), .mode = .create, .replace = true })).close();
 }
 
 test "what is no image has its own answer" {
@@ -143,85 +139,79 @@ test "what is no image has its own answer" {
 
 test "a symbolic link is followed once: the image's files stand beside its target" {
     errdefer testing.explain();
-    var dir = testing.Dir.init();
-    defer dir.deinit();
-    var heap = Heap.init(64);
-    defer heap.deinit();
+    var scene: testing.Scene = .init(64);
+    defer scene.deinit();
     var text: [256]u8 = undefined;
-    const link = try std.fmt.bufPrintZ(&text, "{s}", .{dir.path("link")});
+    const link = try std.fmt.bufPrintZ(&text, "{s}", .{scene.dir.path("link")});
     _ = linux.symlink("real", link);
     {
-        const image = try made(dir.path("link"), &heap, 1);
+        const image = try made(scene.dir.path("link"), &scene.heap, 1);
         defer image.close();
-        heap.touch(&.{image}, 1, 1);
-        _ = try heap.commit(image, null);
+        scene.heap.touch(&.{image}, 1, 1);
+        _ = try scene.heap.commit(image, null);
     }
-    const image = try Image.open(.{ .path = dir.path("real"), .mode = .read });
+    const image = try Image.open(.{ .path = scene.dir.path("real"), .mode = .read });
     defer image.close();
-    try Heap.expectStored(image, null, heap.memory);
+    try Heap.expectStored(image, null, scene.heap.memory);
     var buffer: [128]u8 = undefined;
-    _ = try dir.find("real-log-", &buffer);
+    _ = try scene.dir.find("real-log-", &buffer);
 }
 
 test "an unchanged heap has the same epoch and id in both images, and each holds its own" {
     errdefer testing.explain();
-    var dir = testing.Dir.init();
-    defer dir.deinit();
-    var heap = Heap.init(64);
-    defer heap.deinit();
-    const map = try made(dir.path("map"), &heap, 1);
+    var scene: testing.Scene = .init(64);
+    defer scene.deinit();
+    const map = try made(scene.dir.path("map"), &scene.heap, 1);
     defer map.close();
     const both = &[_]*Image{map};
-    heap.touch(both, 1, 1);
-    try expectEqual(@as(u64, 1), (try heap.commit(map, null)).epoch);
-    const backup = try made(dir.path("backup"), &heap, 1);
+    scene.heap.touch(both, 1, 1);
+    try expectEqual(@as(u64, 1), (try scene.heap.commit(map, null)).epoch);
+    const backup = try made(scene.dir.path("backup"), &scene.heap, 1);
     defer backup.close();
     const images = &[_]*Image{ map, backup };
-    try expectEqual(@as(u64, 1), (try heap.commit(backup, map)).epoch);
+    try expectEqual(@as(u64, 1), (try scene.heap.commit(backup, map)).epoch);
     try expectEqual(map.head().?.commit, backup.head().?.commit);
     try expectEqual(image_.Relation.same, image_.relation(map, backup));
-    heap.touch(images, 2, 2);
-    try expectEqual(@as(u64, 2), (try heap.commit(map, backup)).epoch);
+    scene.heap.touch(images, 2, 2);
+    try expectEqual(@as(u64, 2), (try scene.heap.commit(map, backup)).epoch);
     try expectEqual(image_.Relation.descendant, image_.relation(map, backup));
-    heap.touch(images, 3, 3);
-    const third = try heap.commit(backup, map);
+    scene.heap.touch(images, 3, 3);
+    const third = try scene.heap.commit(backup, map);
     try expectEqual(@as(u64, 3), third.epoch);
     try expectEqual(@as(u64, 2), third.pages);
     try expect(!third.new_base);
     try expectEqual(image_.Relation.ancestor, image_.relation(map, backup));
     // The map image has one page pending, and catches up to the same commit.
-    const caught_up = try heap.commit(map, backup);
+    const caught_up = try scene.heap.commit(map, backup);
     try expectEqual(@as(u64, 3), caught_up.epoch);
     try expectEqual(@as(u64, 1), caught_up.pages);
     try expectEqual(map.head().?.commit, backup.head().?.commit);
-    try Heap.expectStored(map, null, heap.memory);
-    try Heap.expectStored(backup, null, heap.memory);
+    try Heap.expectStored(map, null, scene.heap.memory);
+    try Heap.expectStored(backup, null, scene.heap.memory);
     // Changed and changed back: it is another commit of the same content.
-    heap.touch(images, 3, 9);
-    try expectEqual(@as(u64, 4), (try heap.commit(map, backup)).epoch);
-    heap.touch(images, 3, 3);
-    const same_content = try heap.commit(backup, map);
+    scene.heap.touch(images, 3, 9);
+    try expectEqual(@as(u64, 4), (try scene.heap.commit(map, backup)).epoch);
+    scene.heap.touch(images, 3, 3);
+    const same_content = try scene.heap.commit(backup, map);
     try expectEqual(@as(u64, 5), same_content.epoch);
     try expectEqual(image_.Relation.ancestor, image_.relation(map, backup));
 }
 
 test "sessions that go on from one commit separately have diverged, and backup() refuses to replace the other" {
     errdefer testing.explain();
-    var dir = testing.Dir.init();
-    defer dir.deinit();
-    var heap = Heap.init(64);
-    defer heap.deinit();
+    var scene: testing.Scene = .init(64);
+    defer scene.deinit();
     {
-        const map = try made(dir.path("map"), &heap, 1);
+        const map = try made(scene.dir.path("map"), &scene.heap, 1);
         defer map.close();
-        const backup = try made(dir.path("backup"), &heap, 1);
+        const backup = try made(scene.dir.path("backup"), &scene.heap, 1);
         defer backup.close();
-        heap.touch(&.{ map, backup }, 1, 1);
-        _ = try heap.commit(map, backup);
-        _ = try heap.commit(backup, map);
+        scene.heap.touch(&.{ map, backup }, 1, 1);
+        _ = try scene.heap.commit(map, backup);
+        _ = try scene.heap.commit(backup, map);
     }
     for ([_][]const u8{ "map", "backup" }, 0..) |name, index| {
-        const image = try Image.open(.{ .path = dir.path(name), .mode = .write, .background = false });
+        const image = try Image.open(.{ .path = scene.dir.path(name), .mode = .write, .background = false });
         defer image.close();
         var session = Heap.init(64);
         defer session.deinit();
@@ -229,9 +219,9 @@ test "sessions that go on from one commit separately have diverged, and backup()
         session.touch(&.{image}, 5, index + 10);
         try expectEqual(@as(u64, 2), (try session.commit(image, null)).epoch);
     }
-    const map = try Image.open(.{ .path = dir.path("map"), .mode = .write, .background = false });
+    const map = try Image.open(.{ .path = scene.dir.path("map"), .mode = .write, .background = false });
     defer map.close();
-    const backup = try Image.open(.{ .path = dir.path("backup"), .mode = .write, .background = false });
+    const backup = try Image.open(.{ .path = scene.dir.path("backup"), .mode = .write, .background = false });
     defer backup.close();
     try expectEqual(image_.Relation.diverged, image_.relation(map, backup));
     var session = Heap.init(64);
@@ -251,54 +241,49 @@ test "sessions that go on from one commit separately have diverged, and backup()
 
 test "going back changes no file; going on from there is a new line, and the other branch stays reachable" {
     errdefer testing.explain();
-    var dir = testing.Dir.init();
-    defer dir.deinit();
-    var heap = Heap.init(64);
-    defer heap.deinit();
-    const image = try made(dir.path("a"), &heap, 4);
+    var scene: testing.Scene = .init(64);
+    defer scene.deinit();
+    const image = try made(scene.dir.path("a"), &scene.heap, 4);
     defer image.close();
     var states: [8][]u8 = undefined;
     defer for (states[1..7]) |state| std.testing.allocator.free(state);
     for (1..5) |epoch| {
-        heap.touch(&.{image}, epoch, epoch);
-        try expectEqual(epoch, (try heap.commit(image, null)).epoch);
-        states[epoch] = try heap.copy();
+        scene.heap.touch(&.{image}, epoch, epoch);
+        try expectEqual(epoch, (try scene.heap.commit(image, null)).epoch);
+        states[epoch] = try scene.heap.copy();
     }
-    try heap.restore(image, 2);
-    try std.testing.expectEqualSlices(u8, states[2], heap.memory);
+    try scene.heap.restore(image, 2);
+    try std.testing.expectEqualSlices(u8, states[2], scene.heap.memory);
     try expectEqual(@as(u64, 4), image.head().?.epoch);
-    heap.touch(&.{image}, 20, 20);
-    try expectEqual(@as(u64, 5), (try heap.commit(image, null)).epoch);
-    states[5] = try heap.copy();
+    scene.heap.touch(&.{image}, 20, 20);
+    try expectEqual(@as(u64, 5), (try scene.heap.commit(image, null)).epoch);
+    states[5] = try scene.heap.copy();
     for (1..6) |epoch| try Heap.expectStored(image, epoch, states[epoch]);
     const line = try image.epochs(std.testing.allocator);
     defer std.testing.allocator.free(line);
     try expectEqual(@as(usize, 3), line.len);
     // Back without a change: the commit is a new epoch of the old content.
-    try heap.restore(image, 1);
-    try expectEqual(@as(u64, 6), (try heap.commit(image, null)).epoch);
-    states[6] = try heap.copy();
+    try scene.heap.restore(image, 1);
+    try expectEqual(@as(u64, 6), (try scene.heap.commit(image, null)).epoch);
+    states[6] = try scene.heap.copy();
     try std.testing.expectEqualSlices(u8, states[1], states[6]);
     try expect(try image.foldNow() == false);
-    heap.touch(&.{image}, 21, 21);
-    _ = try heap.commit(image, null);
-    heap.touch(&.{image}, 22, 22);
-    _ = try heap.commit(image, null);
+    scene.heap.touch(&.{image}, 21, 21);
+    _ = try scene.heap.commit(image, null);
+    scene.heap.touch(&.{image}, 22, 22);
+    _ = try scene.heap.commit(image, null);
     _ = try image.foldNow();
-    try Heap.expectStored(image, null, heap.memory);
+    try Heap.expectStored(image, null, scene.heap.memory);
 }
 
 test "folds run beside commits, keep what keep promises, and bound the log" {
     errdefer testing.explain();
-    var dir = testing.Dir.init();
-    defer dir.deinit();
     for ([_]u32{ 1, 3 }) |keep| {
-        try dir.clear();
-        var heap = Heap.init(2000);
-        defer heap.deinit();
-        const image = try Image.open(.{ .path = dir.path("a"), .mode = .create, .keep = keep, .log_limit = 300 * 1024 });
+        var scene: testing.Scene = .init(2000);
+        defer scene.deinit();
+        const image = try Image.open(.{ .path = scene.dir.path("a"), .mode = .create, .keep = keep, .log_limit = 300 * 1024 });
         defer image.close();
-        try image.join(&heap.history, heap.identity.span, null);
+        try image.join(&scene.heap.history, scene.heap.identity.span, null);
         var states: std.ArrayList([]u8) = .empty;
         defer {
             for (states.items) |state| std.testing.allocator.free(state);
@@ -307,9 +292,9 @@ test "folds run beside commits, keep what keep promises, and bound the log" {
         var prng = std.Random.DefaultPrng.init(keep);
         const random = prng.random();
         for (0..120) |_| {
-            for (0..20) |_| heap.touch(&.{image}, random.uintLessThan(u64, 2000), random.int(u64));
-            const report = try heap.commit(image, null);
-            try states.append(std.testing.allocator, try heap.copy());
+            for (0..20) |_| scene.heap.touch(&.{image}, random.uintLessThan(u64, 2000), random.int(u64));
+            const report = try scene.heap.commit(image, null);
+            try states.append(std.testing.allocator, try scene.heap.copy());
             try expectEqual(states.items.len, report.epoch);
         }
         image.cancelFold();
@@ -319,29 +304,27 @@ test "folds run beside commits, keep what keep promises, and bound the log" {
         defer std.testing.allocator.free(list);
         try expect(list.len >= keep);
         for (list[list.len - keep ..]) |epoch| try Heap.expectStored(image, epoch.epoch, states.items[epoch.epoch - 1]);
-        try expectEqual(@as(usize, 2), try dir.count());
+        try expectEqual(@as(usize, 2), try scene.dir.count());
     }
 }
 
 test "a file that takes the image's place makes commits STALE; a removed one is made again" {
     errdefer testing.explain();
-    var dir = testing.Dir.init();
-    defer dir.deinit();
-    var heap = Heap.init(64);
-    defer heap.deinit();
-    const image = try made(dir.path("a"), &heap, 1);
+    var scene: testing.Scene = .init(64);
+    defer scene.deinit();
+    const image = try made(scene.dir.path("a"), &scene.heap, 1);
     defer image.close();
-    heap.touch(&.{image}, 1, 1);
-    _ = try heap.commit(image, null);
-    try dir.tmp.dir.rename("a", dir.tmp.dir, "b", std.testing.io);
-    heap.touch(&.{image}, 2, 2);
-    try expect((try heap.commit(image, null)).new_base);
-    try Heap.expectStored(image, null, heap.memory);
-    const found = try Image.open(.{ .path = dir.path("a"), .mode = .read });
+    scene.heap.touch(&.{image}, 1, 1);
+    _ = try scene.heap.commit(image, null);
+    try scene.dir.tmp.dir.rename("a", scene.dir.tmp.dir, "b", std.testing.io);
+    scene.heap.touch(&.{image}, 2, 2);
+    try expect((try scene.heap.commit(image, null)).new_base);
+    try Heap.expectStored(image, null, scene.heap.memory);
+    const found = try Image.open(.{ .path = scene.dir.path("a"), .mode = .read });
     found.close();
-    try dir.tmp.dir.rename("b", dir.tmp.dir, "a", std.testing.io);
-    heap.touch(&.{image}, 3, 3);
-    try expectError(error.STALE, heap.commit(image, null));
+    try scene.dir.tmp.dir.rename("b", scene.dir.tmp.dir, "a", std.testing.io);
+    scene.heap.touch(&.{image}, 3, 3);
+    try expectError(error.STALE, scene.heap.commit(image, null));
 }
 
 test "equal content gives equal files, whatever superset of the changed pages was named" {
@@ -375,51 +358,47 @@ test "equal content gives equal files, whatever superset of the changed pages wa
 
 test "a base begun on the guess that most pages changed gives way to a record when fewer did" {
     errdefer testing.explain();
-    var dir = testing.Dir.init();
-    defer dir.deinit();
-    var heap = Heap.init(800);
-    defer heap.deinit();
-    const image = try Image.open(.{ .path = dir.path("a"), .mode = .create, .background = false, .base_pages_min = 8 });
+    var scene: testing.Scene = .init(800);
+    defer scene.deinit();
+    const image = try Image.open(.{ .path = scene.dir.path("a"), .mode = .create, .background = false, .base_pages_min = 8 });
     defer image.close();
-    try image.join(&heap.history, heap.identity.span, null);
-    for (0..800) |page| heap.touch(&.{image}, page, page + 1);
-    _ = try heap.commit(image, null);
-    heap.all = true;
+    try image.join(&scene.heap.history, scene.heap.identity.span, null);
+    for (0..800) |page| scene.heap.touch(&.{image}, page, page + 1);
+    _ = try scene.heap.commit(image, null);
+    scene.heap.all = true;
     for (0..3) |round| {
         // All pages that the guess looks at, and few others.
-        for (0..50) |page| heap.touch(&.{image}, page * 16, page + 1000 * (round + 1));
-        const record = try heap.commit(image, null);
+        for (0..50) |page| scene.heap.touch(&.{image}, page * 16, page + 1000 * (round + 1));
+        const record = try scene.heap.commit(image, null);
         try expect(!record.new_base);
         try expectEqual(@as(u64, 50), record.pages);
         try expectEqual(@as(u64, 2 * round + 2), record.epoch);
-        for (0..401) |page| heap.touch(&.{image}, page, page + 10_000 * (round + 1));
-        const base = try heap.commit(image, null);
+        for (0..401) |page| scene.heap.touch(&.{image}, page, page + 10_000 * (round + 1));
+        const base = try scene.heap.commit(image, null);
         try expect(base.new_base);
         try expectEqual(@as(u64, 2 * round + 3), base.epoch);
-        try Heap.expectStored(image, null, heap.memory);
+        try Heap.expectStored(image, null, scene.heap.memory);
     }
-    try expectEqual(@as(usize, 2), try dir.count());
+    try expectEqual(@as(usize, 2), try scene.dir.count());
 }
 
 test "where holes cost memory they stay anonymous, and read as the zeros they are" {
     errdefer testing.explain();
-    var dir = testing.Dir.init();
-    defer dir.deinit();
-    var heap = Heap.init(400);
-    defer heap.deinit();
+    var scene: testing.Scene = .init(400);
+    defer scene.deinit();
     {
-        const image = try made(dir.path("a"), &heap, 1);
+        const image = try made(scene.dir.path("a"), &scene.heap, 1);
         defer image.close();
-        for (0..300) |page| heap.touch(&.{image}, page, page + 1);
+        for (0..300) |page| scene.heap.touch(&.{image}, page, page + 1);
         // Zeros within a run are stored, and a copy of the file may leave them out.
-        for ([_]u64{ 100, 101, 102, 200 }) |page| @memset(heap.page(page), 0);
-        _ = try heap.commit(image, null);
+        for ([_]u64{ 100, 101, 102, 200 }) |page| @memset(scene.heap.page(page), 0);
+        _ = try scene.heap.commit(image, null);
     }
-    const base = try dir.read("a");
+    const base = try scene.dir.read("a");
     defer std.testing.allocator.free(base);
-    try dir.tmp.dir.deleteFile(std.testing.io, "a");
+    try scene.dir.tmp.dir.deleteFile(std.testing.io, "a");
     var text: [512]u8 = undefined;
-    const name = try std.fmt.bufPrintZ(&text, "{s}", .{dir.path("a")});
+    const name = try std.fmt.bufPrintZ(&text, "{s}", .{scene.dir.path("a")});
     const file: disk_.File = @intCast(real_disk.open(null, disk_.cwd, name, .{ .write = true, .create = true }));
     _ = real_disk.truncate(null, file, base.len);
     var at: usize = 0;
@@ -428,9 +407,9 @@ test "where holes cost memory they stay anonymous, and read as the zeros they ar
         if (!std.mem.allEqual(u8, part, 0)) _ = real_disk.write(null, file, part, at);
     }
     real_disk.close(null, file);
-    const image = try Image.open(.{ .disk = .{ .context = null, .vtable = comptime &holey() }, .path = dir.path("a"), .mode = .read });
+    const image = try Image.open(.{ .disk = .{ .context = null, .vtable = comptime &holey() }, .path = scene.dir.path("a"), .mode = .read });
     defer image.close();
-    try Heap.expectStored(image, null, heap.memory);
+    try Heap.expectStored(image, null, scene.heap.memory);
 }
 
 fn holey() disk_.Disk.VTable {
@@ -446,14 +425,12 @@ fn holey() disk_.Disk.VTable {
 
 test "a forked child may not commit, and does not keep the lock" {
     errdefer testing.explain();
-    var dir = testing.Dir.init();
-    defer dir.deinit();
-    var heap = Heap.init(64);
-    defer heap.deinit();
-    const image = try made(dir.path("a"), &heap, 1);
-    heap.touch(&.{image}, 1, 1);
-    _ = try heap.commit(image, null);
-    try heap.restore(image, null);
+    var scene: testing.Scene = .init(64);
+    defer scene.deinit();
+    const image = try made(scene.dir.path("a"), &scene.heap, 1);
+    scene.heap.touch(&.{image}, 1, 1);
+    _ = try scene.heap.commit(image, null);
+    try scene.heap.restore(image, null);
     const child = linux.fork();
     if (child == 0) {
         image.afterFork();
@@ -461,10 +438,10 @@ test "a forked child may not commit, and does not keep the lock" {
         if (!refused) linux.exit_group(1);
         while (true) _ = linux.pause();
     }
-    heap.touch(&.{image}, 2, 2);
-    _ = try heap.commit(image, null);
+    scene.heap.touch(&.{image}, 2, 2);
+    _ = try scene.heap.commit(image, null);
     image.close();
-    const again = try Image.open(.{ .path = dir.path("a"), .mode = .write });
+    const again = try Image.open(.{ .path = scene.dir.path("a"), .mode = .write });
     again.close();
     var status: u32 = 0;
     try expectEqual(@as(usize, 0), linux.waitpid(@intCast(child), &status, linux.W.NOHANG));
@@ -518,29 +495,27 @@ test "readers beside bases that are written over the ones before see whole commi
 
 fn beside(options: struct { log_limit: u64 = 0, base_pages_min: u64, spare_len_min: u64 = 16 << 20 }, pages: u64) !void {
     errdefer testing.explain();
-    var dir = testing.Dir.init();
-    defer dir.deinit();
+    var scene: testing.Scene = .init(pages);
+    defer scene.deinit();
     var calm: testing.FaultyDisk = .{};
-    var heap = Heap.init(pages);
-    defer heap.deinit();
     const image = try Image.open(.{
         .disk = calm.disk(),
-        .path = dir.path("a"),
+        .path = scene.dir.path("a"),
         .mode = .create,
         .log_limit = options.log_limit,
         .base_pages_min = options.base_pages_min,
         .spare_len_min = options.spare_len_min,
     });
     defer image.close();
-    try image.join(&heap.history, heap.identity.span, null);
-    for (0..20) |page| heap.touch(&.{image}, page, 1);
-    _ = try heap.commit(image, null);
-    var reader: Reader = .{ .path = dir.path("a") };
+    try image.join(&scene.heap.history, scene.heap.identity.span, null);
+    for (0..20) |page| scene.heap.touch(&.{image}, page, 1);
+    _ = try scene.heap.commit(image, null);
+    var reader: Reader = .{ .path = scene.dir.path("a") };
     const thread = try os.Thread.spawn(Reader.run, &reader);
     for (2..600) |round| {
-        for (0..20) |page| heap.touch(&.{image}, page, round);
-        if (round % 40 == 0) for (20..@max(20, pages * 3 / 4)) |page| heap.touch(&.{image}, page, round);
-        _ = try heap.commit(image, null);
+        for (0..20) |page| scene.heap.touch(&.{image}, page, round);
+        if (round % 40 == 0) for (20..@max(20, pages * 3 / 4)) |page| scene.heap.touch(&.{image}, page, round);
+        _ = try scene.heap.commit(image, null);
     }
     reader.ended.store(true, .release);
     thread.join();
@@ -565,66 +540,64 @@ fn rewrite(heap: *Heap, image: *Image, value: u64) !u64 {
 
 test "a new base is written over the one before the last, unless that can still be read" {
     errdefer testing.explain();
-    var dir = testing.Dir.init();
-    defer dir.deinit();
-    var heap = Heap.init(64);
-    defer heap.deinit();
-    const path = dir.path("a");
+    var scene: testing.Scene = .init(64);
+    defer scene.deinit();
+    const path = scene.dir.path("a");
     const options: image_.OpenOptions = .{ .path = path, .mode = .create, .background = false, .base_pages_min = 8, .spare_len_min = 0 };
     const image = try Image.open(options);
-    try image.join(&heap.history, heap.identity.span, null);
-    const first = try rewrite(&heap, image, 1);
-    const second = try rewrite(&heap, image, 2);
-    try expectEqual(@as(usize, 3), try dir.count());
-    try expectEqual(first, try rewrite(&heap, image, 3));
-    try expectEqual(second, try rewrite(&heap, image, 4));
+    try image.join(&scene.heap.history, scene.heap.identity.span, null);
+    const first = try rewrite(&scene.heap, image, 1);
+    const second = try rewrite(&scene.heap, image, 2);
+    try expectEqual(@as(usize, 3), try scene.dir.count());
+    try expectEqual(first, try rewrite(&scene.heap, image, 3));
+    try expectEqual(second, try rewrite(&scene.heap, image, 4));
 
     // A reader that mapped a base keeps it as it is.
     var calm: testing.FaultyDisk = .{};
     const reader = try Image.open(.{ .disk = calm.disk(), .path = path, .mode = .read });
     const point = try reader.point(null);
-    const at = try os.reserve(0, heap.memory.len);
-    defer os.unmap(at, heap.memory.len);
-    _ = try reader.build(point, at, heap.memory.len);
-    const seen = try heap.copy();
+    const at = try os.reserve(0, scene.heap.memory.len);
+    defer os.unmap(at, scene.heap.memory.len);
+    _ = try reader.build(point, at, scene.heap.memory.len);
+    const seen = try scene.heap.copy();
     defer std.testing.allocator.free(seen);
     reader.close();
-    for (5..9) |value| try expect(try rewrite(&heap, image, value) != second);
-    try std.testing.expectEqualSlices(u8, seen, @as([*]const u8, @ptrFromInt(at))[0..heap.memory.len]);
+    for (5..9) |value| try expect(try rewrite(&scene.heap, image, value) != second);
+    try std.testing.expectEqualSlices(u8, seen, @as([*]const u8, @ptrFromInt(at))[0..scene.heap.memory.len]);
 
     // So does a second name.
     const linked = try inodeAt(path);
     try expect(disk_.Disk.real.link(image.place.dir, "a", "kept") == null);
-    const kept = try dir.read("a");
+    const kept = try scene.dir.read("a");
     defer std.testing.allocator.free(kept);
-    for (9..13) |value| try expect(try rewrite(&heap, image, value) != linked);
-    const still = try dir.read("kept");
+    for (9..13) |value| try expect(try rewrite(&scene.heap, image, value) != linked);
+    const still = try scene.dir.read("kept");
     defer std.testing.allocator.free(still);
     try std.testing.expectEqualSlices(u8, kept, still);
 
     // Many records in a row give the space back; so does a close, and the next opening after a kill.
-    try expectEqual(@as(usize, 4), try dir.count());
+    try expectEqual(@as(usize, 4), try scene.dir.count());
     for (1..image_.spare_records_max + 1) |count| {
-        heap.touch(&.{image}, 1, 98 + count);
-        _ = try heap.commit(image, null);
-        try expectEqual(@as(usize, if (count < image_.spare_records_max) 4 else 3), try dir.count());
+        scene.heap.touch(&.{image}, 1, 98 + count);
+        _ = try scene.heap.commit(image, null);
+        try expectEqual(@as(usize, if (count < image_.spare_records_max) 4 else 3), try scene.dir.count());
     }
-    _ = try rewrite(&heap, image, 13);
-    _ = try rewrite(&heap, image, 14);
-    try expectEqual(@as(usize, 4), try dir.count());
+    _ = try rewrite(&scene.heap, image, 13);
+    _ = try rewrite(&scene.heap, image, 14);
+    try expectEqual(@as(usize, 4), try scene.dir.count());
     image.close();
-    try expectEqual(@as(usize, 3), try dir.count());
+    try expectEqual(@as(usize, 3), try scene.dir.count());
 
     const killed = try Image.open(.{ .disk = calm.disk(), .path = path, .mode = .write, .background = false, .base_pages_min = 8, .spare_len_min = 0 });
-    try heap.restore(killed, null);
-    _ = try rewrite(&heap, killed, 15);
-    try expectEqual(@as(usize, 4), try dir.count());
+    try scene.heap.restore(killed, null);
+    _ = try rewrite(&scene.heap, killed, 15);
+    try expectEqual(@as(usize, 4), try scene.dir.count());
     killed.afterFork();
     defer killed.close();
     const again = try Image.open(.{ .path = path, .mode = .write });
     defer again.close();
-    try expectEqual(@as(usize, 3), try dir.count());
-    try Heap.expectStored(again, null, heap.memory);
+    try expectEqual(@as(usize, 3), try scene.dir.count());
+    try Heap.expectStored(again, null, scene.heap.memory);
 }
 
 test "what the writer itself has mapped is never written over, also when it ran out of descriptors" {
@@ -633,27 +606,25 @@ test "what the writer itself has mapped is never written over, also when it ran 
     // The last time without the rule: what is mapped changes.
     for ([_]bool{ false, true, true }, [_]plant.Plant{ .none, .none, .reuse_own_map }) |exhausted, planted| {
         plant.active = planted;
-        var dir = testing.Dir.init();
-        defer dir.deinit();
-        var heap = Heap.init(64);
-        defer heap.deinit();
-        const image = try Image.open(.{ .path = dir.path("a"), .mode = .create, .background = false, .base_pages_min = 8, .spare_len_min = 0 });
+        var scene: testing.Scene = .init(64);
+        defer scene.deinit();
+        const image = try Image.open(.{ .path = scene.dir.path("a"), .mode = .create, .background = false, .base_pages_min = 8, .spare_len_min = 0 });
         defer image.close();
-        try image.join(&heap.history, heap.identity.span, null);
-        _ = try rewrite(&heap, image, 1);
-        const at = try os.reserve(0, heap.memory.len);
-        defer os.unmap(at, heap.memory.len);
-        const seen = try heap.copy();
+        try image.join(&scene.heap.history, scene.heap.identity.span, null);
+        _ = try rewrite(&scene.heap, image, 1);
+        const at = try os.reserve(0, scene.heap.memory.len);
+        defer os.unmap(at, scene.heap.memory.len);
+        const seen = try scene.heap.copy();
         defer std.testing.allocator.free(seen);
         {
             var limit: linux.rlimit = undefined;
             try expect(os.failed(linux.getrlimit(.NOFILE, &limit)) == null);
             defer _ = linux.setrlimit(.NOFILE, &limit);
             if (exhausted) _ = linux.setrlimit(.NOFILE, &.{ .cur = 3, .max = limit.max });
-            _ = try image.build(try image.point(null), at, heap.memory.len);
+            _ = try image.build(try image.point(null), at, scene.heap.memory.len);
         }
-        for (2..6) |value| _ = try rewrite(&heap, image, value);
-        const same = std.mem.eql(u8, seen, @as([*]const u8, @ptrFromInt(at))[0..heap.memory.len]);
+        for (2..6) |value| _ = try rewrite(&scene.heap, image, value);
+        const same = std.mem.eql(u8, seen, @as([*]const u8, @ptrFromInt(at))[0..scene.heap.memory.len]);
         try expectEqual(planted == .none, same);
     }
 }

@@ -193,6 +193,21 @@ pub const Heap = struct {
     }
 };
 
+/// A directory for images, and a heap to commit to them.
+pub const Scene = struct {
+    dir: Dir,
+    heap: Heap,
+
+    pub fn init(pages: u64) Scene {
+        return .{ .dir = .init(), .heap = .init(pages) };
+    }
+
+    pub fn deinit(self: *Scene) void {
+        self.heap.deinit();
+        self.dir.deinit();
+    }
+};
+
 /// The real disk, until call number `stop_at`. Then that call fails with `errno`, and with `dead`
 /// every later one too, as if the process had ended there.
 pub const FaultyDisk = struct {
