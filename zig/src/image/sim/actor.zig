@@ -524,7 +524,11 @@ pub const Actor = struct {
         try commits.hear(self);
         if (self.chance(50)) switch (self.world.theme) {
             .any, .restarts, .first => {},
-            .folds => return if (self.chance(60)) self.fold() else self.goBack(),
+            .folds => return switch (self.below(5)) {
+                0, 1 => self.foldBeside(),
+                2 => self.fold(),
+                else => self.goBack(),
+            },
             .pair => return switch (self.below(5)) {
                 4 => self.tellWhileClosed(),
                 0 => self.tellTracker(),
@@ -580,6 +584,19 @@ pub const Actor = struct {
         self.touchSome();
         if (self.images[0] == null and self.images[1] == null) return;
         self.collect();
+    }
+
+    /// A commit comes while a fold is under way; then nothing does that would sync its log again.
+    fn foldBeside(self: *Actor) Stop!void {
+        try self.fold();
+        for (&self.folds, 0..) |*task, which| {
+            if (task.fiber.ended or self.images[which] == null) continue;
+            self.touch(self.below(self.pages()));
+            try commits.make(self, which);
+            while (!task.fiber.ended) fiber.yield();
+            try self.alive();
+            for (0..1 + self.below(3)) |_| try reading.readImage(self, which);
+        }
     }
 
     /// Both images hold one commit; what changes while one of them is closed is told to the other only.

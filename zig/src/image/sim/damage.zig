@@ -157,7 +157,7 @@ const Case = struct {
         };
         try self.read(image, point, &values);
         const path = &self.world.model.paths[self.which];
-        if (path.findFrom(&self.world.model, 0, point.epoch(), &values) == null) {
+        if (path.findFrom(&self.world.model, 0, point.epoch(), &values, null) == null) {
             self.world.fail("damaged: {s} opens at epoch {d} with content that was never committed", .{ path.name, point.epoch() });
             return error.Stop;
         }

@@ -49,12 +49,17 @@ pub const Path = struct {
     contenders: u32 = 0,
     events: u32 = 0,
 
-    pub fn findFrom(self: *const Path, model: *const Model, floor: usize, epoch: u64, values: *const Values) ?usize {
+    /// The last attempt that it may be. Heaps without content differ in their size alone: null where
+    /// that is no matter.
+    pub fn findFrom(self: *const Path, model: *const Model, floor: usize, epoch: u64, values: *const Values, used: ?u64) ?usize {
         var at = self.attempts.items.len;
         while (at > floor) {
             at -= 1;
             const attempt = &self.attempts.items[at];
-            if (epoch >= attempt.epoch and epoch <= @max(attempt.epoch, attempt.epoch_last) and std.mem.eql(u32, &model.states.items[attempt.state].values, values)) return at;
+            const state = &model.states.items[attempt.state];
+            if (epoch < attempt.epoch or epoch > @max(attempt.epoch, attempt.epoch_last)) continue;
+            if (used) |bytes| if (state.used != bytes) continue;
+            if (std.mem.eql(u32, &state.values, values)) return at;
         }
         return null;
     }

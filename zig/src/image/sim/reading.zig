@@ -37,18 +37,15 @@ pub fn identify(self: *Actor, which: usize, image: *Image, point: image_.Point, 
     var values: model_.Values = undefined;
     try memory(self, self.scratch, &values);
     const model = &self.world.model;
-    if (place.findFrom(model, floor, point.epoch(), &values)) |found| {
-        const state = &model.states.items[place.attempts.items[found].state];
-        if (state.used != point.identity.used) {
-            self.world.fail("epoch {d} of {s} has another commit's identity", .{ point.epoch(), place.name });
-            return error.Stop;
-        }
+    if (place.findFrom(model, floor, point.epoch(), &values, point.identity.used)) |found| {
         self.world.counts.checked += 1;
         place.attempts.items[found].epoch = point.epoch();
         place.attempts.items[found].epoch_last = 0;
         return found;
     }
-    if (place.findFrom(model, 0, point.epoch(), &values)) |found| {
+    if (place.findFrom(model, floor, point.epoch(), &values, null) != null) {
+        self.world.fail("epoch {d} of {s} has another commit's identity", .{ point.epoch(), place.name });
+    } else if (place.findFrom(model, 0, point.epoch(), &values, null)) |found| {
         self.world.fail("{s} opens at epoch {d} (attempt {d}), older than what was acknowledged, epoch {d} (attempt {d})", .{
             place.name, point.epoch(), found, place.attempts.items[floor].epoch, floor,
         });

@@ -158,6 +158,8 @@ pub const World = struct {
         self.machine = .init(seed);
         self.machine.trace = self.options.trace;
         self.machine.processes = &self.processes;
+        // Nothing of an earlier world decides what happens in this one.
+        for (&self.processes) |*process| process.* = .{ .machine = &self.machine, .id = process.id };
         self.model.clear();
         self.failure = null;
         self.value = 0;
@@ -234,7 +236,7 @@ pub const World = struct {
         if (again) machine.crash_at = machine.steps + 1 + random.uintLessThan(u64, 24);
         machine.sync_fails_one_in = if (self.theme == .first) 3 else ([_]u32{ 6, 40 })[random.uintLessThan(usize, 2)];
         // What failed and was tried again matters when the power fails soon.
-        if ((self.theme == .first or self.theme == .bases) and faults.cuts and random.uintLessThan(u8, 3) > 0) {
+        if ((self.theme == .first or self.theme == .bases or self.theme == .folds) and faults.cuts and random.uintLessThan(u8, 3) > 0) {
             machine.crash = .cut;
             machine.crash_at = machine.steps + 20 + random.uintLessThan(u64, 150);
         }
