@@ -246,7 +246,9 @@ pub fn ask(self: *Actor, which: usize) Stop!void {
     };
     job.input.other = self.images[1 - which];
     job.input.guard = guard;
-    const failures = self.process.failures;
+    // One that failed takes those behind it along, however late they were asked for.
+    const behind_it = self.asked.items.len;
+    const failures = if (behind_it > 0) self.asked.items[behind_it - 1].failures else self.process.failures;
     var tried: Tried = undefined;
     if (!try copyAside(self, which, job, &tried)) {
         behind.drain();
