@@ -49,16 +49,19 @@ pub const Path = struct {
     contenders: u32 = 0,
     events: u32 = 0,
 
-    /// The last attempt that it may be. Heaps without content differ in their size alone: null where
-    /// that is no matter.
-    pub fn findFrom(self: *const Path, model: *const Model, floor: usize, epoch: u64, values: *const Values, used: ?u64) ?usize {
+    /// Of a state, besides its content.
+    pub const Identity = struct { heap: u32, used: u64 };
+
+    /// The last attempt that it may be. Heaps without content differ in their identity alone: null
+    /// where that is no matter.
+    pub fn findFrom(self: *const Path, model: *const Model, floor: usize, epoch: u64, values: *const Values, identity: ?Identity) ?usize {
         var at = self.attempts.items.len;
         while (at > floor) {
             at -= 1;
             const attempt = &self.attempts.items[at];
             const state = &model.states.items[attempt.state];
             if (epoch < attempt.epoch or epoch > @max(attempt.epoch, attempt.epoch_last)) continue;
-            if (used) |bytes| if (state.used != bytes) continue;
+            if (identity) |own| if (state.used != own.used or state.heap != own.heap) continue;
             if (std.mem.eql(u32, &state.values, values)) return at;
         }
         return null;

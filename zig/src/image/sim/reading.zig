@@ -37,7 +37,9 @@ pub fn identify(self: *Actor, which: usize, image: *Image, point: image_.Point, 
     var values: model_.Values = undefined;
     try memory(self, self.scratch, &values);
     const model = &self.world.model;
-    if (place.findFrom(model, floor, point.epoch(), &values, point.identity.used)) |found| {
+    // The heap's number is the upper half of its UUID.
+    const heap: u32 = @truncate(@as(u128, @bitCast(point.identity.uuid)) >> 64);
+    if (place.findFrom(model, floor, point.epoch(), &values, .{ .heap = heap, .used = point.identity.used })) |found| {
         self.world.counts.checked += 1;
         place.attempts.items[found].epoch = point.epoch();
         place.attempts.items[found].epoch_last = 0;
