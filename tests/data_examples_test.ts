@@ -68,8 +68,8 @@ test("the index of words is that of restore.ts, however often it was killed on t
   timeout,
 }, async () => {
   using folder = new Folder();
-  const text = `${repository}zig/src/image`;
-  const args = ["--file", folder.file("words.perm"), "--step", "2", "--digest"];
+  const text = `${repository}zig/src`;
+  const args = ["--file", folder.file("words.perm"), "--step", "1", "--digest"];
   const reached = [0];
   for (let i = 0; i < 5; i++) {
     const printed = await kill(turn(i), "words", i === 0 ? [...args, text] : args, {
@@ -78,9 +78,9 @@ test("the index of words is that of restore.ts, however often it was killed on t
     });
     const start = Number(/(\d+) files of/.exec(printed[0])![1]);
     // No epoch that was announced is lost; one more may have been committed before the kill.
-    assert.ok(start >= reached.at(-1)! && start <= reached.at(-1)! + 2, printed[0]);
+    assert.ok(start >= reached.at(-1)! && start <= reached.at(-1)! + 1, printed[0]);
     const announced = printed.findLast((line) => line.startsWith("epoch "));
-    reached.push(Number(/: (\d+) files/.exec(announced ?? ": 0 files")![1]));
+    reached.push(announced ? Number(/: (\d+) files/.exec(announced)![1]) : start);
   }
   const whole = finish(otherRuntime, "words", [...args, "--word", "allocator", "--top", "3"]);
   const digest = whole.at(-1)!;
@@ -101,7 +101,7 @@ test("the index of words is that of restore.ts, however often it was killed on t
   }
   const refused = run(example(thisRuntime, "words", [...args, folder.path]));
   assert.notEqual(refused.code, 0);
-  assert.match(refused.err, /has an index of .*zig\/src\/image/);
+  assert.match(refused.err, /has an index of .*zig\/src$/m);
 });
 
 test("a simulation killed again and again computes what it would have without", {
