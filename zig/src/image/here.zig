@@ -1,7 +1,7 @@
 //! The images and shared heaps' files that this process has open for writing, so that opening one of
 //! them again says ALREADY_OPEN and not that somebody else is in the way. Locks alone cannot tell.
 //!
-//! Invariant: a file is in the list from the end of its opening to the beginning of its close.
+//! Invariant: a file is in the list from the end of its opening until its locks are given up.
 
 const std = @import("std");
 const errors = @import("../errors.zig");

@@ -228,7 +228,6 @@ pub const Image = struct {
 
     /// Cancels a fold, removes a claim that was never used, closes the files. Never commits.
     pub fn close(self: *Image) void {
-        here.remove(&self.here);
         if (!self.forked) {
             self.fold.cancel(self.disk);
             if (!plant.is(.r7_claim_left)) claim.dropNew(self.disk, self.place, &self.new);
@@ -246,6 +245,8 @@ pub const Image = struct {
             self.warming.end();
         }
         self.closeFiles();
+        here.remove(&self.here);
+        self.disk.close(&self.place.dir);
         if (self.generation) |generation| generation.destroy(self.disk);
         self.lines.deinit();
         self.forgetPages();
@@ -258,7 +259,6 @@ pub const Image = struct {
         self.disk.close(&self.new.file);
         self.disk.close(&self.spare.file);
         self.disk.close(&self.replaced.file);
-        self.disk.close(&self.place.dir);
         if (self.generation) |generation| {
             self.disk.close(&generation.base);
             self.disk.close(&generation.log);

@@ -71,7 +71,7 @@ fn openExisting(self: *Image, options: OpenOptions) errors.Error!void {
     for (generation.records.items) |record| {
         self.lines.addAll(record.lines) catch return generation_.outOfMemory(self.path());
     }
-    self.dropped = generation.dropped and (write or !self.disk.lockedByAnother(generation.base));
+    self.dropped = generation.dropped;
     const logless = generation.log < 0;
     if (generation.damage) |damage| {
         if (!options.allow_damaged and !options.recover) return image_.damaged(self.path(), damage);
@@ -135,8 +135,15 @@ fn load(self: *Image, write: bool, recover: bool) errors.Error!*Generation {
             .busy => return claim.busy(path),
             .errno => |errno| return disk_.failErrno(errno, path, "Cannot lock the log of image"),
         };
+        const beside_writer = !write and disk.lockedByAnother(generation.base);
         try generation.loadRecords(disk, path, !write);
         try generation.checkLastRecord(disk, path);
+        if (!write and generation.dropped) {
+            // A record without an end is no dropped commit while its writer is at it. Who took this
+            // base's place meanwhile had ended it before.
+            const replaced = disk.names(self.place.dir, self.place.name.z(), held.stat) != .same;
+            if (beside_writer or replaced or disk.lockedByAnother(generation.base)) generation.dropped = false;
+        }
         return generation;
     }
     return claim.busy(path);

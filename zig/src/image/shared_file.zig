@@ -150,8 +150,8 @@ pub const SharedFile = struct {
 
     /// Closes the files; removes a claim that was never used. The mark stays as it is.
     pub fn close(self: *SharedFile) void {
-        if (self.mode != .read) here.remove(&self.here);
         self.dropFiles();
+        if (self.mode != .read) here.remove(&self.here);
         self.disk.close(&self.place.dir);
         allocator.free(self.path_buffer);
         allocator.destroy(self);
