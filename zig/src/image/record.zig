@@ -24,8 +24,8 @@ const page_size = format.page_size;
 /// The medium begins to write after so many bytes, while the next pages are read.
 const writeback_len = 8 << 20;
 const allocate_len = 16 << 20;
-/// Behind a record of at most so many bytes zeros are written, once a log has a few: space that is known
-/// and was written makes the next small commits' syncs half as long.
+/// Behind a record of at most so many bytes zeros are written, when those before it were as short: space
+/// that is known and was written makes the next small commits' syncs half as long.
 const ahead_record_max = 64 << 10;
 const ahead_records_min = 3;
 const ahead_len = 128 << 10;
@@ -124,9 +124,7 @@ pub const Appender = struct {
             @memcpy(scratch.staging[0..page_size], std.mem.asBytes(&header));
             @memcpy(scratch.staging[at.tables..tables_end], bytes[0..at.tables_len]);
             try self.write(scratch.staging[0..tables_end], offset);
-            if (!has_room and at.end <= ahead_record_max and self.generation.records.items.len >= ahead_records_min) {
-                try self.writeAhead(offset + at.end);
-            }
+            if (!has_room and at.end <= ahead_record_max and self.followsShort()) try self.writeAhead(offset + at.end);
         } else {
             try self.flush(0);
             if (offset + at.end > self.allocated_end) try self.room(offset + at.tables, at.end - at.tables);
@@ -140,6 +138,13 @@ pub const Appender = struct {
         }
         try self.writeFooter(&header, at);
         return self.generation.recordOf(&header, at, bytes).?;
+    }
+
+    fn followsShort(self: *const Appender) bool {
+        const records = self.generation.records.items;
+        if (records.len < ahead_records_min) return false;
+        for (records[records.len - ahead_records_min ..]) |record| if (record.len > ahead_record_max) return false;
+        return true;
     }
 
     /// Zeros for the next records, where there is space. Before the footer: an attempt that ends here is

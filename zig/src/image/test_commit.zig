@@ -240,3 +240,23 @@ test "a base that is not cached is read beside the program that opened it" {
     } else return error.TestUnexpectedResult;
     try std.testing.expectEqualSlices(u8, heap.memory, @as([*]const u8, @ptrFromInt(at))[0..heap.memory.len]);
 }
+
+test "no zeros are written behind a short record among long ones" {
+    errdefer testing.explain();
+    var dir = testing.Dir.init();
+    defer dir.deinit();
+    var heap = Heap.init(64);
+    defer heap.deinit();
+    const image = try Image.open(.{ .path = dir.path("a"), .mode = .create, .background = false });
+    defer image.close();
+    try image.join(&heap.history, heap.identity.span, null);
+    for (0..64) |page| heap.touch(&.{image}, page, 1);
+    _ = try heap.commit(image, null);
+    for (2..10) |value| {
+        const pages: u64 = if (value % 2 == 0) 20 else 1;
+        for (0..pages) |page| heap.touch(&.{image}, page, value);
+        _ = try heap.commit(image, null);
+        try expect(try logSize(image) <= image.generation.?.log_end + @sizeOf(format.Seal));
+    }
+    try std.testing.expectEqual(8, image.generation.?.records.items.len);
+}
