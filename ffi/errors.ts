@@ -76,6 +76,10 @@ export interface PermErrorDetail {
   address?: number;
   /** The system's error number, as in `errno.h`. */
   errno?: number;
+  /** Of damage: the last epoch that is known to be whole, if one is. */
+  epoch?: number;
+  /** Of a damaged page: what the heap has there. */
+  belongsTo?: string;
   /** The error that led to this one. */
   cause?: unknown;
 }
@@ -107,13 +111,23 @@ export class PermError extends Error {
   declare readonly address?: number;
   /** The system's error number, if a system call failed. */
   declare readonly errno?: number;
+  /**
+   * Of damage in a log: the epoch before it, which is whole; `restore({ epoch })` goes back to it. None when
+   * it is the base that is damaged.
+   */
+  declare readonly epoch?: number;
+  /**
+   * Of a damaged page: what the heap has there, as its image tells: a part of the heap's own tables, a
+   * block, global or root by its name, a container of one, blocks of the allocator, or free memory.
+   */
+  declare readonly belongsTo?: string;
 
   /**
    * Makes an error; programs seldom need to.
    *
    * @param code What went wrong.
    * @param message What was being done, with which value, and what to do.
-   * @param detail File, address, errno and cause, where they apply.
+   * @param detail File, address, errno, damage and cause, where they apply.
    */
   constructor(code: ErrorCode, message: string, detail: PermErrorDetail = {}) {
     super(message, detail.cause === undefined ? undefined : { cause: detail.cause });
@@ -121,6 +135,8 @@ export class PermError extends Error {
     if (detail.path !== undefined) this.path = detail.path;
     if (detail.address !== undefined) this.address = detail.address;
     if (detail.errno !== undefined) this.errno = detail.errno;
+    if (detail.epoch !== undefined) this.epoch = detail.epoch;
+    if (detail.belongsTo !== undefined) this.belongsTo = detail.belongsTo;
   }
 }
 

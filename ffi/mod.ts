@@ -71,16 +71,24 @@ export function check(result: number): number {
 /** The error that a negative result stands for: message, path, address and errno of this thread. */
 export function nativeError(result: number): PermError {
   const info = recordBuffer("ErrorInfo");
-  const text = new Uint8Array(2048);
+  const text = new Uint8Array(2304);
   native.ph_error(info, text);
-  const { code, errno, address, message_len, path_len } = unpack("ErrorInfo", info);
+  const { code, errno, address, epoch, message_len, path_len, owner_len } = unpack(
+    "ErrorInfo",
+    info,
+  );
   // What another thread failed at may have taken our place; the result is always our own.
-  const message = code === -result ? decode(text.subarray(0, message_len)) : "";
-  const path = code === -result ? decode(text.subarray(message_len, message_len + path_len)) : "";
+  const ours = code === -result;
+  const message = ours ? decode(text.subarray(0, message_len)) : "";
+  const rest = text.subarray(message_len);
+  const path = ours ? decode(rest.subarray(0, path_len)) : "";
+  const owner = ours ? decode(rest.subarray(path_len, path_len + owner_len)) : "";
   return new PermError(codeOf(result), message || `The native library answered ${codeOf(result)}`, {
     path: path || undefined,
     address: address || undefined,
     errno: errno || undefined,
+    epoch: ours && epoch || undefined,
+    belongsTo: owner || undefined,
   });
 }
 

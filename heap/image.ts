@@ -111,8 +111,9 @@ export class Image {
    *
    * @param path The image's base.
    * @returns What was found whole.
-   * @throws {PermError} `CORRUPT` with the first page that is damaged, what it belongs to and which
-   * epoch is whole; `NOT_FOUND`, `NOT_AN_IMAGE`, `BAD_VERSION`, `IO`, `PERMISSION`.
+   * @throws {PermError} `CORRUPT` with the first page that is damaged (`address`), what the heap has there
+   * (`belongsTo`: a block, global or root by its name, a container, a table of the allocator, a block of which
+   * size) and which epoch is whole (`epoch`, for `restore({ epoch })`); `NOT_FOUND`, `NOT_AN_IMAGE`, `BAD_VERSION`, `IO`, `PERMISSION`.
    */
   static verify(path: string): ImageReport {
     const text = encode(path, "an image's path");

@@ -147,13 +147,16 @@ pub const records = struct {
         duration_ms: f64 = 0,
     };
 
-    /// Lengths are of the text buffer: message first, then path.
+    /// Lengths are of the text buffer: message first, then path, then what a damaged page belongs to.
+    /// `epoch`: the last one known to be whole, of damage that leaves one.
     pub const ErrorInfo = extern struct {
         code: f64 = 0,
         errno: f64 = 0,
         address: f64 = 0,
+        epoch: f64 = 0,
         message_len: f64 = 0,
         path_len: f64 = 0,
+        owner_len: f64 = 0,
     };
 };
 
@@ -169,7 +172,7 @@ pub const Which = f64;
 
 pub const functions = struct {
     // ---- errors and files
-    /// The calling thread's last error. Fills ErrorInfo and `text` (2048 bytes).
+    /// The calling thread's last error. Fills ErrorInfo and `text` (2304 bytes).
     pub fn ph_error(info: Buffer, text: Buffer) callconv(.c) f64 {
         const last = errors.last() orelse return 0;
         const out = record(records.ErrorInfo, info) catch return 0;
@@ -178,11 +181,14 @@ pub const functions = struct {
             .code = number(last.code),
             .errno = number(last.errno),
             .address = number(last.address),
+            .epoch = number(last.epoch),
             .message_len = number(last.message_len),
             .path_len = number(last.path_len),
+            .owner_len = number(last.owner_len),
         };
         @memcpy(into[0..last.message_len], last.message[0..last.message_len]);
         @memcpy(into[last.message_len..][0..last.path_len], last.path[0..last.path_len]);
+        @memcpy(into[last.message_len + last.path_len ..][0..last.owner_len], last.owner[0..last.owner_len]);
         return 1;
     }
 
@@ -820,6 +826,7 @@ test {
     _ = numbers;
     _ = errors;
     _ = @import("image/image.zig");
+    _ = @import("heap/belongs.zig");
     _ = @import("heap/staging.zig");
     _ = os;
     _ = @import("heap/test.zig");

@@ -86,11 +86,17 @@ pub const Record = struct {
     code: u8,
     errno: u32,
     address: u64,
+    /// The last epoch known to be whole, of damage that leaves one; else 0.
+    epoch: u64,
     message_len: u32,
     path_len: u32,
+    owner_len: u32,
     message: [1024:0]u8,
     path: [1024]u8,
+    owner: [owner_len_max]u8,
 };
+
+pub const owner_len_max = 256;
 
 /// A thread finds its record by its id; a thread that meets a foreign one in its slot takes it over.
 /// The slot is only wrong when two threads fail at the same moment and share a slot: the text may
@@ -98,7 +104,8 @@ pub const Record = struct {
 var records: [64]Record = @splat(std.mem.zeroes(Record));
 var records_lock: os.Mutex = .{};
 
-pub const Detail = struct { path: []const u8 = "", address: u64 = 0, errno: u32 = 0 };
+/// `owner`: what a damaged page belongs to.
+pub const Detail = struct { path: []const u8 = "", address: u64 = 0, errno: u32 = 0, epoch: u64 = 0, owner: []const u8 = "" };
 
 /// Records a failure for the calling thread and returns its error: `return fail(.BUSY, …)`.
 /// The message says what was being done, with which value, and what to do; no full stop.
@@ -122,6 +129,17 @@ pub fn failAs(code: Code, detail: Detail, comptime format: []const u8, args: any
     inline for (fields, 0..) |field, i| values[i] = .of(@field(args, field.name));
     write(code, detail, format, &values);
     return errorOf(code);
+}
+
+/// Text in the way of messages, cut where `buffer` ends.
+pub fn phrase(buffer: []u8, comptime format: []const u8, args: anytype) []const u8 {
+    const fields = @typeInfo(@TypeOf(args)).@"struct".fields;
+    comptime std.debug.assert(placeholders(format) == fields.len);
+    var values: [fields.len]Value = undefined;
+    inline for (fields, 0..) |field, i| values[i] = .of(@field(args, field.name));
+    var writer: std.Io.Writer = .fixed(buffer);
+    print(&writer, format, &values) catch {};
+    return wholeCharacters(buffer[0..writer.end]);
 }
 
 fn placeholders(comptime format: []const u8) usize {
@@ -179,6 +197,9 @@ noinline fn write(code: Code, detail: Detail, format: []const u8, values: []cons
     // `detail` may point into the record itself when one failure explains another.
     record.path_len = @intCast(wholeCharacters(detail.path[0..@min(detail.path.len, record.path.len)]).len);
     @memmove(record.path[0..record.path_len], detail.path[0..record.path_len]);
+    record.epoch = detail.epoch;
+    record.owner_len = @intCast(wholeCharacters(detail.owner[0..@min(detail.owner.len, record.owner.len)]).len);
+    @memmove(record.owner[0..record.owner_len], detail.owner[0..record.owner_len]);
     var buffer: [1024]u8 = undefined;
     var writer: std.Io.Writer = .fixed(&buffer);
     print(&writer, format, values) catch {};

@@ -143,7 +143,7 @@ noinline fn expectEmpty(comptime T: type, header: *const T, address: u64, expect
         "else stands there; take it from its root again", .{address});
 }
 
-fn kindName(shape: Shape) []const u8 {
+pub fn kindName(shape: Shape) []const u8 {
     return switch (shape.kind) {
         .vec => "Vec",
         .list => "List",
@@ -214,6 +214,7 @@ pub inline fn number(value: u64) f64 {
 
 test {
     _ = @import("text.zig");
+    _ = @import("parts.zig");
     _ = @import("pool.zig");
     _ = @import("hash_map.zig");
     _ = @import("vec.zig");

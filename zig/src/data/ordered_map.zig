@@ -38,7 +38,7 @@ comptime {
 }
 
 pub const node_size = 1024;
-const height_max = 20;
+pub const height_max = 20;
 
 /// A key to look for, as in a HashMap, but numbers in their stored form.
 pub const Key = union(enum) { bits: u64, text: text.Key };

@@ -15,7 +15,7 @@ const Error = errors.Error;
 const fail = errors.fail;
 
 pub const name_len_max = 1024;
-const bucket_count = 256;
+pub const bucket_count = 256;
 const gpa = std.heap.page_allocator;
 
 pub const Kind = enum(u32) { block = 1, global = 2, _ };

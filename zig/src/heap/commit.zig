@@ -226,6 +226,8 @@ fn closedBy(err: Error) Error {
         .path = record.path[0..record.path_len],
         .address = record.address,
         .errno = record.errno,
+        .epoch = record.epoch,
+        .owner = record.owner[0..record.owner_len],
     }, "{s}; the heap was replaced by then, and is closed now with its images: open it again", .{record.message[0..record.message_len]});
 }
 

@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const os = @import("../os/os.zig");
+const belongs = @import("belongs.zig");
 const errors = @import("../errors.zig");
 const ranges = @import("ranges.zig");
 const shared_heaps = @import("shared.zig");
@@ -145,6 +146,7 @@ pub fn claim(path: []const u8, options: OpenOptions, heap: ?[16]u8) Error!*Image
         .replace = options.replace,
         .keep = try keepOf(options),
         .log_limit = options.log_limit,
+        .describer = belongs.describe,
     });
 }
 
@@ -157,6 +159,7 @@ fn openImage(path: []const u8, options: OpenOptions, mode: image_room.Mode, allo
         .allow_damaged = allow_damaged,
         .keep = try keepOf(options),
         .log_limit = options.log_limit,
+        .describer = belongs.describe,
     });
 }
 

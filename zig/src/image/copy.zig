@@ -12,6 +12,7 @@ const generation_ = @import("generation.zig");
 const image_ = @import("image.zig");
 const mapping = @import("mapping.zig");
 const scratch_ = @import("scratch.zig");
+const stored_ = @import("stored.zig");
 const successor_ = @import("successor.zig");
 const Disk = disk_.Disk;
 const Generation = generation_.Generation;
@@ -29,6 +30,8 @@ pub const Options = struct {
     to: []const u8,
     /// Replace what stands at `to`; else that is EXISTS.
     replace: bool = false,
+    /// Tells what a damaged page belongs to.
+    describer: ?stored_.Describer = null,
 };
 
 pub const Report = struct {
@@ -42,7 +45,7 @@ pub const Report = struct {
 /// Copies the image at `from` with all its epochs. The copy has the image's UUID and commits, and a
 /// log of its own name and salt: it may lie beside an older copy, whose log stays as it is.
 pub fn copy(options: Options) errors.Error!Report {
-    const source = try Image.open(.{ .disk = options.disk, .path = options.from, .mode = .read });
+    const source = try Image.open(.{ .disk = options.disk, .path = options.from, .mode = .read, .describer = options.describer });
     defer source.close();
     const from = source.generation.?;
     const target = try Image.open(.{
@@ -72,11 +75,12 @@ pub fn copy(options: Options) errors.Error!Report {
 }
 
 /// Reads every page of every epoch: CORRUPT names the first that is damaged.
-pub fn verifyFile(disk: Disk, path: []const u8) errors.Error!Report {
+pub fn verifyFile(disk: Disk, path: []const u8, describer: ?stored_.Describer) errors.Error!Report {
     const image = try Image.open(.{ .disk = disk, .path = path, .mode = .read, .allow_damaged = true });
     defer image.close();
     const generation = image.generation.?;
-    try mapping.verifyFiles(disk, path, generation, generation.records.items.len);
+    const files: mapping.Files = .{ .disk = disk, .path = path, .generation = generation, .describer = describer };
+    try files.verify(generation.records.items.len);
     if (generation.damage) |damage| return image_.damaged(path, damage);
     return reportOf(generation);
 }
@@ -153,9 +157,11 @@ fn compare(source: *Image, made: *const Successor) errors.Error!void {
     var copied = made.generation.*;
     copied.base = made.new.file;
     const records = copied.records.items.len;
-    mapping.verifyFiles(target.disk, target.path(), &copied, records) catch |err| {
+    const files: mapping.Files = .{ .disk = target.disk, .path = target.path(), .generation = &copied, .describer = null };
+    files.verify(records) catch |err| {
         if (err != error.CORRUPT) return err;
-        try mapping.verifyFiles(source.disk, source.path(), source.generation.?, records);
+        const original: mapping.Files = .{ .disk = source.disk, .path = source.path(), .generation = source.generation.?, .describer = source.describer };
+        try original.verify(records);
         return failAs(.IO, .{ .path = target.path() }, "Cannot copy image \"{s}\" to \"{s}\": what was written there reads otherwise; look after that medium", .{ source.path(), target.path() });
     };
 }

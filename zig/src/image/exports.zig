@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const abi = @import("../abi.zig");
+const belongs = @import("../heap/belongs.zig");
 const errors = @import("../errors.zig");
 const os = @import("../os/os.zig");
 const image = @import("image.zig");
@@ -38,6 +39,7 @@ fn copy(args: Buffer, text: Buffer, out: Buffer) Error!void {
         .from = bytes[0..from_len],
         .to = bytes[from_len..],
         .replace = in.replace != 0,
+        .describer = belongs.describe,
     }), begun);
 }
 
@@ -45,7 +47,7 @@ fn verify(text: Buffer, len: f64, out: Buffer) Error!void {
     const into = try abi.record(abi.records.FileReport, out);
     const begun = os.nowNs();
     const bytes = (text orelse return missing())[0 .. whole(len) orelse 0];
-    into.* = reportOf(try image.verifyFile(.real, bytes), begun);
+    into.* = reportOf(try image.verifyFile(.real, bytes, belongs.describe), begun);
 }
 
 fn missing() Error {

@@ -24,6 +24,7 @@ const opener = @import("opener.zig");
 const page_set = @import("page_set.zig");
 const pipe_ = @import("pipe.zig");
 const plant = @import("../plant.zig");
+const stored_ = @import("stored.zig");
 const table_ = @import("table.zig");
 const warming_ = @import("warming.zig");
 const failAs = disk_.failAs;
@@ -43,6 +44,7 @@ pub const Capture = capture_.Capture;
 pub const BuildReport = mapping.Report;
 pub const CopyOptions = copy_.Options;
 pub const FileReport = copy_.Report;
+pub const Describer = stored_.Describer;
 /// Copies an image that may be in use.
 pub const copy = copy_.copy;
 /// Reads and checks all of an image that may be in use.
@@ -88,6 +90,8 @@ pub const OpenOptions = struct {
     idle_ns: u64 = 2 * std.time.ns_per_s,
     /// Fold on a thread; otherwise only when `fold` is called.
     background: bool = true,
+    /// Tells what a damaged page belongs to.
+    describer: ?Describer = null,
 };
 
 /// A commit that an image holds and a heap can be built from.
@@ -170,6 +174,7 @@ pub const Image = struct {
     log_limit: u64,
     idle_ns: u64,
     background: bool,
+    describer: ?Describer,
     base_pages_min: u64,
     sealed_len_min: u64,
     uuid: [16]u8 = @splat(0),
@@ -614,7 +619,7 @@ pub fn relation(a: *const Image, b: *const Image) Relation {
 }
 
 pub fn damaged(path: []const u8, damage: generation_.Damage) errors.Error {
-    return failAs(.CORRUPT, .{ .path = path }, "Cannot open image \"{s}\" at its last commit: record {d} of its log, after epoch {d}, is damaged; restore({{ epoch: {d} }}) or an earlier one is whole", .{
+    return failAs(.CORRUPT, .{ .path = path, .epoch = damage.epoch_before }, "Cannot open image \"{s}\" at its last commit: record {d} of its log, after epoch {d}, is damaged; restore({{ epoch: {d} }}) or an earlier one is whole", .{
         path, damage.sequence, damage.epoch_before, damage.epoch_before,
     });
 }

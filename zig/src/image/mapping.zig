@@ -12,6 +12,7 @@ const format = @import("format.zig");
 const generation_ = @import("generation.zig");
 const laying_ = @import("laying.zig");
 const page_set = @import("page_set.zig");
+const stored_ = @import("stored.zig");
 const table_ = @import("table.zig");
 const warming_ = @import("warming.zig");
 const Generation = generation_.Generation;
@@ -236,7 +237,7 @@ const Builder = struct {
         while (left > 0) {
             left -= 1;
             const record = &self.generation.records.items[chain[left]];
-            for (record.runs) |run| if (run.first <= page and page < run.end()) return badPage(self.image.path(), self.generation, record, page);
+            for (record.runs) |run| if (run.first <= page and page < run.end()) return filesOf(self.image).badPage(.{ .record = chain[left] }, page);
         }
         unreachable;
     }
@@ -336,35 +337,74 @@ fn endOf(runs: []const PageRange) u64 {
 
 /// Every page of base and records up to `at` against its checksum.
 pub fn verify(image: *Image, at: generation_.Point) errors.Error!void {
-    const generation = image.generation.?;
-    try verifyBase(image.disk, image.path(), generation);
-    var chain: table_.Chain = try .init(generation, at, image.path());
+    const files = filesOf(image);
+    try files.verifyBase();
+    var chain: table_.Chain = try .init(files.generation, at, image.path());
     defer chain.deinit();
-    for (chain.records.items) |index| try verifyRecord(image.disk, image.path(), generation, index);
+    for (chain.records.items) |index| try files.verifyRecord(index);
 }
 
-/// Every page of the base and of the log's first `records` records, whatever line they are on.
-pub fn verifyFiles(disk: disk_.Disk, path: []const u8, generation: *const Generation, records: usize) errors.Error!void {
-    try verifyBase(disk, path, generation);
-    for (0..records) |index| try verifyRecord(disk, path, generation, index);
+fn filesOf(image: *const Image) Files {
+    return .{ .disk = image.disk, .path = image.path(), .generation = image.generation.?, .describer = image.describer };
 }
 
-fn verifyBase(disk: disk_.Disk, path: []const u8, generation: *const Generation) errors.Error!void {
-    var sums: Generation.Sums = .{ .generation = generation, .disk = disk };
-    var stored: u64 = 0;
-    while (try sums.next(path)) |part| {
-        if (try generation_.firstBadPage(disk, generation.base, page_size * (stored + 1), part, path)) |bad| {
-            return badPage(path, generation, null, pageAt(generation.runs, stored + bad));
-        }
-        stored += part.len;
+/// Base and log, and who can tell what a page of theirs belongs to.
+pub const Files = struct {
+    disk: disk_.Disk,
+    path: []const u8,
+    generation: *const Generation,
+    describer: ?stored_.Describer,
+
+    /// Every page of the base and of the log's first `records` records, whatever line they are on.
+    pub fn verify(self: Files, records: usize) errors.Error!void {
+        try self.verifyBase();
+        for (0..records) |index| try self.verifyRecord(index);
     }
-}
 
-fn verifyRecord(disk: disk_.Disk, path: []const u8, generation: *const Generation, index: usize) errors.Error!void {
-    const record = &generation.records.items[index];
-    const bad = try generation_.firstBadPage(disk, generation.log, record.pagesOffset(), record.sums, path) orelse return;
-    return badPage(path, generation, record, pageAt(record.runs, bad));
-}
+    fn verifyBase(self: Files) errors.Error!void {
+        const generation = self.generation;
+        var sums: Generation.Sums = .{ .generation = generation, .disk = self.disk };
+        var stored: u64 = 0;
+        while (try sums.next(self.path)) |part| {
+            if (try generation_.firstBadPage(self.disk, generation.base, page_size * (stored + 1), part, self.path)) |bad| {
+                return self.badPage(.base, pageAt(generation.runs, stored + bad));
+            }
+            stored += part.len;
+        }
+    }
+
+    fn verifyRecord(self: Files, index: usize) errors.Error!void {
+        const record = &self.generation.records.items[index];
+        const bad = try generation_.firstBadPage(self.disk, self.generation.log, record.pagesOffset(), record.sums, self.path) orelse return;
+        return self.badPage(.{ .record = index }, pageAt(record.runs, bad));
+    }
+
+    /// What stands before a record in its chain was read before it: the epoch that it follows is whole.
+    fn badPage(self: Files, at: generation_.Point, page: u64) errors.Error {
+        const generation = self.generation;
+        const path = self.path;
+        const address = generation.header.heap.address + page * page_size;
+        var buffer: [errors.owner_len_max]u8 = undefined;
+        const owner = self.ownerOf(at, page, &buffer);
+        var detail: errors.Detail = .{ .path = path, .address = address, .owner = owner };
+        const told = if (owner.len > 0) "; it belongs to " else "";
+        const index = switch (at) {
+            .base => return failAs(.CORRUPT, detail, "Cannot read image \"{s}\": page {d} of the heap, at 0x{x}, as epoch {d} stored it in the base, does not match its checksum{s}{s}; restore from a backup", .{ path, page, address, generation.header.epoch, told, owner }),
+            .record => |index| index,
+        };
+        const record = &generation.records.items[index];
+        detail.epoch = generation.headOf(generation.find(record.parent) orelse .base).epoch;
+        return failAs(.CORRUPT, detail, "Cannot read image \"{s}\": page {d} of the heap, at 0x{x}, as epoch {d} stored it in the log \"{s}\", does not match its checksum{s}{s}; restore({{ epoch: {d} }}) or from a backup", .{ path, page, address, record.epoch, generation.log_name.slice(), told, owner, detail.epoch });
+    }
+
+    /// What the heap has there at that commit; empty when nobody can tell.
+    fn ownerOf(self: Files, at: generation_.Point, page: u64, buffer: []u8) []const u8 {
+        const describer = self.describer orelse return "";
+        var stored = stored_.Stored.init(self.disk, self.generation, at, self.path) catch return "";
+        defer stored.deinit();
+        return describer(&stored, page, buffer);
+    }
+};
 
 /// The heap page that is stored as number `stored` of these runs.
 fn pageAt(runs: []const PageRange, stored: u64) u64 {
@@ -374,15 +414,6 @@ fn pageAt(runs: []const PageRange, stored: u64) u64 {
         left -= run.count;
     }
     unreachable;
-}
-
-/// What stands before a record in its chain was read before it: the epoch that it follows is whole.
-fn badPage(path: []const u8, generation: *const Generation, of: ?*const generation_.Record, page: u64) errors.Error {
-    const address = generation.header.heap.address + page * page_size;
-    const detail: errors.Detail = .{ .path = path, .address = address };
-    const record = of orelse return failAs(.CORRUPT, detail, "Cannot read image \"{s}\": page {d} of the heap, at 0x{x}, as epoch {d} stored it in the base, does not match its checksum; restore from a backup", .{ path, page, address, generation.header.epoch });
-    const before = generation.headOf(generation.find(record.parent) orelse .base).epoch;
-    return failAs(.CORRUPT, detail, "Cannot read image \"{s}\": page {d} of the heap, at 0x{x}, as epoch {d} stored it in the log \"{s}\", does not match its checksum; restore({{ epoch: {d} }}) or from a backup", .{ path, page, address, record.epoch, generation.log_name.slice(), before });
 }
 
 fn beyond(image: *Image) errors.Error {

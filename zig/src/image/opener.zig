@@ -41,6 +41,7 @@ pub fn open(options: OpenOptions) errors.Error!*Image {
         .log_limit = options.log_limit,
         .idle_ns = options.idle_ns,
         .background = options.background,
+        .describer = options.describer,
         .base_pages_min = options.base_pages_min,
         .sealed_len_min = options.sealed_len_min,
         .spare_len_min = options.spare_len_min,
