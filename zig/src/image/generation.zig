@@ -132,8 +132,16 @@ pub const Generation = struct {
     /// writing them again. Nothing depends on its being written.
     pub fn sealLast(self: *Generation, disk: Disk, record_len_min: u64) void {
         if (self.records.items.len == 0) return;
+        if (self.records.items[self.records.items.len - 1].len < record_len_min) return;
+        const seal = self.sealOfLast();
+        // No tail: the next record's first page covers all of it.
+        self.log_size = @max(self.log_size, self.log_end + @sizeOf(format.Seal));
+        _ = disk.writeAll(self.log, std.mem.asBytes(&seal), self.log_end);
+    }
+
+    /// The one seal that may stand behind the last record.
+    fn sealOfLast(self: *const Generation) format.Seal {
         const record = &self.records.items[self.records.items.len - 1];
-        if (record.len < record_len_min) return;
         var seal: format.Seal = .{
             .salt = self.header.salt,
             .offset = self.log_end,
@@ -141,9 +149,7 @@ pub const Generation = struct {
             .record = record.checksum,
         };
         seal.seal();
-        // No tail: the next record's first page covers all of it.
-        self.log_size = @max(self.log_size, self.log_end + @sizeOf(format.Seal));
-        _ = disk.writeAll(self.log, std.mem.asBytes(&seal), self.log_end);
+        return seal;
     }
 
     pub fn last(self: *const Generation) Point {
@@ -394,16 +400,14 @@ pub const Generation = struct {
         };
     }
 
-    /// Whether a seal of the last record stands behind it.
+    /// Whether the last record's seal stands behind it.
     fn isSealed(self: *const Generation, disk: Disk, path: []const u8) errors.Error!bool {
-        const count = self.records.items.len;
-        if (count == 0 or self.log_size - self.log_end < @sizeOf(format.Seal)) return false;
-        var seal: format.Seal = undefined;
-        if (disk.readAll(self.log, std.mem.asBytes(&seal), self.log_end)) |errno| {
+        if (self.records.items.len == 0 or self.log_size - self.log_end < @sizeOf(format.Seal)) return false;
+        var found: [@sizeOf(format.Seal)]u8 = undefined;
+        if (disk.readAll(self.log, &found, self.log_end)) |errno| {
             return if (errno == disk_.ended) false else disk_.failErrno(errno, path, "Cannot read the log of image");
         }
-        return seal.isSealed() and seal.salt == self.header.salt and seal.offset == self.log_end and
-            seal.sequence == count and seal.record == self.records.items[count - 1].checksum;
+        return std.mem.eql(u8, &found, std.mem.asBytes(&self.sealOfLast()));
     }
 
     const Tail = enum { zeros, torn, later_record };
@@ -422,8 +426,8 @@ pub const Generation = struct {
                 if (errno == disk_.ended) return result;
                 return disk_.failErrno(errno, path, "Cannot read the log of image");
             }
-            // A seal that was not written to its end was no commit.
-            const begun = if (offset == self.log_end) sealBegun(part) else 0;
+            // A seal of which a part was written was no commit.
+            const begun = if (offset == self.log_end) self.partOfSeal(part) else 0;
             if (!std.mem.allEqual(u8, part[begun..], 0)) result = .torn;
             var at: usize = 0;
             while (at + @sizeOf(format.Seal) <= part.len) : (at += page_size) {
@@ -441,6 +445,18 @@ pub const Generation = struct {
             offset += part.len;
         }
         return result;
+    }
+
+    /// How many of these bytes, which stand behind the last record, are its seal, of which any may
+    /// still be zeros: a write goes to the file in pieces, and a power cut keeps any of them.
+    fn partOfSeal(self: *const Generation, bytes: []const u8) usize {
+        if (self.records.items.len == 0) return 0;
+        const seal = self.sealOfLast();
+        const len = @min(bytes.len, @sizeOf(format.Seal));
+        for (bytes[0..len], std.mem.asBytes(&seal)[0..len]) |byte, wanted| {
+            if (byte != 0 and byte != wanted) return 0;
+        }
+        return len;
     }
 
     /// R9: the last record's pages against their checksums; when they differ it was torn, and goes.
@@ -501,17 +517,6 @@ pub const Generation = struct {
         }
     };
 };
-
-/// Length of the part of a seal that these bytes may be; 0 when they begin otherwise.
-fn sealBegun(bytes: []const u8) usize {
-    const magic = std.mem.asBytes(&format.seal_magic);
-    const len = @min(bytes.len, @sizeOf(format.Seal));
-    for (magic[0..@min(magic.len, len)], bytes[0..@min(magic.len, len)], 0..) |wanted, byte, index| {
-        if (byte == wanted) continue;
-        return if (std.mem.allEqual(u8, bytes[index..len], 0)) len else 0;
-    }
-    return len;
-}
 
 fn take(comptime T: type, rest: *[]align(8) u8, count: u64) []const T {
     const len = count * @sizeOf(T);

@@ -66,11 +66,25 @@ test "a seal that was written in part is no dropped commit" {
     defer dir.deinit();
     var files = try threeCommits(&dir);
     defer files.deinit();
-    var seal: format.Seal = .{ .salt = 1, .offset = 2, .sequence = 2, .record = 3 };
+    const record = std.mem.bytesAsValue(format.RecordHeader, files.log[std.mem.lastIndexOf(u8, files.log, "PERMrec1").?..][0..page_size]);
+    var seal: format.Seal = .{ .salt = record.salt, .offset = files.log.len, .sequence = record.sequence, .record = record.checksum };
     seal.seal();
-    for ([_]usize{ 3, 8, 20, @sizeOf(format.Seal) - 1 }) |len| {
-        const log = try std.mem.concat(allocator, u8, &.{ files.log, std.mem.asBytes(&seal)[0..len] });
+    // Written in pieces, of which any may be lost.
+    const Piece = struct { from: usize, to: usize };
+    for ([_]Piece{
+        .{ .from = 0, .to = 3 },
+        .{ .from = 0, .to = 8 },
+        .{ .from = 0, .to = 20 },
+        .{ .from = 0, .to = @sizeOf(format.Seal) - 1 },
+        .{ .from = 5, .to = @sizeOf(format.Seal) },
+        .{ .from = 49, .to = @sizeOf(format.Seal) },
+        .{ .from = 49, .to = 60 },
+    }) |piece| {
+        const log = try std.mem.concat(allocator, u8, &.{ files.log, std.mem.asBytes(&seal) });
         defer allocator.free(log);
+        const behind = log[files.log.len..];
+        @memset(behind[0..piece.from], 0);
+        @memset(behind[piece.to..], 0);
         try files.put(&dir);
         try dir.write(files.logName(), log);
         for ([_]image_.Mode{ .read, .write }) |mode| {

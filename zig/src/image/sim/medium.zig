@@ -54,6 +54,8 @@ pub const Inode = struct {
     lock: File = disk_.none,
     mappings: std.ArrayList(Mapping) = .empty,
     used: bool = false,
+    /// A power cut brought back what a failed sync had left on the medium, though it was written over.
+    haunted: bool = false,
     /// Who found it by its name and is about to have it open.
     sought: u32 = 0,
 
@@ -73,6 +75,7 @@ pub const Inode = struct {
         self.size_dirty = false;
         self.mode = 0o600;
         self.lock = disk_.none;
+        self.haunted = false;
     }
 };
 
@@ -257,6 +260,7 @@ pub const Medium = struct {
             while (at != 0) : (at = self.versions.items[at].before) count += 1;
             if (count == 0) continue;
             var back = if (chance.uintLessThan(u8, 20) < bias) 0 else chance.uintLessThan(u32, count);
+            if (back > 0 and !state.dirty) inode.haunted = true;
             at = state.head;
             while (back > 0) : (back -= 1) at = self.versions.items[at].before;
             @memcpy(inode.bytes.items[index * sector_len ..][0..sector_len], &self.versions.items[at].bytes);
