@@ -45,6 +45,8 @@ pub const Job = struct {
     part: ?Part = null,
     /// Written under the hold already: only the sync is left.
     prepared: ?image_room.Commit = null,
+    /// Another commit to that image was under way when the changes since it were copied.
+    is_behind: bool = false,
     /// Why it cannot be made: the commit that it builds on failed.
     refused: bool = false,
     done: std.atomic.Value(u32) = .init(0),
@@ -203,6 +205,10 @@ pub const Background = struct {
     pub fn has(self: *Background, im: *const Image) bool {
         self.lock.lock();
         defer self.lock.unlock();
+        return self.queued(im);
+    }
+
+    fn queued(self: *const Background, im: *const Image) bool {
         var at = self.first;
         while (at) |job| : (at = job.next) if (job.image == im) return true;
         return false;
@@ -236,6 +242,11 @@ pub const Background = struct {
         know(job);
         self.lock.lock();
         defer self.lock.unlock();
+        if (job.image) |im| if (job.is_behind and im.inflight_failed and !self.queued(im)) {
+            // The commit that it builds on failed while this one was copied: nobody has its changes.
+            job.refused = true;
+            job.record = im.failure;
+        };
         if (self.last) |last| last.next = job else self.first = job;
         self.last = job;
         if (self.thread != null) return self.changed();
@@ -291,6 +302,7 @@ pub const Background = struct {
     fn passOn(self: *Background, job: *Job) void {
         const im = job.image orelse return;
         const capture = job.capture;
+        im.failure = job.record;
         if (capture) |each| im.pendingAgain(each);
         // What was written under the hold was never copied, and the heap has gone on since: nor does
         // what builds on that, however far down the queue, have it.

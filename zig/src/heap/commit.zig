@@ -168,8 +168,9 @@ fn copyAside(heap: *Heap, job: *background.Job) Error!bool {
             capture.copy(heap.address, behind.address(part));
         }
         try pages.give(&job.input);
-        im.taken(job.input.holes);
+        im.taken(capture, job.input.holes);
     }
+    job.is_behind = !alone;
     job.input.capture = capture;
     return true;
 }
@@ -281,17 +282,23 @@ fn restoreLocked(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.recor
         ranges.release(at, geometry.span);
     }
     placed = true;
-    try swapIn(heap, im, point, .{
-        .at = at,
-        .geometry = geometry,
-        .usable = usable,
-        .reach = reach,
-        .poured = if (poured) |*each| each else null,
-    });
+    {
+        // Also while the images change what they stand on: whoever gives memory back tells them.
+        heap.alloc.hold();
+        defer heap.alloc.release();
+        errdefer heap.conceal();
+        try swapIn(heap, im, point, .{
+            .at = at,
+            .geometry = geometry,
+            .usable = usable,
+            .reach = reach,
+            .poured = if (poured) |*each| each else null,
+        });
+        try im.adopt(&heap.history, point);
+        const other = if (which == .map) heap.backup else heap.map;
+        if (other) |each| try each.join(&heap.history, heap.geometry.span, im);
+    }
     errdefer heap.conceal();
-    try im.adopt(&heap.history, point);
-    const other = if (which == .map) heap.backup else heap.map;
-    if (other) |each| try each.join(&heap.history, heap.geometry.span, im);
     heap.log_runs = built.runs;
     heap.voidLocks();
     try heap.registry.load(heap.memory(), &heap.alloc);
@@ -314,14 +321,11 @@ const Built = struct {
     poured: ?*shared_heaps.Poured,
 };
 
-/// Puts the built heap in the place of the live one. From here on a failure ends the heap: what
-/// stood there is gone.
+/// Puts the built heap in the place of the live one, under the hold. From here on a failure ends the
+/// heap: what stood there is gone.
 fn swapIn(heap: *Heap, im: *Image, point: image_room.Point, built: Built) Error!void {
     const identity = point.identity;
     const span = built.geometry.span;
-    heap.alloc.hold();
-    defer heap.alloc.release();
-    errdefer heap.conceal();
     // A range that is registered cannot be moved over.
     heap.tracker.release();
     if (built.poured) |poured| {

@@ -159,6 +159,9 @@ pub const Heap = struct {
 
     pub fn publish(self: *Heap) void {
         std.debug.assert(self.generation & 1 == 1);
+        // Who forks just now has looked which heaps there are, and gives free what it has held.
+        table_lock.lock();
+        defer table_lock.unlock();
         self.process = os.processId();
         self.nonce = os.randomU64();
         self.voidLocks();
@@ -507,8 +510,16 @@ pub const Heap = struct {
         defer self.mutex.unlock();
         const im = try self.image(.backup);
         self.background.drain();
-        self.backup = null;
+        self.take(.{ self.map, null });
         im.close();
+    }
+
+    /// Which images the heap is committed to from now on. A thread that gives memory back tells them:
+    /// it is held meanwhile, and knows no image that is about to be closed.
+    fn take(self: *Heap, now: [2]?*Image) void {
+        self.alloc.hold();
+        defer self.alloc.release();
+        self.map, self.backup = now;
     }
 
     /// Never commits. Closes both images and leaves the heap as it is, in memory: C++ destroys objects
@@ -518,9 +529,9 @@ pub const Heap = struct {
         defer self.mutex.unlock();
         try self.expectAlone("close");
         self.background.drain();
-        for (self.images()) |slot| if (slot) |im| im.close();
-        self.map = null;
-        self.backup = null;
+        const open_ones = self.images();
+        self.take(.{ null, null });
+        for (open_ones) |slot| if (slot) |im| im.close();
         self.closeShared();
     }
 

@@ -106,6 +106,9 @@ pub fn bopen(heap: *Heap, options: OpenOptions) Error!void {
         .r => try openImage(path, options, .read, true),
     };
     errdefer im.close();
+    // Whoever gives memory back meanwhile tells the images that are there.
+    heap.alloc.hold();
+    defer heap.alloc.release();
     try im.join(&heap.history, heap.geometry.span, heap.map);
     heap.backup = im;
 }

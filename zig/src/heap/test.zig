@@ -587,3 +587,57 @@ test "whatever is passed as a heap's handle, only an open heap's own reaches it"
     try testing.expect(abi.functions.ph_malloc(handles[1], 40) > 0);
     try second.check();
 }
+
+test "memory is given back while another thread closes images and goes back to epochs" {
+    var place = Place.init();
+    defer place.deinit();
+    const heap = try Heap.mopen(.{ .path = place.path("app.map"), .size = 256 << 20 });
+    defer heap.close() catch unreachable;
+    const backup = place.path("app.back");
+    heap.header().root = try heap.alloc.malloc(8);
+    _ = try heap.commit(.map);
+    const Freer = struct {
+        ended: std.atomic.Value(bool) = .init(false),
+
+        fn run(self: *@This(), of: *Heap) void {
+            while (!self.ended.load(.acquire)) {
+                const at = of.alloc.malloc(96 << 20) catch continue;
+                // A restore may have made it nobody's meanwhile.
+                words(at, 1)[0] = 1;
+                of.alloc.free(at) catch {};
+            }
+        }
+    };
+    var freer: Freer = .{};
+    const thread = try std.Thread.spawn(.{}, Freer.run, .{ &freer, heap });
+    defer thread.join();
+    defer freer.ended.store(true, .release);
+    for (0..150) |i| {
+        try heap.bopen(.{ .path = backup, .mode = if (i == 0) .w else .rw });
+        if (i == 0) _ = try heap.commit(.backup);
+        if (i % 3 == 0) _ = try heap.restore(.{ .from = .map });
+        try heap.bclose();
+    }
+}
+
+test "a heap that is opened while another thread forks is neither held nor given free by it" {
+    const Forker = struct {
+        ended: std.atomic.Value(bool) = .init(false),
+
+        fn run(self: *@This()) void {
+            while (!self.ended.load(.acquire)) {
+                Heap.beforeFork();
+                os.yieldThread();
+                Heap.forkInParent();
+            }
+        }
+    };
+    var forker: Forker = .{};
+    const thread = try std.Thread.spawn(.{}, Forker.run, .{&forker});
+    defer thread.join();
+    defer forker.ended.store(true, .release);
+    for (0..1000) |_| {
+        const heap = try Heap.mopen(.{ .size = 1 << 20, .max_size = 1 << 20 });
+        try heap.close();
+    }
+}

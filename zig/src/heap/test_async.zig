@@ -364,6 +364,53 @@ test "what builds on a commit that failed and was not copied fails with it, and 
     try testing.expectEqual(@as(u64, 78), words(at + 5 * os.page_size, 2)[1]);
 }
 
+test "a commit asked for while the one before it fails does not go on without its changes" {
+    const count = 8192;
+    var place: Place = .init();
+    defer place.deinit();
+    const path = place.path("app.map");
+    {
+        const heap = try Heap.mopen(.{ .path = path, .size = 64 << 20 });
+        defer heap.close() catch unreachable;
+        var disk: FlakyDisk = .{ .seed = 0 };
+        heap.map.?.disk = disk.disk();
+        const at = try heap.alloc.calloc(count + 1, os.page_size);
+        heap.header().root = at;
+        for (0..count + 1) |i| words(at + i * os.page_size, 1)[0] = 1;
+        _ = try heap.commit(.map);
+        disk.gate.store(true, .release);
+        disk.broken_syncs.store(1, .release);
+        words(at, 1)[0] = 77;
+        const first = try heap.commitAsync(.map);
+        // The sync fails once the second commit has seen the first one under way, and copies.
+        const opener = try std.Thread.spawn(.{}, openGateUnderHold, .{ heap, &disk });
+        for (1..count / 3) |i| words(at + i * os.page_size, 1)[0] = 2;
+        const second = try heap.commitAsync(.map);
+        opener.join();
+        try background.await(first);
+        try testing.expectError(error.IO, background.fetch(first));
+        try background.await(second);
+        // Either it holds all that came before it, or it fails too.
+        _ = background.fetch(second) catch |err| try testing.expectEqual(error.IO, err);
+        heap.map.?.disk = .real;
+        words(at + count * os.page_size, 1)[0] = 3;
+        const third = try heap.commitAsync(.map);
+        try background.await(third);
+        _ = (try background.fetch(third)).?;
+    }
+    const heap = try Heap.mopen(.{ .path = path, .mode = .rw });
+    defer heap.close() catch unreachable;
+    const at = heap.header().root;
+    try testing.expectEqual(@as(u64, 77), words(at, 1)[0]);
+    for (1..count / 3) |i| try testing.expectEqual(@as(u64, 2), words(at + i * os.page_size, 1)[0]);
+    try testing.expectEqual(@as(u64, 3), words(at + count * os.page_size, 1)[0]);
+}
+
+fn openGateUnderHold(heap: *Heap, disk: *FlakyDisk) void {
+    while (heap.alloc.holder.load(.acquire) == 0) std.atomic.spinLoopHint();
+    disk.gate.store(false, .release);
+}
+
 test "a commit in the background that fails before it takes the changes leaves them pending" {
     var place: Place = .init();
     defer place.deinit();

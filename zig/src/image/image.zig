@@ -212,6 +212,8 @@ pub const Image = struct {
     /// Pages of a commit that is under way or failed.
     inflight: PageSet = .{},
     inflight_failed: bool = false,
+    /// Why the last commit in the background failed.
+    failure: errors.Record = undefined,
     table: ?table_.Table = null,
     scratch: commit_.Scratch = .{},
 
@@ -561,10 +563,11 @@ pub const Image = struct {
         };
     }
 
-    /// What was chosen has been copied: the next commit begins here.
-    pub fn taken(self: *Image, holes: []const PageRange) void {
+    /// What was chosen has been copied: the next commit begins here. (That all must be compared may
+    /// have become known since it was chosen, from a commit that failed meanwhile.)
+    pub fn taken(self: *Image, capture: *const Capture, holes: []const PageRange) void {
         self.pending.clear();
-        self.compare_all = false;
+        if (capture.held_all) self.compare_all = false;
         self.expectWrites(holes);
     }
 

@@ -303,7 +303,8 @@ fn copyAside(self: *Actor, which: usize, job: *background.Job, tried: *Tried) St
     tried.* = try announce(self, which, &stock);
     job.input.used = job_allocator.dupe(image_.PageRange, &stock.used) catch unreachable;
     job.input.holes = job_allocator.dupe(image_.PageRange, stock.holes()) catch unreachable;
-    image.taken(job.input.holes);
+    image.taken(capture, job.input.holes);
+    job.is_behind = !alone;
     job.input.capture = capture;
     return true;
 }
