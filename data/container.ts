@@ -418,11 +418,11 @@ export function containerType(prototype: Container, of: ContainerParts): ObjectT
     }
 
     static get(pane: Pane, at: number): Container {
-      return new maker(pane.inner, at, pane) as Container;
+      return new maker(pane.inner, at) as Container;
     }
 
     static open(pane: Pane, at: number): Container {
-      return new maker(pane.view, at, pane) as Container;
+      return new maker(pane.view, at) as Container;
     }
 
     static set(pane: Pane, at: number, value: unknown, what: string = of.name()): void {

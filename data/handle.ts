@@ -10,23 +10,25 @@
 import { describe, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
 import type { Pointer } from "../heap/views.ts";
-import { Access, accessTo, Pane } from "./pane.ts";
+import { Access, accessTo, Pane, type PaneView } from "./pane.ts";
 import type { Type } from "./type.ts";
 
 /** A live object in a heap. */
 export class Handle {
   /** The pane's view, or `inner` for what stands in another object. @internal */
-  $view: DataView<ArrayBuffer>;
+  $view: PaneView;
   /** Offset of the first byte in it. @internal */
   $at: number;
-  /** Where it lies. @internal */
-  $pane: Pane;
 
   /** @internal */
   constructor(pane: Pane, at: number, inner: boolean = false) {
     this.$view = inner ? pane.inner : pane.view;
     this.$at = at;
-    this.$pane = pane;
+  }
+
+  /** Where it lies. @internal */
+  get $pane(): Pane {
+    return this.$view.$pane;
   }
 
   /**
@@ -62,7 +64,6 @@ export interface ObjectType<out T extends object = object, in I = never> extends
 /** Makes every further use of a handle throw. */
 export function endHandle(handle: Handle): void {
   handle.$view = Pane.ended.view;
-  handle.$pane = Pane.ended;
 }
 
 /** The type of an object: its class. */

@@ -12,18 +12,18 @@
 // deno-fmt-ignore-file
 
 import type { Handle } from "./handle.ts";
-import type { Pane } from "./pane.ts";
+import type { Pane, PaneView } from "./pane.ts";
 
-type H = { $view: DataView<ArrayBuffer>; $at: number; $pane: Pane };
-type V = DataView<ArrayBuffer>;
-type N = Maker & ((this: H, v: V, a: number, p: Pane) => void);
+type H = { $view: V; $at: number };
+type V = PaneView;
+type N = Maker & ((this: H, v: V, a: number) => void);
 
 /** Makes a handle of what stands at an offset of a pane. */
 export type Reader = (pane: Pane, at: number) => Handle;
 
 /** Constructor of one struct's handles, and what calls it. */
 export interface Maker {
-  new (view: DataView<ArrayBuffer>, at: number, pane: Pane): Handle;
+  new (view: PaneView, at: number): Handle;
   /** Of an object that stands alone. */
   alone: Reader;
   /** Of an object that stands in another one. */
@@ -41,291 +41,291 @@ export function makerFor(prototype: object): Maker {
 
 const makers: readonly (() => Maker)[] = [
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
   () => {
-    const M = function (this: H, v: V, a: number, p: Pane) { this.$view = v; this.$at = a; this.$pane = p; } as N;
-    M.alone = (p, a) => new M(p.view, a, p);
-    M.inner = (p, a) => new M(p.inner, a, p);
+    const M = function (this: H, v: V, a: number) { this.$view = v; this.$at = a; } as N;
+    M.alone = (p, a) => new M(p.view, a);
+    M.inner = (p, a) => new M(p.inner, a);
     return M;
   },
 ];

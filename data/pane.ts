@@ -25,14 +25,19 @@ interface Slicer {
 }
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
+/** A pane's bytes as numbers, which know whose they are, so that a handle need not. */
+export interface PaneView extends DataView<ArrayBuffer> {
+  $pane: Pane;
+}
+
 /** A stretch of a heap, and what belongs to it. */
 export class Pane {
   /** A pane of nothing, detached from the beginning. */
   static readonly ended: Pane = new Pane(new DataView(new ArrayBuffer(0)), NaN, null!, 0);
   /** The bytes as numbers; detached when the heap was closed or restored. */
-  readonly view: DataView<ArrayBuffer>;
+  readonly view: PaneView;
   /** The same, for handles of objects that stand in another object: these are never freed. */
-  readonly inner: DataView<ArrayBuffer>;
+  readonly inner: PaneView;
   /** Address of the first byte. */
   readonly base: Pointer;
   /** How many bytes it shows. */
@@ -46,8 +51,8 @@ export class Pane {
 
   /** Made by {@linkcode Access} only. */
   constructor(view: DataView<ArrayBuffer>, base: Pointer, access: Access, handle: number) {
-    this.view = view;
-    this.inner = new DataView(view.buffer);
+    this.view = paneView(view.buffer, this);
+    this.inner = paneView(view.buffer, this);
     this.base = base;
     this.length = view.byteLength;
     this.access = access;
@@ -70,6 +75,10 @@ export class Pane {
     if (slicer.utf8Slice !== undefined) return slicer.utf8Slice(from, to);
     return decoder.decode(this.bytes.subarray(from, to));
   }
+}
+
+function paneView(buffer: ArrayBuffer, pane: Pane): PaneView {
+  return Object.assign(new DataView(buffer), { $pane: pane });
 }
 
 /** A heap as typed data sees it; one for each `Heap` object. */

@@ -17,7 +17,7 @@ import { addressText, copyOf, plain, shownReference } from "./show.ts";
 import { Handle, isKindOf, paneOf, place, typeOf } from "./handle.ts";
 import { isKind } from "./kinds.ts";
 import { type Maker, makerFor, type Reader } from "./makers.ts";
-import { accessTo, objectSizeMax, type Pane } from "./pane.ts";
+import { accessTo, objectSizeMax, Pane } from "./pane.ts";
 import {
   expectTypeOf,
   type InputOf,
@@ -269,6 +269,9 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     resolving = true;
     try {
       const found = layOut(name, given);
+      // Before there are accessors: JavaScriptCore gives an object room for each that its prototype has.
+      made = makerFor(StructClass.prototype);
+      made.alone(Pane.ended, 0);
       for (const field of found.fields) {
         const made = accessor(field.type, field.offset, `${name}.${field.name}`);
         found.setters.push(made.set as (this: Handle, value: unknown) => void);
@@ -500,9 +503,8 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
   let made: Maker | undefined;
   const extended = new Map<unknown, Maker>();
   function makerOf(type: { prototype: object }): Maker {
-    if (type === StructClass && made !== undefined) return made;
     resolve();
-    if (type === StructClass) return made = makerFor(StructClass.prototype);
+    if (type === StructClass) return made!;
     let maker = extended.get(type);
     if (maker === undefined) extended.set(type, maker = makerFor(type.prototype));
     return maker;

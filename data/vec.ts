@@ -358,22 +358,22 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
 
   /** All elements in order. Ends with `STALE` when elements are inserted, removed or moved meanwhile. */
   values(): IterableIterator<T> {
-    return new VecIterator(this, (_, value) => value);
+    return new VecIterator<T>(this);
   }
 
   /** All indices in order. */
   keys(): IterableIterator<number> {
-    return new VecIterator<number>(this, (index) => index);
+    return new VecPairs<number>(this, (index) => index);
   }
 
   /** Index and element, in order. */
   entries(): IterableIterator<[number, T]> {
-    return new VecIterator<[number, T]>(this, (index, value) => [index, value as T]);
+    return new VecPairs<[number, T]>(this, (index, value) => [index, value as T]);
   }
 
   /** All elements in order. */
   override [Symbol.iterator](): IterableIterator<T> {
-    return new VecIterator<T>(this, undefined);
+    return new VecIterator<T>(this);
   }
 
   /** @internal */
@@ -511,40 +511,82 @@ function clamp(index: number, length: number): number {
   return i < 0 ? Math.max(0, i + length) : Math.min(i, length);
 }
 
-/** Hand-written, for a generator takes several times as long. */
+/**
+ * A walk over the elements. Its `next` is short, so that JavaScriptCore puts it into the program's loop:
+ * the elements that lie in one pane whole are known by its first offset and their number.
+ */
 class VecIterator<R> implements IterableIterator<R> {
-  readonly #vec: AnyVec;
-  readonly #make: ((index: number, value: unknown) => unknown) | undefined;
-  readonly #changes: number;
-  readonly #length: number;
-  readonly #data: number;
-  #index = 0;
+  readonly $vec: AnyVec;
+  readonly $changes: number;
+  readonly $size: number;
+  readonly $read: (pane: Pane, at: number) => unknown;
+  $pane: Pane;
+  /** Offset of the next element, and how many follow in this pane. */
+  $at = 0;
+  $left = 0;
+  /** Address of the first element beyond these, and how many there are. */
+  $beyond: number;
+  $rest: number;
 
-  constructor(vec: AnyVec, make: ((index: number, value: unknown) => unknown) | undefined) {
-    paneOf(vec);
+  constructor(vec: AnyVec) {
+    this.$pane = paneOf(vec);
     shapeFor(vec);
-    this.#vec = vec;
-    this.#make = make;
-    this.#changes = changesOf(vec);
-    this.#length = vec.length;
-    this.#data = readU53(vec.$view, (vec.$at + dataAt) | 0);
+    this.$vec = vec;
+    this.$changes = changesOf(vec);
+    this.$size = vec.$of.size;
+    this.$read = vec.$of.read!;
+    this.$beyond = readU53(vec.$view, (vec.$at + dataAt) | 0);
+    this.$rest = vec.length;
   }
 
   next(): IteratorResult<R> {
-    const index = this.#index;
-    const done = index >= this.#length;
+    const done = this.$left === 0 && !this.$more();
     let value: unknown;
     if (!done) {
-      const vec = this.#vec;
-      if (changesOf(vec) !== this.#changes) throw changed();
-      this.#index = index + 1;
-      const { read, size } = vec.$of;
-      const p = this.#data + index * size;
-      const pane = paneFor(vec.$pane, p, size);
-      value = read!(pane, (p - pane.base) | 0);
-      if (this.#make !== undefined) value = this.#make(index, value);
+      const { $vec: vec, $at: at } = this;
+      if (vec.$view.getUint32((vec.$at + changesAt.vec) | 0, true) !== this.$changes) {
+        throw changed();
+      }
+      this.$left--;
+      this.$at = (at + this.$size) | 0;
+      value = this.$read(this.$pane, at);
     }
     return { done, value } as IteratorResult<R>;
+  }
+
+  /** Goes on to the next pane; false at the end. */
+  $more(): boolean {
+    if (this.$rest === 0) return false;
+    const { $size: size, $beyond: p } = this;
+    const pane = this.$pane = paneFor(this.$pane, p, size);
+    this.$at = (p - pane.base) | 0;
+    this.$left = Math.min(this.$rest, Math.floor((pane.base + pane.length - p) / size));
+    this.$rest -= this.$left;
+    this.$beyond = p + this.$left * size;
+    return true;
+  }
+
+  [Symbol.iterator](): this {
+    return this;
+  }
+}
+
+/** A walk over indices, or indices and elements. */
+class VecPairs<R> implements IterableIterator<R> {
+  readonly #values: VecIterator<unknown>;
+  readonly #make: (index: number, value: unknown) => R;
+  #index = 0;
+
+  constructor(vec: AnyVec, make: (index: number, value: unknown) => R) {
+    this.#values = new VecIterator(vec);
+    this.#make = make;
+  }
+
+  next(): IteratorResult<R> {
+    const { done, value } = this.#values.next();
+    return { done, value: done ? undefined : this.#make(this.#index++, value) } as IteratorResult<
+      R
+    >;
   }
 
   [Symbol.iterator](): this {

@@ -516,3 +516,25 @@ test("the documented layout is what stands in memory", () => {
   assert.equal(heap.load(second), 0);
   assert.equal(heap.load(second + 8), first);
 });
+
+test("a Vec is walked across the end of its header's pane", { timeout: 60_000 }, () => {
+  const Mega = struct("Mega", { first: u64, rest: array(u8, 2 ** 20 - 16), last: u64 });
+  using heap = Heap.open({ size: 2 ** 32 });
+  const megas = new (Vec(Mega))(heap);
+  const end = heap.address + (Math.floor((megas.ptr - heap.address) / 2 ** 30) + 2) * 2 ** 30;
+  const gap = heap.malloc(end - megas.ptr - 2 ** 24 - 2 ** 19);
+  megas.length = 32;
+  const base = megas.get(0).ptr;
+  assert.ok(gap < base && base % Mega.size !== 0);
+  assert.ok(base < end && base + 32 * Mega.size > end);
+  for (let index = 0; index < 32; index++) {
+    const mega = megas.get(index);
+    [mega.first, mega.last] = [BigInt(index), BigInt(index + 1)];
+  }
+  let index = 0;
+  for (const mega of megas) {
+    assert.equal(mega.ptr, base + index * Mega.size);
+    assert.deepEqual([mega.first, mega.last], [BigInt(index), BigInt(++index)]);
+  }
+  assert.equal(index, 32);
+});
