@@ -38,6 +38,7 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
 
     var pages: UsedPages = .{};
     defer pages.deinit();
+    heap.goAlone();
     const whole = (try im.outlook(&heap.identity(), false)).whole;
     var attempt = try im.begin();
     defer attempt.end();
@@ -141,6 +142,7 @@ fn copyAside(heap: *Heap, job: *background.Job) Error!bool {
     const im = job.image.?;
     const alone = !behind.has(im);
     const compare = heap.tracker.kind == .checksum;
+    heap.goAlone();
     const whole = alone and (try im.outlook(&job.input.identity, compare)).whole;
     var pages: UsedPages = .{};
     defer pages.deinit();
@@ -241,6 +243,7 @@ fn restoreLocked(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.recor
     const which: heap_room.Which = options.from orelse if (heap.backup != null) .backup else .map;
     const im = try heap.image(which);
     for (heap.images()) |slot| if (slot) |each| each.cancelFold();
+    heap.goAlone();
 
     const point = try im.point(options.epoch);
     const identity = point.identity;
@@ -302,6 +305,7 @@ fn restoreLocked(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.recor
     heap.log_runs = built.runs;
     heap.voidLocks();
     try heap.registry.load(heap.memory(), &heap.alloc);
+    if (heap.shared == null) im.readAhead(heap.address);
     return .{
         .epoch = number(point.epoch()),
         .pages = number(built.pages),

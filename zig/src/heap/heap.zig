@@ -522,6 +522,11 @@ pub const Heap = struct {
         self.map, self.backup = now;
     }
 
+    /// No pages are mapped ahead of the program any more: trackers begin.
+    pub fn goAlone(self: *Heap) void {
+        for (self.images()) |slot| if (slot) |im| im.ahead.end();
+    }
+
     /// Never commits. Closes both images and leaves the heap as it is, in memory: C++ destroys objects
     /// in it after the program closed it.
     pub fn closeImages(self: *Heap) Error!void {

@@ -7,6 +7,7 @@
 
 const std = @import("std");
 const errors = @import("../errors.zig");
+const ahead_ = @import("ahead.zig");
 const capture_ = @import("capture.zig");
 const os = @import("../os/os.zig");
 const claim = @import("claim.zig");
@@ -224,6 +225,7 @@ pub const Image = struct {
     fold: fold_.Fold = .{},
     disposal: Disposal = .{},
     warming: warming_.Warming = .{},
+    ahead: ahead_.Ahead = .{},
     forked: bool = false,
     here: here.Entry,
     log_runs: u64 = 0,
@@ -250,6 +252,7 @@ pub const Image = struct {
         if (!self.forked) {
             self.disposal.wait();
             self.warming.end();
+            self.ahead.end();
         }
         self.closeFiles();
         here.remove(&self.here);
@@ -295,6 +298,7 @@ pub const Image = struct {
         self.here.forked = true;
         self.fold.afterFork(self.disk);
         self.warming.afterFork();
+        self.ahead.afterFork();
         self.closeFiles();
     }
 
@@ -396,6 +400,13 @@ pub const Image = struct {
         self.mutex.lock();
         defer self.mutex.unlock();
         return mapping.build(self, try self.locate(from), address, usable_len);
+    }
+
+    /// The heap that was built from here is at `address` now: pages are mapped ahead of a program that
+    /// reads it in order, until the first commit or restore.
+    pub fn readAhead(self: *Image, address: usize) void {
+        const generation = self.generation orelse return;
+        if (self.background) self.ahead.start(address, generation.runs);
     }
 
     /// Reads every page of `from`: CORRUPT names the first that does not match its checksum.
@@ -628,6 +639,7 @@ pub fn damaged(path: []const u8, damage: generation_.Damage) errors.Error {
 }
 
 test {
+    _ = ahead_;
     _ = capture_;
     _ = disk_;
     _ = page_set;

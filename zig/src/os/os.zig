@@ -318,6 +318,13 @@ pub fn populate(address: usize, len: usize) void {
     _ = advise(address, len, populate_write);
 }
 
+/// Makes memory present for reading. False where that cannot be (no signal comes of it), and on kernels
+/// before 5.14.
+pub fn populateRead(address: usize, len: usize) bool {
+    const populate_read = 22;
+    return advise(address, len, populate_read) == null;
+}
+
 // ------------------------------------------------------------------ other threads
 
 const membarrier_query = 0;

@@ -208,6 +208,20 @@ pub const Pagemap = struct {
         return true;
     }
 
+    /// Whether one of these pages, at most 16, is mapped and the file's: it was read, or one beside it.
+    /// False where the kernel does not tell.
+    pub fn mapsFile(self: *const Pagemap, address: usize, pages: usize) bool {
+        var entries: [16]u64 = undefined;
+        const len = pages * @sizeOf(u64);
+        const n = linux.pread(self.fd, @ptrCast(&entries), len, @intCast(address / os.page_size * @sizeOf(u64)));
+        if (os.failed(n) != null or n != len) return false;
+        for (entries[0..pages]) |entry| if (entry & present_bit != 0 and entry & file_bit != 0) return true;
+        return false;
+    }
+
+    const file_bit = 1 << 61;
+    const present_bit = 1 << 63;
+
     fn visitRead(
         self: *Pagemap,
         start: usize,
@@ -215,7 +229,6 @@ pub const Pagemap = struct {
         context: anytype,
         comptime visit: fn (@TypeOf(context), Range) void,
     ) bool {
-        const file_bit = 1 << 61;
         const swapped_or_present = 3 << 62;
         var entries: [4096]u64 = undefined;
         var at = start;
