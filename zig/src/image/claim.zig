@@ -209,12 +209,17 @@ fn removeStaleLog(disk: Disk, place: names.Place, name: *const names.Name) void 
     if (disk.lock(held.file) != .locked) return;
     if (disk.stat(held.file, &held.stat) != null or held.stat.kind != .regular) return;
     if (disk.names(place.dir, name.z(), held.stat) != .same) return;
-    // Ours begins with its magic, unless a crash lost its first sector.
-    var sector: [512]u8 align(8) = @splat(0);
+    var sector: [512]u8 = @splat(0);
     if (disk.readAll(held.file, sector[0..@min(sector.len, held.stat.size)], 0) != null) return;
-    const magic = std.mem.readInt(u64, sector[0..8], .little);
-    if (magic != format.log_magic and !plant.is(.r10_foreign_unlinked) and !std.mem.allEqual(u8, &sector, 0)) return;
+    if (!isLogBegun(&sector) and !plant.is(.r10_foreign_unlinked)) return;
     _ = disk.unlink(place.dir, name.z());
+}
+
+/// A log begins with its magic, unless a crash lost its first sector or left the first bytes of it.
+fn isLogBegun(sector: []const u8) bool {
+    const magic = std.mem.asBytes(&format.log_magic);
+    const len = std.mem.findDiff(u8, sector[0..magic.len], magic) orelse return true;
+    return std.mem.allEqual(u8, sector[len..], 0);
 }
 
 pub fn busy(path: []const u8) errors.Error {

@@ -45,7 +45,7 @@ fn open(dir: *testing.Dir, mode: image_.Mode) !*Image {
     return Image.open(.{ .path = dir.path("a"), .mode = mode, .background = false });
 }
 
-test "a stale log that has lost its first sector is removed" {
+test "a stale log is removed also when a crash left nothing or two bytes of it" {
     errdefer testing.explain();
     var dir = testing.Dir.init();
     defer dir.deinit();
@@ -53,7 +53,9 @@ test "a stale log that has lost its first sector is removed" {
     defer files.deinit();
     const stale: [page_size]u8 = @splat(0);
     try dir.write("a-log-00112233445566aa", &stale);
-    try dir.write("a-log-00112233445566bb", "somebody's notes");
+    try dir.write("a-log-00112233445566ab", files.log[0..2]);
+    try dir.write("a-log-00112233445566ac", "");
+    try dir.write("a-log-00112233445566bb", "PE, somebody's notes");
     const image = try open(&dir, .write);
     image.close();
     try expectEqual(@as(usize, 3), try dir.count());
