@@ -245,20 +245,20 @@ pub const Shared = struct {
     /// Slot, sync, name, in this order; the watch begins in between.
     fn settle(self: *Shared, state: shared_file.State, history: *const image_room.History, input: *const Flush) Error!void {
         const file = self.file;
-        self.watch.choose(file.file.file);
+        self.watch.choose(file);
         try file.write(state, history.lines.slice());
-        self.watch.begin(file.file.file, input);
+        self.watch.begin(file, input);
         file.settle(state) catch |err| {
             self.watch.end();
             return err;
         };
-        self.watch.confirm(file.file.file);
+        self.watch.confirm(file);
     }
 
     /// Whether the file is what the heap is.
     pub fn isFlushed(self: *Shared, history: *const image_room.History, input: *const Flush) bool {
         if (self.file.state == null or self.file.unfinished or self.file.name_unsynced or self.file.sync_failed) return false;
-        return history.current != null and self.watch.isQuiet(self.file.file.file, input);
+        return history.current != null and self.watch.isQuiet(self.file, input);
     }
 
     /// The last flush, or the commit that was found to be the same, while the heap is that still.
@@ -307,40 +307,41 @@ fn fileLength(file: File) u64 {
 const Watch = struct {
     kind: enum { unknown, date, sum } = .unknown,
     state: enum { off, begun, on } = .off,
-    stamp: shared_map.Stamp = 0,
+    date: i64 = 0,
     sum: u64 = 0,
 
-    fn choose(self: *Watch, file: File) void {
+    fn choose(self: *Watch, file: *const SharedFile) void {
         if (self.kind == .unknown) self.kind = if (datesStores(file)) .date else .sum;
     }
 
     /// Before the sync that makes pages tell of the next store to them.
-    fn begin(self: *Watch, file: File, input: *const Shared.Flush) void {
+    fn begin(self: *Watch, file: *const SharedFile, input: *const Shared.Flush) void {
         self.state = .off;
         switch (self.kind) {
             .unknown => return,
-            .date => self.stamp = shared_map.stamp(file) orelse return,
+            .date => self.date = file.disk.setDate(file.file.file) orelse return,
             .sum => self.sum = sumOf(input),
         }
         self.state = .begun;
     }
 
     /// After it: a store in between may have been to a page that was synced already.
-    fn confirm(self: *Watch, file: File) void {
+    fn confirm(self: *Watch, file: *SharedFile) void {
         if (self.state != .begun) return;
-        const quiet = self.kind != .date or shared_map.stampOf(file) == self.stamp;
+        const quiet = self.kind != .date or file.disk.date(file.file.file) == self.date;
         self.state = if (quiet) .on else .off;
+        if (quiet) file.noteRest(if (self.kind == .date) .{ .date = self.date } else .{ .sum = self.sum });
     }
 
     fn end(self: *Watch) void {
         self.state = .off;
     }
 
-    fn isQuiet(self: *const Watch, file: File, input: *const Shared.Flush) bool {
+    fn isQuiet(self: *const Watch, file: *const SharedFile, input: *const Shared.Flush) bool {
         if (self.state != .on) return false;
         return switch (self.kind) {
             .unknown => false,
-            .date => shared_map.stampOf(file) == self.stamp,
+            .date => file.disk.date(file.file.file) == self.date,
             .sum => sumOf(input) == self.sum,
         };
     }
@@ -349,11 +350,13 @@ const Watch = struct {
         var hasher = format.Hasher.init(0);
         hasher.update(std.mem.asBytes(&input.identity));
         for (input.used) |range| hasher.update(@as([*]const u8, @ptrFromInt(input.address + range.offset))[0..range.len]);
-        return hasher.final();
+        return @max(1, hasher.final());
     }
 
     /// Believed when seen: a store to a synced page dates the file, a read does not.
-    fn datesStores(file: File) bool {
+    fn datesStores(shared: *const SharedFile) bool {
+        const disk = shared.disk;
+        const file = shared.file.file;
         if (pool_file.isInMemory(file)) return false;
         const address = os.reserve(0, os.page_size) catch return false;
         defer os.unmap(address, os.page_size);
@@ -361,12 +364,12 @@ const Watch = struct {
         const byte: *volatile u8 = @ptrFromInt(address);
         byte.* +%= 1;
         for (0..2) |_| {
-            const before = shared_map.stamp(file) orelse return false;
+            const before = disk.setDate(file) orelse return false;
             if (pool_file.sync(file) < 0) return false;
             _ = byte.*;
-            if (shared_map.stampOf(file) != before) return false;
+            if (disk.date(file) != before) return false;
             byte.* +%= 1;
-            const after = shared_map.stampOf(file) orelse return false;
+            const after = disk.date(file) orelse return false;
             if (after == before) return false;
         }
         return true;
@@ -513,12 +516,15 @@ fn takeFrom(path: []const u8, options: OpenOptions) Error!*Heap {
     }
     heap.shared = shared;
     errdefer heap.shared = null;
-    try heap.alloc.open(heap.address, heap.geometry, capacity, Shared.supplyOf(heap), newSession());
+    heap.alloc.open(heap.address, heap.geometry, capacity, Shared.supplyOf(heap), newSession()) catch |err| {
+        return if (err == error.CORRUPT and file.sum != null) file.notWhole() else err;
+    };
     errdefer heap.alloc.close();
     if (stored.mark != .whole) {
         try heap.alloc.check();
         try blocks.checkTable(heap.memory(), &heap.alloc);
     }
+    if (file.sum) |sum| if (Watch.sumOf(&inputOf(heap)) != sum) return file.notWhole();
     heap.history.adopt(stored.head, &file.lines, stored.epoch_max) catch return opening.noMemory(shared_file.slot_len);
     errdefer heap.history.deinit();
     heap.resumed = .file;

@@ -62,6 +62,11 @@ pub const Disk = struct {
         // Only shared heaps ask for these.
         lockShared: @TypeOf(&real_disk.lockShared) = &lacking.lockShared,
         staysInPlace: @TypeOf(&real_disk.staysInPlace) = &lacking.staysInPlace,
+        date: @TypeOf(&real_disk.date) = &lacking.number,
+        setDate: @TypeOf(&real_disk.setDate) = &lacking.number,
+        witness: @TypeOf(&real_disk.witness) = &lacking.number,
+        setNote: @TypeOf(&real_disk.setNote) = &lacking.setNote,
+        getNote: @TypeOf(&real_disk.getNote) = &lacking.getNote,
     };
 
     const lacking = struct {
@@ -77,6 +82,15 @@ pub const Disk = struct {
         }
         fn staysInPlace(_: ?*anyopaque, _: File) i64 {
             return 1;
+        }
+        fn number(_: ?*anyopaque, _: File) i64 {
+            return -E(.OPNOTSUPP);
+        }
+        fn setNote(_: ?*anyopaque, _: File, _: []const u8) i64 {
+            return -E(.OPNOTSUPP);
+        }
+        fn getNote(_: ?*anyopaque, _: File, _: []u8) i64 {
+            return -E(.OPNOTSUPP);
         }
     };
 
@@ -265,6 +279,37 @@ pub const Disk = struct {
     /// Whether storing to what has room needs no more of it.
     pub fn staysInPlace(self: Disk, file: File) bool {
         return self.vtable.staysInPlace(self.context, file) > 0;
+    }
+
+    /// When the file was changed last, in nanoseconds; null where that cannot be told.
+    pub fn date(self: Disk, file: File) ?i64 {
+        return known(self.vtable.date(self.context, file));
+    }
+
+    /// Dates the file's last change to a moment at which the kernel dates nothing, and gives it.
+    pub fn setDate(self: Disk, file: File) ?i64 {
+        return known(self.vtable.setDate(self.context, file));
+    }
+
+    /// A number that stays while nothing of what the page cache holds of the file is lost; null where
+    /// that cannot be told.
+    pub fn witness(self: Disk, file: File) ?i64 {
+        return known(self.vtable.witness(self.context, file));
+    }
+
+    fn known(result: i64) ?i64 {
+        return if (result > 0) result else null;
+    }
+
+    /// Keeps a few bytes beside the file, without dating it. They survive the process; whether they
+    /// survive the system is not known.
+    pub fn setNote(self: Disk, file: File, bytes: []const u8) void {
+        _ = self.vtable.setNote(self.context, file, bytes);
+    }
+
+    /// True when there are such bytes, of just that length.
+    pub fn getNote(self: Disk, file: File, into: []u8) bool {
+        return self.vtable.getNote(self.context, file, into) == into.len;
     }
 
     pub fn holesCost(self: Disk, file: File) bool {

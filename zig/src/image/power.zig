@@ -29,6 +29,12 @@ const Inode = struct {
     dirty: std.AutoHashMapUnmanaged(u64, void) = .empty,
     size_dirty: bool = false,
     lock: ?File = null,
+    /// When it was changed last, and what is noted beside it; and all that the medium may hold of both,
+    /// which no sync is sure to store.
+    date: i64 = 1,
+    dates: std.ArrayList(i64) = .empty,
+    kept: []const u8 = &.{},
+    notes: std.ArrayList([]const u8) = .empty,
 };
 
 const DirOp = union(enum) {
@@ -62,6 +68,8 @@ pub const PowerDisk = struct {
     no_sync: bool = false,
     no_dir_sync: bool = false,
     clock: u64 = 1,
+    /// How often the machine was started.
+    starts: i64 = 1,
     /// How often a file was found to be nobody else's.
     soles: usize = 0,
 
@@ -106,6 +114,7 @@ pub const PowerDisk = struct {
     /// The machine stops: what the medium may hold is decided by chance.
     pub fn cut(self: *PowerDisk) void {
         self.kill();
+        self.starts += 1;
         const random = self.prng.random();
         const ordered = random.boolean();
         const kept = random.uintAtMost(usize, self.dir_ops.items.len);
@@ -131,7 +140,26 @@ pub const PowerDisk = struct {
             if (inode.sizes.items.len > 0) self.resize(inode, inode.sizes.items[random.uintLessThan(usize, inode.sizes.items.len)]);
             inode.sizes.clearRetainingCapacity();
             inode.size_dirty = false;
+            if (inode.dates.items.len > 0) inode.date = inode.dates.items[random.uintLessThan(usize, inode.dates.items.len)];
+            if (inode.notes.items.len > 0) inode.kept = inode.notes.items[random.uintLessThan(usize, inode.notes.items.len)];
         }
+    }
+
+    /// A change of the file at this moment.
+    fn stamp(self: *PowerDisk, inode: *Inode) i64 {
+        self.clock += 1;
+        inode.date = @intCast(self.clock);
+        inode.dates.append(self.alloc(), inode.date) catch unreachable;
+        return inode.date;
+    }
+
+    /// A store to a page that was stored to since the last sync: it dates nothing.
+    pub fn storeUndated(self: *PowerDisk, file: File, bytes: []const u8, offset: u64) bool {
+        const inode = self.inodeOf(file);
+        const before = inode.date;
+        const done = self.disk().writeAll(file, bytes, offset) == null;
+        inode.date = before;
+        return done;
     }
 
     fn revive(self: *PowerDisk) void {
@@ -175,6 +203,7 @@ pub const PowerDisk = struct {
 
     fn noteSize(self: *PowerDisk, inode: *Inode, size: u64) void {
         if (size == inode.size) return;
+        _ = self.stamp(inode);
         if (inode.sizes.items.len == 0) inode.sizes.append(self.alloc(), inode.size) catch unreachable;
         inode.sizes.append(self.alloc(), size) catch unreachable;
         inode.size_dirty = true;
@@ -439,6 +468,36 @@ pub const PowerDisk = struct {
             return 0;
         }
 
+        pub fn date(c: ?*anyopaque, file: File) i64 {
+            return of(c).inodeOf(file).date;
+        }
+
+        pub fn setDate(c: ?*anyopaque, file: File) i64 {
+            const self = of(c);
+            return self.trouble() orelse self.stamp(self.inodeOf(file));
+        }
+
+        pub fn witness(c: ?*anyopaque, file: File) i64 {
+            const self = of(c);
+            return self.starts * 1000 + @as(i64, @intCast(self.inodeOf(file).number));
+        }
+
+        pub fn setNote(c: ?*anyopaque, file: File, bytes: []const u8) i64 {
+            const self = of(c);
+            if (self.trouble()) |errno| return errno;
+            const inode = self.inodeOf(file);
+            inode.kept = self.alloc().dupe(u8, bytes) catch unreachable;
+            inode.notes.append(self.alloc(), inode.kept) catch unreachable;
+            return 0;
+        }
+
+        pub fn getNote(c: ?*anyopaque, file: File, into: []u8) i64 {
+            const kept = of(c).inodeOf(file).kept;
+            if (kept.len > into.len) return err(.RANGE);
+            @memcpy(into[0..kept.len], kept);
+            return @intCast(kept.len);
+        }
+
         pub fn holesCost(_: ?*anyopaque, _: File) i64 {
             return 0;
         }
@@ -477,6 +536,7 @@ pub const PowerDisk = struct {
 
     fn copyIn(self: *PowerDisk, inode: *Inode, bytes: []const u8, offset: u64) void {
         if (bytes.len == 0) return;
+        _ = self.stamp(inode);
         if (offset + bytes.len > inode.size) self.noteSize(inode, offset + bytes.len);
         var done: usize = 0;
         while (done < bytes.len) {

@@ -77,6 +77,30 @@ comptime {
     std.debug.assert(slot_len % page_size == 0 and 2 * slot_len <= heap_offset);
 }
 
+/// What is kept beside the file when it rests, which takes no sync and no store: that nothing was stored to
+/// it since the flush of that slot, as long as its date, or the sum of its contents, is this. Whoever finds
+/// the mark of a program that was killed believes it while the page cache is the one that the program stored to
+/// (`Disk.witness`): after a power cut pages may be stored that the date does not tell of.
+const Note = extern struct {
+    sequence: u64,
+    witness: u64,
+    /// One of the two is 0.
+    date: u64,
+    sum: u64,
+    checksum: u64 = 0,
+
+    fn hash(self: *const Note) u64 {
+        return format.hash(std.mem.asBytes(self)[0..@offsetOf(Note, "checksum")]);
+    }
+};
+
+/// What tells that nothing was stored since.
+pub const Rest = union(enum) {
+    date: i64,
+    /// Of the contents: who opens the file compares it.
+    sum: u64,
+};
+
 pub const Mode = enum { create, write, read };
 
 pub const Options = struct {
@@ -114,6 +138,8 @@ pub const SharedFile = struct {
     /// The newest slot that is known to be on the medium; null while there is none.
     state: ?State = null,
     sequence: u64 = 0,
+    /// The file was left with its mark, and rests all the same if this is the sum of its contents.
+    sum: ?u64 = null,
     lines: history_.Lines = .{},
     /// A sync failed: what it did not store counts as stored until it is changed.
     sync_failed: bool = false,
@@ -215,7 +241,7 @@ pub const SharedFile = struct {
         };
         self.file = held orelse return notFound(self.path());
         try self.load();
-        if (self.state.?.mark != .whole and !recover) return self.notWhole();
+        if (self.state.?.mark != .whole and !recover) try self.expectRest();
         try self.expectInPlace();
         // Who gave the file its name may have ended before the directory was synced.
         self.name_unsynced = true;
@@ -229,10 +255,37 @@ pub const SharedFile = struct {
             .errno => |errno| return disk_.failErrno(errno, self.path(), "Cannot lock shared heap"),
         }
         try self.load();
-        if (self.state.?.mark != .whole and !recover) return self.notWhole();
+        if (self.state.?.mark != .whole and !recover) try self.expectRest();
     }
 
-    fn notWhole(self: *const SharedFile) errors.Error {
+    /// A program that was killed with nothing stored since its last flush left it whole.
+    fn expectRest(self: *SharedFile) errors.Error!void {
+        var note: Note = undefined;
+        const disk = self.disk;
+        const file = self.file.file;
+        if (self.state.?.mark != .in_use or !disk.getNote(file, std.mem.asBytes(&note)) or note.checksum != note.hash()) return self.notWhole();
+        if (note.sequence != self.sequence) return self.notWhole();
+        if (note.witness != disk.witness(file) orelse return self.notWhole()) return self.notWhole();
+        if (note.date != 0) {
+            if (note.date != disk.date(file) orelse 0) return self.notWhole();
+        } else if (note.sum != 0) self.sum = note.sum else return self.notWhole();
+        self.state.?.mark = .whole;
+    }
+
+    /// Notes that since the slot that was settled last nothing was stored, as `rest` tells. Not before its
+    /// sync returned: until then a store to a page that was stored to before dates nothing.
+    pub fn noteRest(self: *SharedFile, rest: Rest) void {
+        var note: Note = .{ .sequence = self.sequence, .witness = 0, .date = 0, .sum = 0 };
+        switch (rest) {
+            .date => |date| note.date = @intCast(date),
+            .sum => |sum| note.sum = sum,
+        }
+        note.witness = @intCast(self.disk.witness(self.file.file) orelse return);
+        note.checksum = note.hash();
+        self.disk.setNote(self.file.file, std.mem.asBytes(&note));
+    }
+
+    pub fn notWhole(self: *const SharedFile) errors.Error {
         return failAs(.CORRUPT, .{ .path = self.path() }, "Cannot open shared heap \"{s}\": the program that had it open ended without closing it, or closed it with changes that were not flushed (the last flush was epoch {d}), and what stands there may be half of a change; make it anew with \"w+\" and restore() a backup, or open it with `recover: true` to take it as it is", .{
             self.path(), self.state.?.head.epoch,
         });
@@ -470,6 +523,7 @@ pub const SharedFile = struct {
         self.name_unsynced = false;
         self.state = null;
         self.sync_failed = false;
+        self.sum = null;
         self.sequence = 0;
         self.uuid = @bitCast(disk.randomId());
         self.lines.list.clearRetainingCapacity();

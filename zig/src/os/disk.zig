@@ -309,6 +309,73 @@ pub fn staysInPlace(_: ?*anyopaque, file: File) i64 {
     return @intFromBool(std.mem.indexOfScalar(i64, &.{ ext4_magic, xfs_magic, tmpfs_magic }, kind) != null);
 }
 
+/// Dates the file's last change to a moment at which the kernel dates nothing, and gives it in
+/// nanoseconds. Where pages are written back, a store to a page that was synced since dates the file anew.
+pub fn setDate(c: ?*anyopaque, file: File) i64 {
+    var now_coarse: linux.timespec = undefined;
+    const coarse: linux.clockid_t = .REALTIME_COARSE;
+    if (os.failed(linux.clock_gettime(coarse, &now_coarse))) |e| return -@as(i64, e);
+    // The kernel's own dates are ticks of that clock, or finer and later.
+    const wanted = nanoseconds(now_coarse.sec, now_coarse.nsec) - 1;
+    const time: linux.timespec = .{ .sec = @divFloor(wanted, std.time.ns_per_s), .nsec = @mod(wanted, std.time.ns_per_s) };
+    const left_alone = 0x3fff_fffe;
+    const times: [2]linux.timespec = .{ .{ .sec = 0, .nsec = left_alone }, time };
+    const result = linux.syscall4(.utimensat, @as(usize, @bitCast(@as(isize, file))), 0, @intFromPtr(&times), 0);
+    if (os.failed(result)) |e| return -@as(i64, e);
+    return if (date(c, file) == wanted) wanted else -@as(i64, @intFromEnum(os.E.OPNOTSUPP));
+}
+
+/// When the file was changed last, in nanoseconds.
+pub fn date(_: ?*anyopaque, file: File) i64 {
+    var raw: linux.Statx = undefined;
+    const result = linux.statx(file, "", linux.AT.EMPTY_PATH, linux.STATX.BASIC_STATS, &raw);
+    if (os.failed(result)) |e| return -@as(i64, e);
+    return nanoseconds(raw.mtime.sec, raw.mtime.nsec);
+}
+
+fn nanoseconds(sec: i64, nsec: i64) i64 {
+    return sec *| std.time.ns_per_s +| nsec;
+}
+
+/// A number that stays while what the page cache holds of the file is all there, dates included: of this
+/// start of the system, this mount (Linux 6.8) and this very file. An error where the system does not tell.
+pub fn witness(_: ?*anyopaque, file: File) i64 {
+    // As `linux.Statx`, which does not know the mount.
+    const Statx = extern struct { mask: u32, before: [28]u8, inode: u64, between: [96]u8, device: [2]u32, mount: u64, rest: [104]u8 };
+    comptime std.debug.assert(@sizeOf(Statx) == 256 and @offsetOf(Statx, "inode") == 0x20 and @offsetOf(Statx, "mount") == 0x90);
+    const unique_mount = 0x4000;
+    var raw: Statx = undefined;
+    const mask: u32 = @as(u32, @bitCast(linux.STATX.BASIC_STATS)) | unique_mount;
+    const result = linux.syscall5(.statx, @as(usize, @bitCast(@as(isize, file))), @intFromPtr(""), linux.AT.EMPTY_PATH, mask, @intFromPtr(&raw));
+    if (os.failed(result)) |e| return -@as(i64, e);
+    if (raw.mask & unique_mount == 0) return -@as(i64, @intFromEnum(os.E.OPNOTSUPP));
+    var boot: [64]u8 = @splat(0);
+    const opened = linux.open("/proc/sys/kernel/random/boot_id", .{ .CLOEXEC = true }, 0);
+    if (os.failed(opened)) |e| return -@as(i64, e);
+    defer _ = linux.close(@intCast(opened));
+    const len = linux.read(@intCast(opened), &boot, boot.len);
+    if (os.failed(len)) |e| return -@as(i64, e);
+    if (len < 32) return -@as(i64, @intFromEnum(os.E.OPNOTSUPP));
+    var hasher = std.hash.XxHash3.init(0);
+    hasher.update(boot[0..len]);
+    hasher.update(std.mem.asBytes(&raw.inode));
+    hasher.update(std.mem.asBytes(&raw.device));
+    hasher.update(std.mem.asBytes(&raw.mount));
+    return @intCast(hasher.final() >> 1);
+}
+
+const note_name = "user.perm.rest";
+
+/// Keeps a few bytes beside the file, which changes neither its contents nor the date of these.
+pub fn setNote(_: ?*anyopaque, file: File, bytes: []const u8) i64 {
+    return signed(linux.fsetxattr(file, note_name, bytes.ptr, bytes.len, 0));
+}
+
+/// Their number.
+pub fn getNote(_: ?*anyopaque, file: File, into: []u8) i64 {
+    return signed(linux.fgetxattr(file, note_name, into.ptr, into.len));
+}
+
 /// 1 where reading a hole needs new memory that may not be there (tmpfs), else 0.
 pub fn holesCost(_: ?*anyopaque, file: File) i64 {
     const kind = fileSystem(file);

@@ -9,39 +9,6 @@ const linux = std.os.linux;
 
 pub const File = disk.File;
 
-/// When a file was changed last, in nanoseconds.
-pub const Stamp = i128;
-
-/// Dates the file's last change to a moment at which the kernel dates nothing, and gives it. Where
-/// pages are written back, a store to a page that was synced since dates the file anew.
-pub fn stamp(file: File) ?Stamp {
-    var now: linux.timespec = undefined;
-    const coarse: linux.clockid_t = .REALTIME_COARSE;
-    if (os.failed(linux.clock_gettime(coarse, &now)) != null) return null;
-    // The kernel's own dates are ticks of that clock, or finer and later.
-    const before = total(now) - 1;
-    const time: linux.timespec = .{
-        .sec = @intCast(@divFloor(before, std.time.ns_per_s)),
-        .nsec = @intCast(@mod(before, std.time.ns_per_s)),
-    };
-    const left_alone = 0x3fff_fffe;
-    const times: [2]linux.timespec = .{ .{ .sec = 0, .nsec = left_alone }, time };
-    const result = linux.syscall4(.utimensat, @as(usize, @bitCast(@as(isize, file))), 0, @intFromPtr(&times), 0);
-    if (os.failed(result) != null) return null;
-    return if (stampOf(file) == before) before else null;
-}
-
-pub fn stampOf(file: File) ?Stamp {
-    var raw: linux.Statx = undefined;
-    const result = linux.statx(file, "", linux.AT.EMPTY_PATH, linux.STATX.BASIC_STATS, &raw);
-    if (os.failed(result) != null) return null;
-    return @as(i128, raw.mtime.sec) * std.time.ns_per_s + raw.mtime.nsec;
-}
-
-fn total(time: linux.timespec) i128 {
-    return @as(i128, time.sec) * std.time.ns_per_s + time.nsec;
-}
-
 /// Pages of the file that were stored to and not written to the medium yet; null where the kernel
 /// does not tell (before Linux 6.5, and for files in memory).
 pub fn dirtyPages(file: File, offset: u64, len: u64) ?u64 {
