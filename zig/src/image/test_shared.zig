@@ -88,7 +88,7 @@ const Run = struct {
 
     /// As `heap/shared.zig` flushes. Other threads may store meanwhile; what they stored before the sync is
     /// in the file.
-    fn flush(self: *Run, file: *SharedFile, head: history_.Head, mark: shared_file.Mark, content: *Content) bool {
+    fn flush(self: *Run, file: *SharedFile, head: history_.Head, mark: shared_file.Mark, content: ?*Content) bool {
         const now = state(head, self.history.epoch_max, mark);
         file.write(now, self.history.lines.slice()) catch return false;
         const date = file.disk.setDate(file.file.file);
@@ -97,11 +97,11 @@ const Run = struct {
             file.noteRest(.{ .date = known });
             file.sequence -= 1;
         };
-        if (self.random().uintLessThan(u8, 3) == 0) for (0..2) |_| {
+        if (content) |stored| if (self.random().uintLessThan(u8, 3) == 0) for (0..2) |_| {
             const index = self.random().uintLessThan(usize, pages);
             self.value += 1;
             if (!self.store(file, index, self.value)) return false;
-            content[index] = self.value;
+            stored[index] = self.value;
         };
         const settled = file.settle(now);
         self.dirty = @splat(false);
@@ -165,13 +165,7 @@ const Run = struct {
                 file.settle(marked) catch return;
             } else {
                 // Nobody has it yet who could store to it.
-                var same = content;
-                if (!self.flush(file, marked.head, .in_use, &same)) return;
-                if (!std.meta.eql(same, content)) {
-                    content = same;
-                    quiet = false;
-                    self.noted = false;
-                }
+                if (!self.flush(file, marked.head, .in_use, null)) return;
             }
         } else {
             self.rested = false;
@@ -261,7 +255,7 @@ test "a shared heap's file opens at what was flushed last, or says that it was n
         found += run.found;
         run.deinit();
     }
-    try expect(rests > 500 and corrupt > 500 and found > 200);
+    try expect(rests > 500 and corrupt > 500 and found > 100);
 }
 
 test "the test above notices syncs that are left out, pages not written again, and rest that is noted wrongly" {
