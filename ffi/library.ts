@@ -36,6 +36,17 @@ export const adapter: Adapter = "Bun" in globalThis ? bun : deno;
  */
 export const native: Native = { ...symbols } as unknown as Native;
 
+const frequent = ["ph_malloc", "ph_free", "ph_malloc_many", "ph_free_many"] as const;
+
+/**
+ * Those that are called so often, for so little work, that the way to them counts: the same as in
+ * {@linkcode native}, but there only from when they are bound, and with nothing before them. Until
+ * then whoever calls them calls those of `native`, in another place of the code.
+ *
+ * What is set but once in an object that begins empty V8 takes for constant.
+ */
+export const bound: { [Name in (typeof frequent)[number]]?: Native[Name] } = {};
+
 let loaded = false;
 
 /**
@@ -169,7 +180,10 @@ function open(path: string, isLasting = false): Native {
     throw error;
   }
   expectAbi(path, functions.ph_abi());
-  if (!bindsLate) return functions as unknown as Native;
+  if (!bindsLate) {
+    for (const name of frequent) bound[name] = functions[name];
+    return functions as unknown as Native;
+  }
 
   const stubs: Record<string, NativeFunction> = {};
   for (const name of Object.keys(functions)) {
@@ -178,7 +192,12 @@ function open(path: string, isLasting = false): Native {
     let calls = 0;
     stubs[name] = late[name as keyof typeof late](
       functions[name],
-      () => ++calls < OFTEN ? undefined : adapter.open(path, { [name]: table[name] })[name],
+      () => {
+        if (++calls < OFTEN) return undefined;
+        const call = adapter.open(path, { [name]: table[name] })[name];
+        if (frequent.some((other) => other === name)) bound[name as keyof typeof bound] = call;
+        return call;
+      },
     );
   }
   return stubs as unknown as Native;

@@ -19,7 +19,7 @@ import { records } from "./symbols.ts";
 export type { ErrorCode, PermErrorDetail } from "./errors.ts";
 export { codeOf, PermError } from "./errors.ts";
 export type { Native } from "./library.ts";
-export { load, native } from "./library.ts";
+export { bound, load, native } from "./library.ts";
 export { adapter } from "./library.ts";
 
 /** Name of a record that crosses the ABI. */

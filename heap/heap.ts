@@ -8,6 +8,7 @@
  */
 
 import {
+  bound as importedBound,
   check,
   codeOf,
   describe,
@@ -71,6 +72,7 @@ export type Resumed = "new" | "file" | "backup";
 
 /** What this module has imported, V8 reads at each call; what it has declared, it knows. */
 const native = imported;
+const bound = importedBound;
 
 /** Bytes that every heap may grow to at least. */
 const leastSize = 64 * 1024;
@@ -289,7 +291,9 @@ export class Heap implements Disposable, AsyncDisposable {
    */
   malloc(n: number): Pointer {
     if (typeof n !== "number") expectNumber("size", n);
-    const pointer = native.ph_malloc(this.#handle, n);
+    const pointer = bound.ph_malloc === undefined
+      ? native.ph_malloc(this.#handle, n)
+      : bound.ph_malloc(this.#handle, n);
     if (pointer < 0) throw nativeError(pointer);
     return pointer;
   }
@@ -357,7 +361,9 @@ export class Heap implements Disposable, AsyncDisposable {
    */
   free(p: Pointer): void {
     if (typeof p !== "number") expectNumber("pointer", p);
-    const result = native.ph_free(this.#handle, p);
+    const result = bound.ph_free === undefined
+      ? native.ph_free(this.#handle, p)
+      : bound.ph_free(this.#handle, p);
     if (result < 0) throw nativeError(result);
   }
 
@@ -412,7 +418,11 @@ export class Heap implements Disposable, AsyncDisposable {
       );
     }
     const out = count === 0 ? null : pointers;
-    check(native.ph_malloc_many(this.#handle, n, count, out));
+    check(
+      bound.ph_malloc_many === undefined
+        ? native.ph_malloc_many(this.#handle, n, count, out)
+        : bound.ph_malloc_many(this.#handle, n, count, out),
+    );
     return pointers;
   }
 
@@ -426,7 +436,12 @@ export class Heap implements Disposable, AsyncDisposable {
   freeMany(pointers: ArrayLike<Pointer>): void {
     const list = pointerList(pointers);
     const count: number = trueLength.call(list);
-    check(native.ph_free_many(this.#handle, count === 0 ? null : list, count));
+    const from = count === 0 ? null : list;
+    check(
+      bound.ph_free_many === undefined
+        ? native.ph_free_many(this.#handle, from, count)
+        : bound.ph_free_many(this.#handle, from, count),
+    );
   }
 
   /**
