@@ -429,38 +429,41 @@ pub const Allocator = struct {
     /// Frees a block of a span that `cache` owns, if nothing changes but bits of the span.
     inline fn freeOwn(cache: *Cache, address: usize) bool {
         @setRuntimeSafety(false);
-        const offset = address -% cache.data;
-        const slice = offset >> layout.slice_shift;
-        if (slice >= cache.slices) return false;
-        const owned = &cache.owned[slice];
-        if (owned.owner != cache.mark) return false;
-        const within = offset - (@as(usize, owned.first) << layout.slice_shift);
-        const index = classes.indexOf(cache.reciprocals[owned.class], within) orelse return false;
+        const near = cache.nearOf(address);
+        const index = near.indexOf(address);
+        if (index >= layout.blocks_max) {
+            @branchHint(.unlikely);
+            return false;
+        }
 
-        const word = &owned.words.?[index / 64];
-        const mask = @as(u64, 1) << @truncate(index);
+        const word = &near.words.?[index / 64];
         const old = word.*;
-        if (old & mask == 0) return false;
+        const new = clearBit(old, index);
+        const mask = old ^ new;
+        if (mask == 0) {
+            @branchHint(.unlikely);
+            return false;
+        }
         // A block that another thread freed has its bit until the owner collects it.
         if (cache.pending.any.raw != 0) {
             @branchHint(.unlikely);
-            if (@atomicLoad(u64, &owned.line().remote_words, .monotonic) >> @truncate(index / 64) & 1 != 0) return false;
+            if (@atomicLoad(u64, &near.line().remote_words, .monotonic) >> @truncate(index / 64) & 1 != 0) return false;
         }
         // The last block of its word may be the last of its span, which then is given up.
-        if (old == mask) {
+        if (new == 0) {
             @branchHint(.unlikely);
-            if (owned.line().kept == 0 and owned.line().state != state.current) return false;
+            if (near.line().kept == 0 and near.line().state != state.current) return false;
         }
-        if (!cache.push(owned.class, address, word, mask)) {
+        if (!cache.push(near.class, address, word, mask)) {
             @branchHint(.unlikely);
             // No room for a hint: the summary tells of the block, in a span that is in a list.
-            const line = owned.line();
+            const line = near.line();
             if (line.state == state.idle) return false;
             line.free_words |= @as(u64, 1) << @truncate(index / 64);
-            word.* = old ^ mask;
+            word.* = new;
             return true;
         }
-        word.* = old ^ mask;
+        word.* = new;
         // It will be handed out next in its class, and then be written to.
         @prefetch(@as(*allowzero const u8, @ptrFromInt(address)), .{ .rw = .write, .locality = 3 });
         return true;
@@ -526,6 +529,8 @@ pub const Allocator = struct {
         }
         line.words[w] ^= mask;
         line.free_words |= word_mask;
+        const start = self.tables.addressOf(block.slice);
+        cache.note(address, start, block.class, &line.words);
         if (!cache.push(line.class, address, &line.words[w], mask)) {
             try spans.forgetOlder(self, cache, line.class);
             _ = cache.push(line.class, address, &line.words[w], mask);
@@ -883,6 +888,16 @@ fn pack(result: Error!usize) usize {
 inline fn unpack(packed_result: usize) Error!usize {
     if (packed_result > std.math.maxInt(u16)) return packed_result;
     return @errorCast(@errorFromInt(@as(u16, @intCast(packed_result))));
+}
+
+/// `word` without bit `index` % 64. As two instructions: the compiler makes a mask first, and then
+/// runs out of registers in `free`.
+inline fn clearBit(word: u64, index: u64) u64 {
+    return asm ("btrq %[index], %[out]"
+        : [out] "=r" (-> u64),
+        : [word] "0" (word),
+          [index] "r" (index),
+        : .{ .cc = true });
 }
 
 fn badPointer(address: usize, comptime action: []const u8, comptime why: []const u8) Error {

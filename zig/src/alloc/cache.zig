@@ -8,6 +8,7 @@
 //! span has a hint or is in the span's summary.
 
 const std = @import("std");
+const os = @import("../os/os.zig");
 const layout = @import("layout.zig");
 const classes = @import("classes.zig");
 const Tables = @import("tables.zig").Tables;
@@ -33,6 +34,47 @@ pub const Owned = extern struct {
         return @fieldParentPtr("words", @as(*[64]u64, @ptrCast(self.words.?)));
     }
 };
+
+/// What `free` needs of a slice of a span that the thread owns, in a table of the thread's own: one
+/// line leads from an address to its bit. `Owned` knows the same; what is not here, or stands in
+/// another slice's place, costs the long way once.
+pub const Near = extern struct {
+    /// One block's size below the span's first block: quotients count from 1, and 0, which all
+    /// that is zero leads to, is none.
+    before: usize = 0,
+    /// The class's divisor.
+    inverse: u64 = 0,
+    words: ?[*]u64 = null,
+    shift: u8 = 0,
+    class: u8 = 0,
+    reserved: [6]u8 = @splat(0),
+
+    pub fn of(start: usize, class: u32, words: [*]u64) Near {
+        const divisor = classes.divisors[class];
+        return .{
+            .before = start - classes.table[class].size,
+            .inverse = divisor.inverse,
+            .words = words,
+            .shift = divisor.shift,
+            .class = @intCast(class),
+        };
+    }
+
+    /// The index of the block that begins at `address`, or a number from `blocks_max` on. Right for
+    /// every address.
+    pub inline fn indexOf(self: *const Near, address: usize) u64 {
+        @setRuntimeSafety(false);
+        return std.math.rotr(u64, (address -% self.before) *% self.inverse, self.shift) -% 1;
+    }
+
+    pub inline fn line(self: *const Near) *layout.Slice {
+        @setRuntimeSafety(false);
+        return @fieldParentPtr("words", @as(*[64]u64, @ptrCast(self.words.?)));
+    }
+};
+
+/// Slices that have a place of their own in a thread's table: 4 GiB.
+pub const near_count = 1 << 16;
 
 /// A block that is free, unless its bit says otherwise.
 pub const Hint = extern struct {
@@ -164,8 +206,7 @@ pub const Cache = extern struct {
     full: u64,
     /// Newest hint of each class: what was freed last is still in the CPU's cache.
     newest: [classes.count][*]Hint,
-    /// Copies of the tables of classes.zig, where the code need not look for them.
-    reciprocals: [classes.count]u64,
+    /// A copy of the table of classes.zig, where the code need not look for it.
     by_size: [classes.by_size.len]u8,
     classes: [classes.count]ClassCache,
     empties: Empties,
@@ -173,6 +214,7 @@ pub const Cache = extern struct {
     /// Of each class, its own behind that of number 0, whose last place is where the newest hint of
     /// a class stands that never had one: so its stack takes no memory, and has no room.
     stacks: [1 + classes.count][stack_places]Hint align(stack_bytes),
+    near: [near_count]Near align(4096),
 
     pub fn reset(self: *Cache, owner: u64, tables: *const Tables) void {
         self.owner = owner;
@@ -183,26 +225,49 @@ pub const Cache = extern struct {
         self.full = ~@as(u64, 0);
         self.never()[0] = self.noHint();
         self.newest = @splat(self.never());
-        self.reciprocals = classes.reciprocals[0..classes.count].*;
         self.by_size = classes.by_size;
         self.classes = @splat(.{ .gather = gather_min, .current = none, .partial = none });
         self.empties = .{ .slices = @splat(none), .first = 0, .count = 0 };
+    }
+
+    /// The place of the slice that `address` lies in; another slice may stand there.
+    pub inline fn nearOf(self: *Cache, address: usize) *Near {
+        @setRuntimeSafety(false);
+        const place = (address >> layout.slice_shift) % near_count * @sizeOf(Near);
+        return @ptrFromInt(inRegister(usize, @intFromPtr(self) + place) + @offsetOf(Cache, "near"));
+    }
+
+    /// Notes a slice of an owned span that begins at `start`.
+    pub fn note(self: *Cache, address: usize, start: usize, class: u32, words: [*]u64) void {
+        self.nearOf(address).* = .of(start, class, words);
+    }
+
+    /// Forgets a slice of a span that begins at `start` and is not owned any more.
+    pub fn unnote(self: *Cache, address: usize, start: usize, class: u32) void {
+        const near = self.nearOf(address);
+        if (near.before == start - classes.table[class].size and near.class == class) near.* = .{};
+    }
+
+    /// Forgets all slices.
+    pub fn unnoteAll(self: *Cache) void {
+        os.commitAnonymous(@intFromPtr(&self.near), @sizeOf(@TypeOf(self.near))) catch {
+            self.near = @splat(.{});
+        };
+        _ = os.advise(@intFromPtr(&self.near), @sizeOf(@TypeOf(self.near)), std.os.linux.MADV.NOHUGEPAGE);
     }
 
     /// A free block of `class` by its newest hint; 0 when there is none.
     pub inline fn take(self: *Cache, class: usize) usize {
         @setRuntimeSafety(false);
         const newest = self.newest[class];
-        const hint = newest[0];
-        const old = hint.word.*;
-        if (old & hint.mask != 0) {
+        const address = newest[0].address;
+        if (address == 0) {
             @branchHint(.unlikely);
             return 0;
         }
+        newest[0].word.* |= newest[0].mask;
         self.newest[class] = newest - 1;
-        hint.word.* = old | hint.mask;
-        if (hint.address == 0) unreachable;
-        return hint.address;
+        return address;
     }
 
     /// Forgets the newest hints of `class` as long as they are to blocks in use; false when none is
@@ -219,7 +284,7 @@ pub const Cache = extern struct {
     /// Remembers a block that was freed; false when there is no room.
     pub inline fn push(self: *Cache, class: usize, address: usize, word: *u64, mask: u64) bool {
         @setRuntimeSafety(false);
-        const newest = self.newest[class] + 1;
+        const newest = inRegister([*]Hint, self.newest[class] + 1);
         if (@intFromPtr(newest) % stack_bytes == 0) return false;
         newest[0].address = address;
         newest[0].word = word;
@@ -266,10 +331,20 @@ pub const Cache = extern struct {
     }
 };
 
+/// Keeps the compiler from computing an address anew for each field, which takes it more registers
+/// than `free` has.
+inline fn inRegister(comptime T: type, address: T) T {
+    return asm (""
+        : [out] "=r" (-> T),
+        : [in] "0" (address),
+    );
+}
+
 comptime {
     assert(@offsetOf(Cache, "stacks") % stack_bytes == 0);
     // What every call touches is one line.
     assert(@offsetOf(Cache, "newest") == 64);
+    assert(@sizeOf(Near) == 32);
 }
 
 test "the oldest of the empty spans comes first, and one can be taken out" {

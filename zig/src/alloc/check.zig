@@ -261,6 +261,26 @@ fn checkOwned(t: *const Tables, slice: u32, line: *const Slice, owner: ?*const C
     }
 }
 
+/// What a thread's own table says of slices in use is true; it may say nothing.
+fn checkNear(t: *const Tables, cache: *Cache) Error!void {
+    for (0..@min(t.high, caches.near_count)) |i| {
+        const at = t.addressOf(@intCast(i));
+        const near = cache.nearOf(at);
+        if (near.inverse == 0) {
+            if (!std.meta.eql(near.*, caches.Near{})) return corrupt(at, "a thread's note of no slice is not empty");
+            continue;
+        }
+        if (near.class >= classes.count) return corrupt(at, "a thread's note has no class");
+        const offset = near.before + classes.table[near.class].size -% t.data;
+        if (offset >> layout.slice_shift >= t.high) return corrupt(at, "a thread's note leads elsewhere");
+        const slice: u32 = @intCast(offset >> layout.slice_shift);
+        const line = t.line(slice);
+        if (line.kind != kind.small or line.class != near.class or line.owner != cache.owner or
+            !std.meta.eql(near.*, caches.Near.of(t.addressOf(slice), line.class, &line.words)))
+            return corrupt(at, "a thread's note and the span disagree");
+    }
+}
+
 fn isKept(owner: *const Cache, slice: u32) bool {
     const kept = &owner.empties;
     for (0..kept.count) |i| {
@@ -339,6 +359,7 @@ fn checkCaches(a: *Allocator, hinted_expected: u64) Error!void {
     var hinted = hinted_expected;
     var listed: u64 = 0;
     for (a.caches[0..a.cache_count.load(.acquire)]) |cache| {
+        try checkNear(t, cache.?);
         for (&cache.?.classes, 0..) |*c, class| {
             if (c.current != none) {
                 const line = t.line(c.current);
@@ -346,7 +367,12 @@ fn checkCaches(a: *Allocator, hinted_expected: u64) Error!void {
                     line.owner != cache.?.owner or line.state != state.current)
                     return corrupt(t.addressOf(c.current), "a thread's current span is not its own");
             }
-            for (cache.?.hints(class)) |hint| try checkHint(t, cache.?, class, hint, &hinted);
+            const hints = cache.?.hints(class);
+            for (hints, 0..) |hint, i| {
+                try checkHint(t, cache.?, class, hint, &hinted);
+                for (hints[0..i]) |other| if (other.address == hint.address)
+                    return corrupt(hint.address, "a block has two hints");
+            }
             var before: u32 = none;
             var slice = c.partial;
             while (slice != none) {

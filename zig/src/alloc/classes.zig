@@ -54,6 +54,25 @@ pub inline fn indexOf(reciprocal: u64, offset: u64) ?u64 {
     return if (@as(u64, @truncate(product)) < reciprocal) @intCast(product >> 64) else null;
 }
 
+/// How to divide by a block size without rounding: multiply by the inverse of its odd part, turn
+/// right by its trailing zeros. That maps numbers of 64 bits to each other one to one, and multiples
+/// of the size to their quotients: a small result is an exact quotient, whatever was divided.
+pub const Divisor = struct { inverse: u64, shift: u8 };
+
+pub const divisors: [count]Divisor = blk: {
+    @setEvalBranchQuota(10_000);
+    var out: [count]Divisor = undefined;
+    for (&out, table) |*divisor, class| {
+        const shift = @ctz(class.size);
+        const odd: u64 = class.size >> shift;
+        var inverse = odd;
+        for (0..5) |_| inverse *%= 2 -% odd *% inverse;
+        assert(inverse *% odd == 1);
+        divisor.* = .{ .inverse = inverse, .shift = shift };
+    }
+    break :blk out;
+};
+
 /// Bitmap words, for every byte that may stand in a descriptor.
 pub const word_counts: [256]u8 = blk: {
     var out: [256]u8 = @splat(0);
@@ -147,6 +166,21 @@ test "an aligned class is aligned, holds the size and exists up to 32 KiB" {
         }
     }
     try std.testing.expectEqual(null, ofAligned(10, 65_536));
+}
+
+test "a divisor finds the quotient of multiples, and nothing small for any other number" {
+    var prng = std.Random.DefaultPrng.init(3);
+    for (table, divisors) |class, divisor| {
+        for (0..1000) |_| {
+            const far = prng.random().int(u64);
+            for ([_]u64{ far, far >> 32, far % (1 << 20), far % (1 << 20) *% class.size }) |number| {
+                const quotient = std.math.rotr(u64, number *% divisor.inverse, divisor.shift);
+                const expected = if (number % class.size == 0) number / class.size else layout.blocks_max + 1;
+                if (expected <= layout.blocks_max or quotient <= layout.blocks_max)
+                    try std.testing.expectEqual(expected, quotient);
+            }
+        }
+    }
 }
 
 test "the reciprocal finds each block's index, and that no block begins elsewhere" {

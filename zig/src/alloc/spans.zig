@@ -229,18 +229,25 @@ fn summaryOf(line: *const Slice) u64 {
     return summary;
 }
 
-fn markOwned(a: *Allocator, cache: *const Cache, slice: u32, class: u32) void {
+fn markOwned(a: *Allocator, cache: *Cache, slice: u32, class: u32) void {
     const note: caches.Owned = .{
         .words = &a.tables.line(slice).words,
         .first = slice,
         .owner = cache.mark,
         .class = @intCast(class),
     };
-    @memset(a.tables.owned[slice..][0..classes.table[class].slices], note);
+    const slices = classes.table[class].slices;
+    @memset(a.tables.owned[slice..][0..slices], note);
+    const start = a.tables.addressOf(slice);
+    for (0..slices) |i| cache.note(start + (i << layout.slice_shift), start, class, &a.tables.line(slice).words);
 }
 
-fn unmarkOwned(a: *Allocator, slice: u32, class: u32) void {
-    @memset(a.tables.owned[slice..][0..classes.table[class].slices], .{});
+/// `cache` owned the span, or nobody did.
+fn unmarkOwned(a: *Allocator, cache: *Cache, slice: u32, class: u32) void {
+    const slices = classes.table[class].slices;
+    @memset(a.tables.owned[slice..][0..slices], .{});
+    const start = a.tables.addressOf(slice);
+    for (0..slices) |i| cache.unnote(start + (i << layout.slice_shift), start, class);
 }
 
 /// A new span for `cache`. Lock held.
@@ -492,7 +499,7 @@ fn release(a: *Allocator, cache: *Cache, slice: u32, line: *Slice) Error!void {
         each.back = 0;
     }
     line.owner = 0;
-    unmarkOwned(a, slice, class);
+    unmarkOwned(a, cache, slice, class);
     try t.give(slice, shape.slices);
     try a.giveBackSome();
 }
@@ -574,22 +581,22 @@ pub fn abandon(a: *Allocator, cache: *Cache) Error!void {
             line.state = state.idle;
             if (isEmpty(line)) {
                 try release(a, cache, slice, line);
-            } else try leave(a, class, slice, line);
+            } else try leave(a, cache, class, slice, line);
         }
         while (c.partial != none) {
             const slice = c.partial;
             const line = try expectSpan(a, slice, class);
             try unlist(a, cache, slice, line);
-            try leave(a, class, slice, line);
+            try leave(a, cache, class, slice, line);
         }
     }
 }
 
 /// Makes a span ownerless and the next one that an adopter looks at.
-fn leave(a: *Allocator, class: u32, slice: u32, line: *Slice) Error!void {
+fn leave(a: *Allocator, cache: *Cache, class: u32, slice: u32, line: *Slice) Error!void {
     try delist(a, class, slice, line);
     try enlist(a, class, slice, line);
-    unmarkOwned(a, slice, class);
+    unmarkOwned(a, cache, slice, class);
     @atomicStore(u64, &line.owner, 0, .seq_cst);
     a.cursor[class] = slice;
     a.adoptable[class] +|= 1;

@@ -75,6 +75,7 @@ pub inline fn enter(a: *Allocator) ?*Cache {
     cache.inside.store(1, .monotonic);
     compilerBarrier();
     if (a.gate.stop.raw != 0) {
+        @branchHint(.unlikely);
         cache.inside.store(0, .release);
         return null;
     }
@@ -229,6 +230,7 @@ fn makeCache(a: *Allocator, slot: u16) Error!*Cache {
     os.unmap(address + cache_bytes, @alignOf(Cache) - before);
     const cache: *Cache = @ptrFromInt(address);
     cache.slot = slot;
+    _ = os.advise(@intFromPtr(&cache.near), @sizeOf(@TypeOf(cache.near)), std.os.linux.MADV.NOHUGEPAGE);
     cache.reset(a.ownerNumber(slot), &a.tables);
     return cache;
 }
@@ -258,6 +260,7 @@ pub fn finish(a: *Allocator) void {
 pub fn resetCaches(a: *Allocator) void {
     for (a.caches[0..a.cache_count.load(.monotonic)], 0..) |cache, slot| {
         cache.?.reset(a.ownerNumber(@intCast(slot)), &a.tables);
+        cache.?.unnoteAll();
         cache.?.pending.clear();
     }
 }
@@ -378,6 +381,8 @@ fn giveUpOwned(a: *Allocator, cache: *Cache) void {
     defer a.lock.unlock();
     spans.abandon(a, cache) catch {};
     cache.reset(cache.owner, &a.tables);
+    // Others may adopt what is left before the slot has a thread again.
+    cache.unnoteAll();
     a.alive[cache.slot].store(false, .seq_cst);
 }
 
