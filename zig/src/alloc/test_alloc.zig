@@ -6,6 +6,7 @@ const os = @import("../os/os.zig");
 const alloc = @import("alloc.zig");
 const layout = @import("layout.zig");
 const classes = @import("classes.zig");
+const caches = @import("cache.zig");
 const harness = @import("test_heap.zig");
 
 const Allocator = alloc.Allocator;
@@ -521,4 +522,28 @@ test "std's containers and resizing work on it" {
     sorted.deinit(gpa);
     map.deinit(gpa);
     try expectEmpty(heap);
+}
+
+test "slices that share a place in a thread's table are told apart" {
+    const apart = caches.near_count * layout.slice_size;
+    const heap = try TestHeap.create(apart + (64 << 20), apart + (64 << 20));
+    defer heap.destroy();
+    const a = &heap.allocator;
+    const low = try a.malloc(64);
+    const between = try a.malloc(apart - layout.slice_size);
+    const high = try a.malloc(96);
+    try testing.expectEqual(low + apart, high);
+    const others = [_]usize{ try a.malloc(64), try a.malloc(96) };
+    for (0..3) |_| {
+        for ([_]usize{ low, high }) |block| {
+            try testing.expectError(error.BAD_POINTER, a.free(block + 16));
+            try a.free(block);
+            try testing.expectError(error.DOUBLE_FREE, a.free(block));
+            try a.check();
+        }
+        try testing.expectEqual(low, try a.malloc(64));
+        try testing.expectEqual(high, try a.malloc(96));
+    }
+    for (others ++ .{ low, high, between }) |block| try a.free(block);
+    try a.check();
 }
