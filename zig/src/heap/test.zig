@@ -641,3 +641,33 @@ test "a heap that is opened while another thread forks is neither held nor given
         try heap.close();
     }
 }
+
+test "a limit of file sizes is a full disk, not the end of the program" {
+    var place = Place.init();
+    defer place.deinit();
+    const path = place.path("app.map");
+    const pages = 2048;
+    {
+        const heap = try Heap.mopen(.{ .path = path, .size = 16 << 20, .log_limit = 1 << 30 });
+        defer heap.close() catch unreachable;
+        const at = try heap.alloc.malloc(pages * os.page_size);
+        heap.header().root = at;
+        for (0..pages) |i| words(at + i * os.page_size, 1)[0] = 1;
+        var limit: linux.rlimit = undefined;
+        try testing.expect(os.failed(linux.getrlimit(.FSIZE, &limit)) == null);
+        defer _ = linux.setrlimit(.FSIZE, &limit);
+        // A base, then a record, neither of which fits.
+        for ([_]u64{ 4 << 20, 2 << 20 }, [_]usize{ pages, pages / 2 - 100 }) |longest, changed| {
+            for (0..changed) |i| words(at + i * os.page_size, 1)[0] += 1;
+            _ = linux.setrlimit(.FSIZE, &.{ .cur = longest, .max = limit.max });
+            try testing.expectError(error.NO_SPACE, heap.commit(.map));
+            _ = linux.setrlimit(.FSIZE, &limit);
+            _ = try heap.commit(.map);
+        }
+    }
+    const heap = try Heap.mopen(.{ .path = path, .mode = .rw });
+    defer heap.close() catch unreachable;
+    for (0..pages) |i| {
+        try testing.expectEqual(@as(u64, if (i < pages / 2 - 100) 3 else 2), words(heap.header().root + i * os.page_size, 1)[0]);
+    }
+}

@@ -410,6 +410,7 @@ pub fn failErrno(errno: Errno, path: []const u8, comptime action: []const u8) er
 }
 
 fn textOf(errno: Errno) []const u8 {
+    if (errno == code(.FBIG)) return "the file would be larger than this process, or the file system, may make one";
     return switch (codeOf(errno)) {
         .NO_SPACE => "no room is left there, free some and try again",
         .NOT_FOUND => "it does not exist",

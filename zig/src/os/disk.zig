@@ -109,25 +109,38 @@ pub fn read(_: ?*anyopaque, file: File, buffer: []u8, offset: u64) i64 {
     }
 }
 
+/// How long this process may make a file. What goes beyond ends the process by a signal (SIGXFSZ,
+/// which Deno leaves as it is), so the limit is asked for before.
+pub fn lengthLimit() u64 {
+    var limit: linux.rlimit = undefined;
+    if (os.failed(linux.getrlimit(.FSIZE, &limit)) != null) return std.math.maxInt(i64);
+    return @min(limit.cur, std.math.maxInt(i64));
+}
+
 pub fn write(_: ?*anyopaque, file: File, bytes: []const u8, offset: u64) i64 {
+    const room = lengthLimit() -| offset;
+    if (room == 0 and bytes.len > 0) return -E(.FBIG);
     while (true) {
-        const result = signed(linux.pwrite(file, bytes.ptr, bytes.len, @bitCast(offset)));
+        const result = signed(linux.pwrite(file, bytes.ptr, @min(bytes.len, room), @bitCast(offset)));
         if (result != -E(.INTR)) return result;
     }
 }
 
 /// Copies inside the kernel, sharing blocks where the file system can; may copy less than asked.
 pub fn copy(_: ?*anyopaque, from: File, from_offset: u64, to: File, to_offset: u64, len: u64) i64 {
+    const room = lengthLimit() -| to_offset;
+    if (room == 0 and len > 0) return -E(.FBIG);
     while (true) {
         var in: i64 = @bitCast(from_offset);
         var out: i64 = @bitCast(to_offset);
-        const result = signed(linux.copy_file_range(from, &in, to, &out, len, 0));
+        const result = signed(linux.copy_file_range(from, &in, to, &out, @min(len, room), 0));
         if (result != -E(.INTR)) return result;
     }
 }
 
 /// Makes sure of room for `[offset, offset + len)`; the file grows to its end.
 pub fn allocate(_: ?*anyopaque, file: File, offset: u64, len: u64) i64 {
+    if (offset +| len > lengthLimit()) return -E(.FBIG);
     while (true) {
         const result = signed(linux.fallocate(file, 0, @bitCast(offset), @bitCast(len)));
         if (result != -E(.INTR)) return result;
@@ -135,6 +148,7 @@ pub fn allocate(_: ?*anyopaque, file: File, offset: u64, len: u64) i64 {
 }
 
 pub fn truncate(_: ?*anyopaque, file: File, len: u64) i64 {
+    if (len > lengthLimit()) return -E(.FBIG);
     while (true) {
         const result = signed(linux.ftruncate(file, @bitCast(len)));
         if (result != -E(.INTR)) return result;

@@ -71,7 +71,7 @@ pub fn moveUp(file: File) File {
 /// Makes sure that storing to `[offset, offset + len)` finds room; the file grows to its end. In parts,
 /// since some file systems begin anew after each signal.
 pub fn reserve(file: File, offset: u64, len: u64) i64 {
-    if (offset + len > sizeLimit()) return -@as(i64, @intFromEnum(linux.E.FBIG));
+    if (offset + len > disk.lengthLimit()) return -@as(i64, @intFromEnum(linux.E.FBIG));
     const part_max = 64 << 20;
     var done: u64 = 0;
     while (done < len) {
@@ -97,15 +97,7 @@ pub fn isInMemory(file: File) bool {
 
 /// Sets the file's length; makes no room.
 pub fn resize(file: File, len: u64) i64 {
-    if (len > sizeLimit()) return -@as(i64, @intFromEnum(linux.E.FBIG));
     return disk.truncate(null, file, len);
-}
-
-/// Bytes that a file of this process may have; beyond it a signal would end the program.
-fn sizeLimit() u64 {
-    var limit: linux.rlimit = undefined;
-    if (os.failed(linux.getrlimit(.FSIZE, &limit)) != null) return std.math.maxInt(i64);
-    return @min(limit.cur, std.math.maxInt(i64));
 }
 
 fn writeZeros(file: File, offset: u64, len: u64) i64 {
