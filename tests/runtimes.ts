@@ -4,6 +4,8 @@
  * @module
  */
 import { spawnSync } from "node:child_process";
+import { accessSync, constants } from "node:fs";
+import { delimiter, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 
@@ -19,11 +21,37 @@ export type Runtime = "deno" | "bun";
 /** Both, for tests that go from one to the other. */
 export const runtimes: readonly Runtime[] = ["deno", "bun"];
 
-const programs: Record<Runtime, string> = {
+/**
+ * The program of a runtime. Who cannot be found is an error here and now: a child that never came to
+ * be is waited for until the test's time is over.
+ */
+function programOf(runtime: Runtime): string {
+  if (runtime === thisRuntime) return process.execPath;
   // Under npx there may be no `deno` on the PATH: `deno task test` says where it is.
-  deno: thisRuntime === "deno" ? process.execPath : process.env.PERM_DENO ?? "deno",
-  bun: thisRuntime === "bun" ? process.execPath : `${repository}node_modules/.bin/bun`,
-};
+  const places = runtime === "bun"
+    ? [`${repository}node_modules/.bin/bun`]
+    : process.env.PERM_DENO
+    ? [process.env.PERM_DENO]
+    : (process.env.PATH ?? "").split(delimiter).map((directory) => join(directory, "deno"));
+  const found = places.find(isProgram);
+  if (found !== undefined) return found;
+  throw new Error(
+    runtime === "bun"
+      ? `Cannot start Bun: there is no ${places[0]}; run "npm ci"`
+      : "Cannot start Deno: there is none " +
+        (process.env.PERM_DENO ? `at PERM_DENO=${places[0]}` : "on the PATH") +
+        '; set PERM_DENO to its path, or run "deno task test"',
+  );
+}
+
+function isProgram(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 /** The command line that runs a script, in Deno with all permissions unless others are named. */
 export function command(
@@ -33,7 +61,7 @@ export function command(
   permissions: string[] = ["-A"],
 ): string[] {
   const flags = runtime === "deno" ? ["run", "--no-check", ...permissions] : ["run"];
-  return [programs[runtime], ...flags, script, ...args];
+  return [programOf(runtime), ...flags, script, ...args];
 }
 
 /** Runs a command to its end; a variable of the environment that is undefined there is unset. */
