@@ -237,6 +237,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
 
   /** Makes room for that many elements at once; 0 gives back what is not needed. */
   reserve(count: number): this {
+    if (typeof count !== "number") refuseValue("a count of elements", count, "a number");
     call(this, native.ph_vec_reserve(...place(this), count));
     return this;
   }

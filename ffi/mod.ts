@@ -185,8 +185,13 @@ export function describe(value: unknown): string {
       return `${value}n`;
     case "object":
       if (value === null) return "null";
-      if (Array.isArray(value)) return "an array";
-      return `an object (${Object.prototype.toString.call(value).slice(8, -1)})`;
+      try {
+        if (Array.isArray(value)) return "an array";
+        return `an object (${Object.prototype.toString.call(value).slice(8, -1)})`;
+      } catch {
+        // A proxy that was revoked, or a name that throws when it is asked for.
+        return "an object";
+      }
     case "function":
       return "a function";
     default:

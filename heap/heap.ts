@@ -684,10 +684,12 @@ export class Heap implements Disposable, AsyncDisposable {
    */
   restore(options?: RestoreOptions): RestoreReport {
     const { blocks, heaps } = this.#session;
+    const wishes = restoreArgs(options);
+    // Nothing of the program's runs from here on: what is intact stays so.
     blocks.expectIntact("restore");
     const views = [...heaps].some((heap) => heap.#views.live);
     const report = reportBuffer();
-    const args = pack("RestoreArgs", restoreArgs(options, views));
+    const args = pack("RestoreArgs", { ...wishes, views: views ? 1 : 0 });
     const result = native.ph_restore(this.#handle, args, report);
     if (result < 0) {
       const error = nativeError(result);

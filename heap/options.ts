@@ -149,17 +149,15 @@ export function copyCall(
   return { args, text };
 }
 
-/** Checks the arguments of `restore`. `views` says whether views of the heap are out. */
+/** Checks the arguments of `restore`; whether views of the heap are out is added by the heap. */
 export function restoreArgs(
   options: RestoreOptions | undefined,
-  views: boolean,
-): RecordOf<"RestoreArgs"> {
+): Omit<RecordOf<"RestoreArgs">, "views"> {
   const given = expectOptions("restore", options, restoreKeys);
   return {
     epoch: given.epoch === undefined ? -1 : positive("epoch", given.epoch),
     from: given.from === undefined ? 0 : 1 + oneOf("from", given.from, ["backup", "map"]),
     verify: flag("verify", given.verify),
-    views: views ? 1 : 0,
   };
 }
 

@@ -254,6 +254,26 @@ test("a block's target that was detached stops commits and restores before they 
   expectWell(heap);
 });
 
+test("a block's target that is detached by restore()'s own options stops it all the same", {
+  timeout,
+}, () => {
+  using folder = new Folder();
+  using heap = Heap.open({ file: folder.file("a"), size });
+  const target = new Float64Array(4);
+  heap.perm("target", target);
+  const p = heap.root = heap.calloc(1, 8);
+  heap.flush();
+  heap.store(p, 7);
+  const options = {
+    get epoch() {
+      if (target.length > 0) target.buffer.transfer();
+      return 1;
+    },
+  };
+  expectCode(() => heap.restore(options), "INVALID_ARGUMENT");
+  assert.equal(heap.load(p), 7);
+});
+
 test("a block belongs to the heap it was registered with, and to it alone", { timeout }, () => {
   using folder = new Folder();
   using a = Heap.open({ file: folder.file("a"), size });

@@ -114,6 +114,8 @@ test("what no container, reference, index or text can be is refused, and nothing
       () => list.insert(1.5, "x"),
     ]],
     [/a count of (-1|NaN)/, [() => numbers.reserve(-1), () => numbers.reserve(NaN)]],
+    [/7n.*a number/, [() => numbers.reserve(7n as Any)]],
+    [/an object.*a number/, [() => numbers.reserve({ valueOf: () => 8 } as Any)]],
     [/"\\ud800" in a List's element: give a string without half surrogate/, [
       () => list.push("\ud800"),
     ]],

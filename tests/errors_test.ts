@@ -335,6 +335,20 @@ test("text in messages is cut and quoted, never broken", { timeout }, () => {
   expectWell(heap);
 });
 
+test("what cannot even be looked at is refused like everything else", { timeout }, () => {
+  using heap = Heap.open({ size });
+  const { proxy, revoke } = Proxy.revocable({}, {});
+  revoke();
+  const nameless = Object.defineProperty({}, Symbol.toStringTag, {
+    get: () => {
+      throw new Error("no name");
+    },
+  });
+  for (const value of [proxy, nameless]) {
+    expectCode(() => heap.malloc(value as never), "INVALID_ARGUMENT", { message: /an object/ });
+  }
+});
+
 test("what a stray write did to the table of blocks is CORRUPT, and restore() heals it", {
   timeout,
 }, () => {
