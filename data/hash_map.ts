@@ -4,11 +4,12 @@
  * @module
  */
 
+import { adapter } from "../ffi/mod.ts";
 import { containerType, elementType, keysOf, shapeOf } from "./container.ts";
 import type { ObjectType } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
 import { lookupFor } from "./lookup.ts";
-import { MapHandle, type MapParts } from "./map.ts";
+import { hasten, MapHandle, type MapParts } from "./map.ts";
 import type { InputOf, KeyType, Type, ValueOf } from "./type.ts";
 import type { Heap } from "../heap/heap.ts";
 
@@ -73,6 +74,7 @@ function make(key: Type<unknown, unknown>, value: Type<unknown, unknown>): unkno
   const lookup = lookupFor(keys, () => value.size);
   const $of: MapParts = { name, keys, value, shape: 0, size: 0, findShape, lookup };
   const prototype = Object.create(MapHandle.prototype, { $of: { value: $of } });
+  if (lookup.isAlone && adapter.runtime === "bun") hasten($of, prototype);
   return containerType(prototype, {
     kind: "HashMap",
     name,

@@ -27,6 +27,7 @@ const header = {
   directory: 48,
   directoryLength: 56,
 } as const;
+const headerSize = 72;
 const segmentSize = 24;
 const segmentsMax = 128;
 const keyAt = 8;
@@ -37,6 +38,9 @@ const { clz32, imul } = Math;
 const word = new Float64Array(1);
 const halves = new Int32Array(word.buffer);
 const wordView = new DataView(word.buffer);
+
+/** What `seek` throws: no error, and caught where it is called. */
+export const unknownMap: object = Object.freeze({});
 
 /** A stretch of the heap that a header names. */
 interface Part {
@@ -56,6 +60,8 @@ export class Lookup {
    * save. Tests set it lower.
    */
   static patience = 64;
+  /** Whether it can do without native code at all. */
+  readonly isAlone: boolean = false;
   /** The pane that all parts of the map stand in; offsets that `find` gives are in it. */
   pane: Pane = Pane.ended;
   /** The map that is known: its view, offset and count of changes. @internal */
@@ -64,12 +70,14 @@ export class Lookup {
   $at = 0;
   /** @internal */
   $changes = 0;
-  /** @internal */
-  $changed: Int32Array = new Int32Array(1);
   /** The pane as words of 4 bytes. @internal */
   $words: Int32Array = new Int32Array(1);
+  /** Which of them counts the map's changes. @internal */
+  $changed = 0;
+  /** Where the index begins in these, and its length less 1. @internal */
+  $index = 0;
   /** @internal */
-  $index: Int32Array = new Int32Array(1);
+  $mask = 0;
   /** @internal */
   $entryMask = 0;
   /** @internal */
@@ -81,11 +89,15 @@ export class Lookup {
   /** Words at which the key of place −8 of each segment would stand. @internal */
   readonly $segments: Int32Array = new Int32Array(segmentsMax + 4);
   readonly #valueSize: () => number;
+  /** Whether no map was ever known. */
+  #isNew = true;
   /** The map that was asked last, and how often in a row. */
   #view: DataView | null = null;
   #at = 0;
   #changes = 0;
   #streak = 0;
+  /** More than 1 when it was in vain: an exception costs as much as a hundred lookups. */
+  #patience = 1;
 
   constructor(valueSize: () => number) {
     this.#valueSize = valueSize;
@@ -94,6 +106,22 @@ export class Lookup {
   /** Offset in {@linkcode pane} of the key's value; 0 when it is not there, −1 to ask native code. */
   find(_map: Handle, _key: unknown): number {
     return -1;
+  }
+
+  /** The same for a map that is known as it is; for any other throws {@linkcode unknownMap}. */
+  seek(_map: Handle, _key: unknown): number {
+    throw unknownMap;
+  }
+
+  /** Called when a map has become known. */
+  onKnown(): void {}
+
+  /** What `seek` did not know: whether it does now, as it may the first time. */
+  learn(map: Handle): boolean {
+    const { $view: view } = this;
+    if (this.#isNew) this.#remember(map);
+    else this.#patience = Math.min(2 * this.#patience, 8);
+    return this.$view !== view;
   }
 
   /** Makes {@linkcode pane} show what native code found: the offset in it. */
@@ -112,13 +140,14 @@ export class Lookup {
   $probe(hash: number): number {
     const low = halves[0];
     const high = halves[1];
+    const words = this.$words;
     const index = this.$index;
-    const mask = (index.length - 1) | 0;
+    const mask = this.$mask;
     const entryMask = this.$entryMask;
     const start = hash & mask;
     let position = start;
     do {
-      const slot = index[position];
+      const slot = words[(index + position) | 0];
       if (slot === 0) return 0;
       if (((slot ^ hash) & ~entryMask) === 0) {
         // Places are numbered from 8 on, so that segments follow from the leading bits.
@@ -126,7 +155,6 @@ export class Lookup {
         const shift = 29 - clz32(place);
         const first = this.$segments[(shift << 2) + ((place >>> shift) & 3)];
         const at = (first + imul(place, this.$stride)) | 0;
-        const words = this.$words;
         if (words[at] === low && words[(at + 1) | 0] === high) return (at + 2) << 2;
       }
       position = (position + 1) & mask;
@@ -138,7 +166,7 @@ export class Lookup {
   $miss(map: Handle): number {
     const changes = map.$view.getInt32((map.$at + header.changes) | 0, true);
     if (this.#view === map.$view && this.#at === map.$at && this.#changes === changes) {
-      if (++this.#streak === Lookup.patience) this.#remember(map);
+      if (++this.#streak === Lookup.patience * this.#patience) this.#remember(map);
       return -1;
     }
     this.#view = map.$view;
@@ -150,7 +178,8 @@ export class Lookup {
 
   /** Reads the header. Does nothing when the parts stand in no single pane, or make no sense. */
   #remember(map: Handle): void {
-    const { $view: view, $at: at, $pane: { access } } = map;
+    const { $view: view, $at: at, $pane: { access, base } } = map;
+    this.#isNew = false;
     if (view.getUint32((at + header.shape) | 0, true) === 0) return;
     const indexBits = view.getUint8((at + header.indexBits) | 0);
     const entryBits = view.getUint8((at + header.entryBits) | 0);
@@ -170,7 +199,8 @@ export class Lookup {
       const entry = directory.p - listed.base + segment * segmentSize;
       segments.push({ p: addressAt(listed.view, entry), bytes: placesOf(segment) * stride });
     }
-    const pane = paneOfAll(access, [index, ...segments.filter(({ p }) => p !== 0)]);
+    const own = { p: base + at, bytes: headerSize };
+    const pane = paneOfAll(access, [own, index, ...segments.filter(({ p }) => p !== 0)]);
     if (pane === undefined) return;
     this.$segments.fill(0);
     for (const [segment, { p }] of segments.entries()) {
@@ -178,44 +208,59 @@ export class Lookup {
       if (p !== 0) this.$segments[segment + 4] = (p - pane.base - before + keyAt) / 4;
     }
     const { buffer } = pane.view;
-    this.$index = new Int32Array(buffer, index.p - pane.base, 2 ** indexBits);
+    this.$index = ((index.p - pane.base) / 4) | 0;
+    this.$mask = (2 ** indexBits - 1) | 0;
     this.$entryMask = (2 ** entryBits - 1) | 0;
     this.$seedLow = view.getInt32((at + header.seed) | 0, true);
     this.$seedHigh = view.getInt32((at + header.seed + 4) | 0, true);
-    this.$stride = stride / 4;
+    this.$stride = (stride / 4) | 0;
     this.$words = new Int32Array(buffer, 0, pane.length >>> 2);
-    this.$changed = new Int32Array(view.buffer, at + header.changes, 1);
+    this.$changed = ((own.p - pane.base + header.changes) / 4) | 0;
     this.pane = pane;
     this.$view = view;
     this.$at = at;
     this.$changes = view.getInt32((at + header.changes) | 0, true);
+    this.onKnown();
   }
 }
 
 /** For all types of numbers, which stand in the map as f64. */
 class NumberLookup extends Lookup {
-  readonly #keys: Keys;
+  override readonly isAlone: boolean = true;
+  /** @internal */
+  readonly $keys: Keys;
 
   constructor(keys: Keys, valueSize: () => number) {
     super(valueSize);
-    this.#keys = keys;
+    this.$keys = keys;
   }
 
   override find(map: Handle, key: unknown): number {
     if (
-      map.$view !== this.$view || map.$at !== this.$at || this.$changed[0] !== this.$changes
+      map.$view !== this.$view || map.$at !== this.$at ||
+      this.$words[this.$changed] !== this.$changes ||
+      typeof key !== "number"
     ) return this.$miss(map);
-    return typeof key === "number" ? this.#seek(key) || this.#missing(key) : -1;
+    return this.$seek(key) || this.$missing(key);
   }
 
-  #seek(key: number): number {
+  override seek(map: Handle, key: unknown): number {
+    if (
+      map.$view !== this.$view || map.$at !== this.$at ||
+      this.$words[this.$changed] !== this.$changes
+    ) throw unknownMap;
+    return typeof key === "number" ? this.$seek(key) || this.$missing(key) : -1;
+  }
+
+  /** @internal */
+  $seek(key: number): number {
     word[0] = key;
     return this.$probe(hashOf(halves[0] ^ this.$seedLow, halves[1] ^ this.$seedHigh));
   }
 
-  /** What is no key, NaN and −0 are for those who know their forms. */
-  #missing(key: number): number {
-    const { path, low, high } = this.#keys;
+  /** What is no key, NaN and −0 are for those who know their forms. @internal */
+  $missing(key: number): number {
+    const { path, low, high } = this.$keys;
     if (key !== key || Object.is(key, -0)) return -1;
     return path !== 1 || key >= low && key <= high && Math.floor(key) === key ? 0 : -1;
   }
@@ -223,21 +268,34 @@ class NumberLookup extends Lookup {
 
 /** For u64 and i64. */
 class BigLookup extends Lookup {
-  readonly #fits: (key: bigint) => boolean;
+  override readonly isAlone: boolean = true;
+  /** @internal */
+  readonly $fits: (key: bigint) => boolean;
 
   constructor(keys: Keys, valueSize: () => number) {
     super(valueSize);
-    this.#fits = fits[keys.type.key as "u64" | "i64"];
+    this.$fits = fits[keys.type.key as "u64" | "i64"];
   }
 
   override find(map: Handle, key: unknown): number {
     if (
-      map.$view !== this.$view || map.$at !== this.$at || this.$changed[0] !== this.$changes
+      map.$view !== this.$view || map.$at !== this.$at ||
+      this.$words[this.$changed] !== this.$changes ||
+      typeof key !== "bigint"
     ) return this.$miss(map);
-    return typeof key === "bigint" && this.#fits(key) ? this.#seek(key) : -1;
+    return this.$fits(key) ? this.$seek(key) : -1;
   }
 
-  #seek(key: bigint): number {
+  override seek(map: Handle, key: unknown): number {
+    if (
+      map.$view !== this.$view || map.$at !== this.$at ||
+      this.$words[this.$changed] !== this.$changes
+    ) throw unknownMap;
+    return typeof key === "bigint" && this.$fits(key) ? this.$seek(key) : -1;
+  }
+
+  /** @internal */
+  $seek(key: bigint): number {
     wordView.setBigUint64(0, key, true);
     return this.$probe(hashOf(halves[0] ^ this.$seedLow, halves[1] ^ this.$seedHigh));
   }

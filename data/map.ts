@@ -20,7 +20,7 @@ import {
   walkBlocks,
 } from "./container.ts";
 import { Handle, isSame, type Pane, readerOf } from "./handle.ts";
-import type { Lookup } from "./lookup.ts";
+import { type Lookup, unknownMap } from "./lookup.ts";
 import { copyOf, plain, shown } from "./show.ts";
 import { refuseValue, type Type, type Walker } from "./type.ts";
 
@@ -39,6 +39,8 @@ export interface MapParts {
   readonly findShape: () => number;
   /** Looks keys up without native code, where it can. */
   readonly lookup: Lookup;
+  /** The class's prototype, if its `get` changes. */
+  prototype?: { get: Get };
 }
 
 /** A live map in a heap. */
@@ -268,6 +270,47 @@ function findSlow(map: AnyMap, key: unknown): number {
 }
 
 function nothing(): undefined {}
+
+type Get = (this: AnyMap, key: unknown) => unknown;
+
+/**
+ * `get` of classes whose lookups need no native code, where the engine is JavaScriptCore. What an
+ * optimised loop has met may happen in it again: one call of native code, and all that the loop knows
+ * is read anew each time. So this has none on its way: what is not known leaves by an exception,
+ * which no optimised loop follows, and until a map is known again the class has the other `get`.
+ */
+function quickGet(this: AnyMap, key: unknown): unknown {
+  const { lookup, read } = this.$of;
+  let at;
+  try {
+    at = lookup.seek(this, key);
+  } catch (error) {
+    return getUnknown(this, key, error);
+  }
+  return at > 0 ? read!(lookup.pane, at) : getRare(this, key, at);
+}
+
+function getRare(map: AnyMap, key: unknown, at: number): unknown {
+  if (at === 0) return undefined;
+  const slow = findSlow(map, key);
+  return slow === 0 ? undefined : map.$of.read!(map.$of.lookup.pane, slow);
+}
+
+function getUnknown(map: AnyMap, key: unknown, error: unknown): unknown {
+  if (error !== unknownMap) throw error;
+  shapeFor(map);
+  const patient = MapHandle.prototype.get as Get;
+  const { lookup, prototype } = map.$of;
+  if (!lookup.learn(map)) prototype!.get = patient;
+  return patient.call(map, key);
+}
+
+/** Gives a class of maps the quick `get`, and again each time when a map has become known. */
+export function hasten(of: MapParts, prototype: object): void {
+  Object.defineProperty(prototype, "get", { value: quickGet, writable: true });
+  of.prototype = prototype as { get: Get };
+  of.lookup.onKnown = () => of.prototype!.get = quickGet;
+}
 
 /** Address of a key's value, 0 when there is none. */
 function findKey(map: AnyMap, key: unknown): number {

@@ -36,7 +36,7 @@ type Any = any;
 
 const Item = struct("Item", { a: f64, name: text });
 
-Lookup.patience = 8;
+Lookup.patience = 1;
 
 /** Asks until the map is known to TypeScript, if it can be. */
 function warm(map: Any, key: unknown): void {
