@@ -50,6 +50,9 @@ export interface Adapter {
    */
   readonly openUnbound?: Adapter["open"];
 
+  /** Whether libraries of any path and name may be opened. */
+  readonly opensAnything: boolean;
+
   /** Whether an error of `open` or `arrayBuffer` means that the user has not allowed FFI. */
   isPermissionError(error: unknown): boolean;
 

@@ -64,6 +64,8 @@ export const bun: Adapter = {
     return library.symbols as Record<Name, NativeFunction>;
   },
 
+  opensAnything: true,
+
   isPermissionError(): boolean {
     return false;
   },

@@ -62,6 +62,10 @@ export const deno: Adapter = {
     return functions as Record<Name, NativeFunction>;
   },
 
+  get opensAnything(): boolean {
+    return Deno.permissions.querySync({ name: "ffi" }).state === "granted";
+  },
+
   isPermissionError(error: unknown): boolean {
     return error instanceof Deno.errors.NotCapable || error instanceof Deno.errors.PermissionDenied;
   },

@@ -77,6 +77,8 @@ function find(): Native {
   const packed = embedded[platform];
   const found = packed ? openPacked(packed, attempts) : openBuilt(platform, attempts);
   if (found) return found;
+  // Deno takes a library's name for a path in the working directory, which may be allowed.
+  if (!adapter.opensAnything) throw refusal(new Error(attempts.failures.join("; ")));
   throw new PermError(
     "UNSUPPORTED",
     "Cannot load the native library of @perm/heap; set PERM_LIBRARY to the path of one. Tried:\n" +

@@ -251,9 +251,15 @@ const cases: Partial<Record<ErrorCode, Case>> = {
       }`,
     );
     const flags = ["--no-prompt", "--allow-env", "--allow-read"];
-    const { out, code } = run(command("deno", script, [], flags));
-    assert.equal(out, "PermError PERMISSION true\n".repeat(2));
-    assert.equal(code, 0);
+    // No library, those of another folder, those of the folder that it runs in.
+    for (const more of [[], ["--allow-ffi=/nowhere"], [`--allow-ffi=${folder.path}`]]) {
+      const { out, code } = run(command("deno", script, [], [...flags, ...more]), {
+        directory: folder.path,
+        env: { PERM_LIBRARY: undefined },
+      });
+      assert.equal(out, "PermError PERMISSION true\n".repeat(2));
+      assert.equal(code, 0);
+    }
   },
 
   UNSUPPORTED({ folder }) {
