@@ -127,7 +127,7 @@ fn load(self: *Image, write: bool, recover: bool) errors.Error!*Generation {
                 continue;
             }
             if (recover) return generation;
-            return failAs(.CORRUPT, .{ .path = path }, "Cannot open image \"{s}\": its log \"{s}\" is {s}; move both files together, use `perm copy`, or open with recover to go without the log", .{
+            return failAs(.CORRUPT, .{ .path = path }, "Cannot open image \"{s}\": its log \"{s}\" is {s}; move both files together (Image.copy does), or open with recover to go without the log", .{
                 path, generation.log_name.slice(), if (state == .absent) "missing or too short" else "another image's or damaged at its start",
             });
         }
