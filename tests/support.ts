@@ -8,7 +8,7 @@
  */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, realpathSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -250,4 +250,10 @@ export class Thread implements Disposable {
   [Symbol.dispose](): void {
     this.#worker.terminate();
   }
+}
+
+/** Folders on a disk and in memory, for what is told apart there. */
+export function folders(): string[] {
+  const memory = existsSync("/dev/shm") ? ["/dev/shm"] : [];
+  return [new Folder().path, ...memory.map((path) => mkdtempSync(join(path, "perm-test-")))];
 }
