@@ -568,38 +568,54 @@ pub const Allocator = struct {
     }
 
     /// Frees blocks of spans that `cache` owns, as long as nothing changes but bits of the spans:
-    /// how many it freed. They get no hints.
+    /// how many it freed. They get no hints. What was taken together is often freed together: a pointer
+    /// to the block behind the last one needs no division, and leads to the same bitmap word.
     fn freeRun(cache: *Cache, pointers: []const f64) usize {
         @setRuntimeSafety(false);
         var start: usize = 0;
         var span_bytes: usize = 0;
+        var size: f64 = 0;
         var reciprocal: u64 = 0;
         var line: *Slice = undefined;
-        for (pointers, 0..) |pointer, i| {
-            const address = numbers.exact(pointer) orelse return i;
+        var i: usize = 0;
+        while (i < pointers.len) : (i += 1) {
+            const address = numbers.exact(pointers[i]) orelse return i;
             if (address -% start >= span_bytes) {
                 const slice = (address -% cache.data) >> layout.slice_shift;
                 if (slice >= cache.slices) return i;
                 const owned = &cache.owned[slice];
                 if (owned.owner != cache.mark) return i;
+                const class = &classes.table[owned.class];
                 start = cache.data + (@as(usize, owned.first) << layout.slice_shift);
-                span_bytes = @as(usize, classes.table[owned.class].slices) << layout.slice_shift;
+                span_bytes = @as(usize, class.slices) << layout.slice_shift;
+                size = @floatFromInt(class.size);
                 reciprocal = classes.reciprocals[owned.class];
                 line = owned.line();
             }
             const index = classes.indexOf(reciprocal, address - start) orelse return i;
             const word = &line.words[index / 64];
             const word_mask = @as(u64, 1) << @truncate(index / 64);
-            const mask = @as(u64, 1) << @truncate(index);
-            const old = word.*;
-            if (old & mask == 0 or line.state == state.idle) return i;
+            var mask = @as(u64, 1) << @truncate(index);
+            var left = word.*;
+            if (left & mask == 0 or line.state == state.idle) return i;
             if (!cache.pending.isEmpty() and
                 @atomicLoad(u64, &line.remote_words, .monotonic) & word_mask != 0) return i;
-            if (old == mask and line.kept == 0 and line.state != state.current) return i;
-            word.* = old ^ mask;
+            if (left == mask and line.kept == 0 and line.state != state.current) return i;
+            left ^= mask;
             line.free_words |= word_mask;
+            if (i + 1 < pointers.len and pointers[i + 1] == pointers[i] + size) {
+                const may_empty = line.kept != 0 or line.state == state.current;
+                while (true) {
+                    mask <<= 1;
+                    if (left & mask == 0 or (left == mask and !may_empty)) break;
+                    left ^= mask;
+                    i += 1;
+                    if (i + 1 >= pointers.len or pointers[i + 1] != pointers[i] + size) break;
+                }
+            }
+            word.* = left;
         }
-        return pointers.len;
+        return i;
     }
 
     // -------------------------------------------------------------- finding a block
