@@ -420,22 +420,14 @@ pub const functions = struct {
     /// Copies a JavaScript buffer into the shadow of block `id`, only where it differs.
     pub fn ph_block_store(handle: HeapHandle, id: f64, from: Buffer, len: f64) callconv(.c) f64 {
         const heap = writable(handle) catch |err| return codeOf(err);
-        const shadow = (shadowOf(heap, id, len, .write) catch |err| return codeOf(err)).?;
-        if (shadow.len == 0) return 0;
-        const bytes = from orelse return missingBuffer("from");
-        blocks.copyWhereDifferent(shadow, bytes[0..shadow.len]);
-        return 0;
+        return result(copyBlock(heap, id, from, len, .write));
     }
 
     /// Copies the shadow of block `id` into a JavaScript buffer; a block that the restored epoch did
     /// not have yet leaves it as it is.
     pub fn ph_block_load(handle: HeapHandle, id: f64, into: Buffer, len: f64) callconv(.c) f64 {
         const heap = lookup(handle) catch |err| return codeOf(err);
-        const shadow = (shadowOf(heap, id, len, .read) catch |err| return codeOf(err)) orelse return 0;
-        if (shadow.len == 0) return 0;
-        const bytes = into orelse return missingBuffer("into");
-        @memcpy(bytes[0..shadow.len], shadow);
-        return 0;
+        return result(copyBlock(heap, id, into, len, .read));
     }
 
     /// A named persistent array that lives in the heap. Fills BlockInfo.
@@ -718,14 +710,9 @@ fn global(handle: HeapHandle, name: Buffer, name_len: f64, size: f64, layout: f6
     return 0;
 }
 
-fn shadowOf(heap: *Heap, id: f64, len: f64, access: heap_room.Access) Error!?[]u8 {
-    const shadow = try heap.shadow(whole(id) orelse std.math.maxInt(u64), access) orelse return null;
-    if (whole(len) == null or whole(len).? != shadow.len) {
-        return fail(.BLOCK_MISMATCH, .{}, "Cannot copy block {d}: {d} bytes given, the block has {d}", .{
-            id, len, shadow.len,
-        });
-    }
-    return shadow;
+fn copyBlock(heap: *Heap, id: f64, bytes: Buffer, len: f64, access: heap_room.Access) Error!void {
+    const none = std.math.maxInt(u64);
+    return heap.copyBlock(whole(id) orelse none, bytes, whole(len) orelse none, access);
 }
 
 fn bopen(handle: HeapHandle, args: Buffer, text: Buffer) Error!void {

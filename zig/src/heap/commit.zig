@@ -28,10 +28,7 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
     const start_ns = os.nowNs();
     try heap.lock();
     defer heap.mutex.unlock();
-    try heap.expectProcess();
-    if (heap.mode == .r) return heap.readOnly();
-    heap.registry.prune(heap.handle);
-    try heap.registry.expectThread("commit", os.threadId());
+    try expectMayCommit(heap);
     if (which == .map) if (heap.shared) |shared| return flushShared(heap, shared, start_ns);
     const im = try heap.image(which);
     heap.background.drain();
@@ -61,6 +58,14 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
     }
     const report = try attempt.finish();
     return reportOf(heap, report, start_ns);
+}
+
+/// Whether this thread may commit the heap now.
+fn expectMayCommit(heap: *Heap) Error!void {
+    try heap.expectProcess();
+    if (heap.mode == .r) return heap.readOnly();
+    heap.registry.prune(heap.handle);
+    try heap.registry.expectThread("commit", os.threadId());
 }
 
 fn reportOf(heap: *Heap, report: image_room.CommitReport, start_ns: u64) abi.records.Report {
@@ -97,10 +102,7 @@ pub fn commitAsync(heap: *Heap, which: heap_room.Which) Error!u64 {
     const start_ns = os.nowNs();
     try heap.lock();
     defer heap.mutex.unlock();
-    try heap.expectProcess();
-    if (heap.mode == .r) return heap.readOnly();
-    heap.registry.prune(heap.handle);
-    try heap.registry.expectThread("commit", os.threadId());
+    try expectMayCommit(heap);
 
     const behind = &heap.background;
     if (which == .map) if (heap.shared) |shared| {

@@ -425,18 +425,28 @@ pub const Heap = struct {
         return .{ .address = @intFromPtr(made.data.ptr), .found = false };
     }
 
-    /// The shadow of a registered block, to be written to; or null when it is to be read and holds
-    /// nothing yet.
-    pub fn shadow(self: *Heap, id: u64, access: Access) Error!?[]u8 {
+    /// Copies a registered block between its shadow and `bytes`; one that is to be read and holds
+    /// nothing yet is left alone. The lock is kept meanwhile: another thread may remove the block, and
+    /// its memory would be somebody else's.
+    pub fn copyBlock(self: *Heap, id: u64, bytes: ?[*]u8, len: u64, access: Access) Error!void {
         try self.lock();
         defer self.mutex.unlock();
         const registration = self.registry.get(id) orelse
             return fail(.NOT_FOUND, .{}, "Cannot copy block {d}: it is not registered", .{id});
-        if (registration.fresh and access == .read) return null;
+        if (registration.fresh and access == .read) return;
         const stored = try blocks.shadowOf(self.memory(), &self.alloc, registration);
         self.registry.list.items[id].fresh = false;
         try blocks.expectSame(stored, registration.name, .block, registration.size, registration.layout);
-        return stored.data;
+        const shadow = stored.data;
+        if (len != shadow.len) return fail(.BLOCK_MISMATCH, .{}, "Cannot copy block {d}: {d} bytes given, the block has {d}", .{
+            id, len, shadow.len,
+        });
+        if (shadow.len == 0) return;
+        const memory_of = bytes orelse return fail(.INVALID_ARGUMENT, .{}, "Cannot copy block {d}: no bytes are given", .{id});
+        switch (access) {
+            .read => @memcpy(memory_of[0..shadow.len], shadow),
+            .write => blocks.copyWhereDifferent(shadow, memory_of[0..shadow.len]),
+        }
     }
 
     // -------------------------------------------------------------- other threads

@@ -235,7 +235,10 @@ test "a block whose table or shadow makes the heap grow is found in what it grew
         _ = std.fmt.printInt(name[1..], index, 10, .lower, .{ .width = 2, .fill = '0' });
         const made = try heap.perm(&name, block_len * (index + 1), 1, 0);
         try testing.expect(!made.found);
-        try testing.expectEqual(made.address, @intFromPtr((try heap.shadow(made.id, .read)).?.ptr));
+        words(made.address, 1)[0] = index + 1;
+        var bytes: [20 * block_len]u8 align(8) = undefined;
+        try heap.copyBlock(made.id, &bytes, block_len * (index + 1), .read);
+        try testing.expectEqual(index + 1, std.mem.bytesToValue(u64, bytes[0..8]));
     }
     try heap.check();
 }
@@ -670,4 +673,47 @@ test "a limit of file sizes is a full disk, not the end of the program" {
     for (0..pages) |i| {
         try testing.expectEqual(@as(u64, if (i < pages / 2 - 100) 3 else 2), words(heap.header().root + i * os.page_size, 1)[0]);
     }
+}
+
+test "a block that another thread removes while it is copied never takes memory that is another's" {
+    const heap = try Heap.mopen(.{ .size = 64 << 20 });
+    defer heap.close() catch unreachable;
+    const len = 1 << 20;
+    const Remover = struct {
+        heap: *Heap,
+        ended: std.atomic.Value(bool) = .init(false),
+        spoilt: bool = false,
+
+        fn run(self: *@This()) void {
+            while (!self.ended.load(.acquire)) {
+                self.heap.unperm("a") catch continue;
+                const at = self.heap.alloc.malloc(len) catch continue;
+                const mine = words(at, len / 8);
+                @memset(mine, 7);
+                for (0..20) |_| os.yieldThread();
+                for (mine) |word| if (word != 7) {
+                    self.spoilt = true;
+                };
+                self.heap.alloc.free(at) catch {};
+            }
+        }
+    };
+    var remover: Remover = .{ .heap = heap };
+    const thread = try std.Thread.spawn(.{}, Remover.run, .{&remover});
+    const bytes = try testing.allocator.alloc(u8, len);
+    defer testing.allocator.free(bytes);
+    var stored: usize = 0;
+    for (0..400) |i| {
+        @memset(bytes, @truncate(i));
+        const made = heap.perm("a", len, 1, 0) catch continue;
+        for (0..20) |_| {
+            heap.copyBlock(made.id, bytes.ptr, len, .write) catch break;
+            stored += 1;
+        }
+        heap.unperm("a") catch {};
+    }
+    remover.ended.store(true, .release);
+    thread.join();
+    try testing.expect(stored > 0 and !remover.spoilt);
+    try heap.check();
 }
