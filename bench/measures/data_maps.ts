@@ -274,8 +274,10 @@ function ordered(
   return { ...sets, ...gets };
 }
 
-/** The same map ten times as large, taking turns: what more a key costs there. */
-function large({ count, rounds }: { count: number; rounds: number }): Samples {
+/** The same map ten times as large, taking turns: what more a key costs there, and in a sorted-btree. */
+function large(
+  { count, rounds, peers }: { count: number; rounds: number; peers: boolean },
+): Samples {
   using heap = Heap.open({ file: null, size: 1 << 20 });
   // Multiplying by an odd number permutes 32 bits, so keys come in no order and each once.
   const keyOf = (i: number) => Math.imul(i, 0x9e3779b1) >>> 0;
@@ -283,29 +285,55 @@ function large({ count, rounds }: { count: number; rounds: number }): Samples {
   const samples: Samples = {};
   const gets: Record<string, () => number> = {};
   let sum = 0;
-  for (const size of [count, 10 * count]) {
-    const map = new (OrderedMap(u32, f64))(heap);
+  // What reads is a function of its own text for each, so that no loop meets both.
+  const add = (
+    name: string,
+    size: number,
+    map: { set(key: number, value: number): unknown },
+    get: (keys: readonly number[]) => number,
+    range: (keys: readonly number[]) => number,
+  ) => {
     const before = performance.now();
     for (let i = 0; i < size; i++) map.set(keyOf(i), i);
-    samples[`set, ${size}`] = [(performance.now() - before) * 1e6 / size];
-    gets[`get, ${size}`] = () => {
-      const keys = Array.from({ length: count / 4 }, () => keyOf(random(size)));
-      return timed(keys, (keys) => {
-        for (let i = 0; i < keys.length; i++) sum += map.get(keys[i])!;
-      });
-    };
-    gets[`range, ${size}`] = () => {
-      const keys = Array.from({ length: count / 400 }, () => keyOf(random(size)));
-      return timed(keys, (keys) => {
-        for (let i = 0; i < keys.length; i++) {
-          let left = RANGE;
-          for (const [, value] of map.range(keys[i])) {
-            sum += value;
-            if (--left === 0) break;
-          }
+    samples[`set, ${name}`] = [(performance.now() - before) * 1e6 / size];
+    const some = (part: number) => Array.from({ length: count / part }, () => keyOf(random(size)));
+    gets[`get, ${name}`] = () => timed(some(4), (keys) => sum += get(keys));
+    gets[`range, ${name}`] = () => timed(some(400), (keys) => sum += range(keys)) / RANGE;
+  };
+  for (const size of [count, 10 * count]) {
+    const ours = new (OrderedMap(u32, f64))(heap);
+    add(`${size}`, size, ours, (keys) => {
+      let sum = 0;
+      for (let i = 0; i < keys.length; i++) sum += ours.get(keys[i])!;
+      return sum;
+    }, (keys) => {
+      let sum = 0;
+      for (let i = 0; i < keys.length; i++) {
+        let left = RANGE;
+        for (const [, value] of ours.range(keys[i])) {
+          sum += value;
+          if (--left === 0) break;
         }
-      }) / RANGE;
-    };
+      }
+      return sum;
+    });
+    if (!peers) continue;
+    const theirs = new (peer("sorted-btree").default)();
+    add(`sorted-btree, ${size}`, size, theirs, (keys) => {
+      let sum = 0;
+      for (let i = 0; i < keys.length; i++) sum += theirs.get(keys[i]);
+      return sum;
+    }, (keys) => {
+      let sum = 0;
+      for (let i = 0; i < keys.length; i++) {
+        let left = RANGE;
+        for (const [, value] of theirs.entries(keys[i])) {
+          sum += value;
+          if (--left === 0) break;
+        }
+      }
+      return sum;
+    });
   }
   if (!(sum >= 0)) throw new Error("nothing was read");
   return { ...samples, ...takeTurns(gets, rounds) };
@@ -368,18 +396,24 @@ export const dataMaps: Measure = {
         notes: ["one large transaction, never synced"],
       });
       const size = quick ? 100_000 : 1_000_000;
-      const grown = await inChild<Samples>(runtime, "data-maps/large", { count: size, rounds });
+      const grown = await inChild<Samples>(runtime, "data-maps/large", {
+        count: size,
+        rounds,
+        peers: missing === undefined,
+      });
       const limit = Math.log2(10 * size) / Math.log2(size);
       reports.push({
         measure: "data-maps: OrderedMap, ten times as large",
         runtime,
-        lines: ["get", "range", "set"].flatMap((what): Line[] => [
-          line(grown, `${what}, ${size}`, "ns"),
-          line(grown, `${what}, ${10 * size}`, "ns", {
-            to: `${what}, ${size}`,
-            limit: what === "set" ? undefined : limit,
-          }),
-        ]),
+        lines: ["get", "range", "set"].flatMap((what): Line[] =>
+          (missing === undefined ? ["", "sorted-btree, "] : [""]).flatMap((who): Line[] => [
+            line(grown, `${what}, ${who}${size}`, "ns"),
+            line(grown, `${what}, ${who}${10 * size}`, "ns", {
+              to: `${what}, ${who}${size}`,
+              limit: what === "set" || who !== "" ? undefined : limit,
+            }),
+          ])
+        ),
         skipped: [],
         notes: [
           "number keys in random order to f64; the bar is the ratio of the sizes' logarithms",

@@ -38,6 +38,7 @@ comptime {
 }
 
 pub const node_size = 1024;
+const line_size = 64;
 pub const height_max = 20;
 
 /// A key to look for, as in a HashMap, but numbers in their stored form.
@@ -121,6 +122,14 @@ pub fn Tree(comptime Stored: type) type {
             return inner;
         }
 
+        /// Asks for all lines of a node at once: a search by halves would wait for one after the other. The
+        /// address need be none yet.
+        inline fn fetch(address: u64) void {
+            inline for (0..node_size / line_size) |line| {
+                @prefetch(@as(*allowzero const u8, @ptrFromInt(address +% line * line_size)), .{});
+            }
+        }
+
         inline fn isBelow(self: *const Self, stored: *const Stored, key: *const Key, comptime how: Seek) Error!bool {
             if (is_text) {
                 const order = try key.text.order(stored, self.space);
@@ -162,6 +171,7 @@ pub fn Tree(comptime Stored: type) type {
                 const child = try self.below(&inner.keys, inner.count, key, .above);
                 path.steps[i] = .{ .inner = inner, .child = child };
                 address = inner.children[child];
+                fetch(address);
             }
             path.address = address;
             path.leaf = try self.leafAt(address);
@@ -182,6 +192,7 @@ pub fn Tree(comptime Stored: type) type {
             for (0..height) |_| {
                 const inner = try self.innerAt(address);
                 address = inner.children[try self.below(&inner.keys, inner.count, key, .above)];
+                fetch(address);
             }
             const leaf = try self.leafAt(address);
             const at = try self.below(&leaf.keys, leaf.count, key, .at_least);
@@ -523,6 +534,7 @@ pub fn Tree(comptime Stored: type) type {
             for (0..height) |_| {
                 const inner = try self.innerAt(address);
                 address = inner.children[try self.below(&inner.keys, inner.count, key, if (how == .at_least) .above else how)];
+                fetch(address);
             }
             const leaf = try self.leafAt(address);
             return self.normal(address, leaf, try self.below(&leaf.keys, leaf.count, key, how));
@@ -589,6 +601,7 @@ pub fn Tree(comptime Stored: type) type {
             var place: u32 = @truncate(data.Walk.whole(walk.place));
             var left = data.Walk.whole(walk.left);
             var leaf = try self.leafAt(address);
+            if (out.len > leaf_max / 2) fetch(leaf.next);
             var count: usize = 0;
             while (count < out.len and !(address == end.leaf and place == end.place)) {
                 if (place >= leaf.count) {
@@ -606,6 +619,7 @@ pub fn Tree(comptime Stored: type) type {
                 if (place == leaf.count and leaf.next != 0) {
                     address = leaf.next;
                     leaf = try self.leafAt(address);
+                    if (out.len - count > leaf_max / 2) fetch(leaf.next);
                     place = 0;
                 }
             }
@@ -646,6 +660,8 @@ pub fn Tree(comptime Stored: type) type {
 
         inline fn element(self: *const Self, leaf: *Leaf, place: u32) Error![2]f64 {
             const value = try self.header.pool.at(self.space, self.stride(), leaf.places[place]);
+            // Values stand in the order in which their keys came, and are read next.
+            @prefetch(@as(*allowzero const u8, @ptrFromInt(value)), .{});
             const key = if (!is_text and self.shape.key == .number)
                 numberOf(leaf.keys[place])
             else
