@@ -72,6 +72,19 @@ pub const Plant = enum {
     reuse_not_marked,
     holes_not_recorded,
     free_pages_trusted,
+    // Folds that come by themselves.
+    idle_close_unwaited,
+    // Copies.
+    copy_unsynced,
+    copy_unread,
+    // Shared heaps.
+    shared_sync,
+    shared_sync_dir,
+    shared_slot_over,
+    shared_slot_unsettled,
+    shared_length_unchanged,
+    shared_note_believed,
+    shared_left_early,
 };
 
 pub var active: Plant = .none;

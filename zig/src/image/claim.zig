@@ -229,3 +229,11 @@ pub fn busy(path: []const u8) errors.Error {
 fn noFile(path: []const u8) errors.Error {
     return failAs(.NOT_AN_IMAGE, .{ .path = path }, "Cannot open \"{s}\": it is no regular file", .{path});
 }
+
+/// Renames what the caller has locked under `from`. Where the file system knows no renaming that replaces
+/// nothing, the lock and the look before stand for it.
+pub fn takeName(disk: Disk, dir: disk_.File, from: names.Name, to: names.Name, replace: bool) ?disk_.Errno {
+    const errno = disk.rename(dir, from.z(), to.z(), replace) orelse return null;
+    if (replace or (errno != disk_.code(.INVAL) and errno != disk_.code(.NOSYS))) return errno;
+    return disk.rename(dir, from.z(), to.z(), true);
+}

@@ -11,6 +11,7 @@ const format = @import("format.zig");
 const generation_ = @import("generation.zig");
 const image_ = @import("image.zig");
 const mapping = @import("mapping.zig");
+const plant = @import("../plant.zig");
 const scratch_ = @import("scratch.zig");
 const stored_ = @import("stored.zig");
 const successor_ = @import("successor.zig");
@@ -68,8 +69,8 @@ pub fn copy(options: Options) errors.Error!Report {
     errdefer if (target.generation != successor.generation) successor.abort();
     try copyBase(&successor, from);
     for (from.records.items, 0..) |_, index| try successor.copyRecord(from, index);
-    try successor.sync();
-    try compare(source, &successor);
+    if (!plant.is(.copy_unsynced)) try successor.sync();
+    if (!plant.is(.copy_unread)) try compare(source, &successor);
     try successor.install();
     return reportOf(target.generation.?);
 }
@@ -151,17 +152,35 @@ fn failed(errno: disk_.Errno, path: []const u8) errors.Error {
     return disk_.failErrno(errno, path, "Cannot write a copy of an image to");
 }
 
-/// Reads the copy back. Where it differs, the original tells whether it was damaged before.
+/// Reads the copy back, as whoever opens it will. Where it differs, the original tells whether it was
+/// damaged before.
 fn compare(source: *Image, made: *const Successor) errors.Error!void {
     const target = made.image;
-    var copied = made.generation.*;
-    copied.base = made.new.file;
-    const records = copied.records.items.len;
-    const files: mapping.Files = .{ .disk = target.disk, .path = target.path(), .generation = &copied, .describer = null };
-    files.verify(records) catch |err| {
-        if (err != error.CORRUPT) return err;
+    const records = made.generation.records.items.len;
+    readBack(made, records) catch |err| {
+        if (err != error.CORRUPT and err != error.NOT_AN_IMAGE and err != error.BAD_VERSION) return err;
         const original: mapping.Files = .{ .disk = source.disk, .path = source.path(), .generation = source.generation.?, .describer = source.describer };
         try original.verify(records);
         return failAs(.IO, .{ .path = target.path() }, "Cannot copy image \"{s}\" to \"{s}\": what was written there reads otherwise; look after that medium", .{ source.path(), target.path() });
     };
+}
+
+fn readBack(made: *const Successor, records: usize) errors.Error!void {
+    const target = made.image;
+    const disk = target.disk;
+    const path = target.path();
+    const copied = try Generation.create();
+    defer {
+        copied.base = disk_.none;
+        copied.destroy(disk);
+    }
+    copied.base = made.new.file;
+    if (disk.stat(copied.base, &copied.base_stat)) |errno| return disk_.failErrno(errno, path, "Cannot look at the copy of an image");
+    try copied.loadBase(disk, path);
+    if (copied.header.checksum != made.generation.header.checksum) return generation_.corrupt(path, "its header is another");
+    if (try copied.openLog(disk, target.place, false, path) != .whole) return generation_.corrupt(path, "its log is not whole");
+    try copied.loadRecords(disk, path, false);
+    if (copied.damage != null or copied.records.items.len != records) return generation_.corrupt(path, "its log is not whole");
+    const files: mapping.Files = .{ .disk = disk, .path = path, .generation = copied, .describer = null };
+    try files.verify(records);
 }

@@ -40,6 +40,7 @@ pub const Fold = struct {
     pub fn cancel(self: *Fold, disk: disk_.Disk) void {
         self.cancelled.store(true, .release);
         self.ring();
+        if (plant.is(.idle_close_unwaited)) return;
         if (self.thread) |thread| thread.join();
         self.thread = null;
         // One that `foldNow` runs, elsewhere.

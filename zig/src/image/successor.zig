@@ -188,14 +188,9 @@ pub const Successor = struct {
         const replace = try self.mayTakePath() or plant.is(.r3_replace_free_path);
         if (disk.stat(self.new.file, &self.generation.base_stat)) |errno| return disk_.failErrno(errno, path, "Cannot look at the new base of image");
         const exchanged = replace and self.maySpare() and disk.exchange(dir, name.unfinished().z(), name.z()) == null;
-        if (!exchanged) if (disk.rename(dir, name.unfinished().z(), name.z(), replace)) |errno| {
-            // Where the file system knows no RENAME_NOREPLACE our lock of -new stands for it.
-            const unknown = errno == disk_.code(.INVAL) or errno == disk_.code(.NOSYS);
-            const second = if (unknown and !replace) disk.rename(dir, name.unfinished().z(), name.z(), true) else errno;
-            if (second) |final| {
-                if (final == disk_.code(.EXIST)) return stale(path, "another file took its place meanwhile");
-                return disk_.failErrno(final, path, "Cannot put the new base of image in its place");
-            }
+        if (!exchanged) if (claim.takeName(disk, dir, name.unfinished(), name, replace)) |errno| {
+            if (errno == disk_.code(.EXIST)) return stale(path, "another file took its place meanwhile");
+            return disk_.failErrno(errno, path, "Cannot put the new base of image in its place");
         };
         const old = image.generation;
         const old_log = if (old) |before| before.log_name else null;

@@ -275,3 +275,43 @@ test "the test above notices syncs that are left out, pages not written again, a
         try expect(noticed);
     }
 }
+
+test "until its directory is synced a shared heap leaves what belongs to the image that it replaces" {
+    const image_ = @import("image.zig");
+    const testing = @import("testing.zig");
+    const plant = @import("../plant.zig");
+    defer plant.active = .none;
+    for ([_]bool{ false, true }) |early| {
+        var lost = false;
+        for (0..160) |seed| {
+            var run: Run = .{ .disk = .init(seed) };
+            defer run.deinit();
+            var heap = testing.Heap.init(4);
+            defer heap.deinit();
+            plant.active = .none;
+            const image = try image_.Image.open(.{ .disk = run.disk.disk(), .path = "a", .mode = .create, .background = false });
+            try image.join(&heap.history, heap.identity.span, null);
+            heap.touch(&.{image}, 1, 7);
+            _ = try heap.commit(image, null);
+            image.close();
+
+            plant.active = if (early) .shared_left_early else .none;
+            const file = try run.open(.create, false);
+            try expect(file.disk.truncate(file.file.file, shared_file.heap_offset + pages * page_size) == null);
+            const head = run.history.next(@splat(9), 1, 1) catch unreachable;
+            try file.write(Run.state(head, 1, .in_use), run.history.lines.slice());
+            // The power fails somewhere on the way to the sync of the directory, which the new name needs.
+            run.disk.dies_at = run.disk.calls + seed / 8;
+            file.settle(Run.state(head, 1, .in_use)) catch {};
+            file.close();
+            run.disk.cut();
+            if (run.disk.names.get("a")) |inode| if (run.disk.inodes.items[inode].size > shared_file.heap_offset) continue;
+            const again = image_.Image.open(.{ .disk = run.disk.disk(), .path = "a", .mode = .read }) catch {
+                lost = true;
+                break;
+            };
+            again.close();
+        }
+        try std.testing.expectEqual(early, lost);
+    }
+}

@@ -89,6 +89,9 @@ pub const Threads = struct {
 };
 pub var threads: if (plant.enabled) ?Threads else void = if (plant.enabled) null;
 
+/// Its time.
+pub var time: if (plant.enabled) ?*const fn () u64 else void = if (plant.enabled) null;
+
 /// May return early.
 pub fn futexWait(word: *const std.atomic.Value(u32), expected: u32) void {
     if (plant.enabled) if (waits) |wait| return wait();
@@ -97,6 +100,7 @@ pub fn futexWait(word: *const std.atomic.Value(u32), expected: u32) void {
 
 /// Waits while `word` is `expected`, for so long at most.
 pub fn futexWaitFor(word: *const std.atomic.Value(u32), expected: u32, ns: u64) void {
+    if (plant.enabled) if (waits) |wait| return wait();
     var ts: linux.timespec = .{ .sec = @intCast(ns / std.time.ns_per_s), .nsec = @intCast(ns % std.time.ns_per_s) };
     _ = linux.futex_4arg(@ptrCast(&word.raw), .{ .cmd = .WAIT, .private = true }, expected, &ts);
 }
@@ -118,6 +122,7 @@ pub fn workInBackground() void {
 
 /// Monotonic nanoseconds.
 pub fn nowNs() u64 {
+    if (plant.enabled) if (time) |now| return now();
     return clockNs(.MONOTONIC);
 }
 

@@ -12,7 +12,10 @@ const commits = @import("commits.zig");
 const image_ = @import("../image.zig");
 const machine_ = @import("machine.zig");
 const model_ = @import("model.zig");
+const copying = @import("copying.zig");
 const reading = @import("reading.zig");
+const sharing = @import("sharing.zig");
+const steps = @import("steps.zig");
 const os = @import("../../os/os.zig");
 const pagemap = @import("../../os/pagemap.zig");
 const plant = @import("../../plant.zig");
@@ -30,7 +33,7 @@ const gpa = std.heap.smp_allocator;
 /// The session is over: the process died, something failed below it, or a violation was found.
 pub const Stop = error{Stop};
 
-const FoldTask = struct {
+pub const FoldTask = struct {
     fiber: Fiber,
     actor: *Actor = undefined,
     which: usize = 0,
@@ -39,7 +42,7 @@ const FoldTask = struct {
     failures: u32 = 0,
     head: ?usize = null,
 
-    fn run(context: *anyopaque) void {
+    pub fn run(context: *anyopaque) void {
         const self: *FoldTask = @ptrCast(@alignCast(context));
         defer if (self.head) |head| self.actor.path(self.which).passed(head, self.actor.world.keep);
         const world = self.actor.world;
@@ -66,8 +69,8 @@ pub const Thread = struct {
     }
 };
 
-/// Of commits in the background, and of two pipes.
-pub const threads_max = 9;
+/// Of commits in the background, of two pipes, and of two images' folds.
+pub const threads_max = 11;
 pub const fibers_max = 3 + threads_max;
 
 pub const Actor = struct {
@@ -161,7 +164,9 @@ pub const Actor = struct {
     fn entry(context: *anyopaque) void {
         const self: *Actor = @ptrCast(@alignCast(context));
         self.prepare();
-        if (self.chance(25)) {
+        if (self.chance(self.world.shared_percent)) {
+            sharing.run(self) catch {};
+        } else if (self.chance(25)) {
             self.reader() catch {};
         } else {
             self.writer() catch {};
@@ -181,7 +186,9 @@ pub const Actor = struct {
             self.prepare();
             self.calm(which) catch {};
             self.finish();
+            if (self.world.copied) copying.calm(self, which) catch {};
         };
+        if (self.world.shared_percent > 0) sharing.calm(self) catch {};
     }
 
     fn calm(self: *Actor, which: usize) Stop!void {
@@ -194,7 +201,7 @@ pub const Actor = struct {
             _ = self.openImage(which, .create) catch |second| return self.judge("a claim is refused in the end", second);
         }
         try self.takeHeap(found);
-        self.touchSome();
+        steps.touchSome(self);
         try commits.make(self, which);
         try reading.readBack(self);
     }
@@ -278,7 +285,9 @@ pub const Actor = struct {
             .path = self.path(which).name,
             .mode = mode,
             .keep = world.keep,
-            .background = false,
+            .background = world.idle,
+            .log_limit = world.log_limit,
+            .idle_ns = world.idle_ns,
             .base_pages_min = world.base_pages_min,
             .sealed_len_min = world.sealed_len_min,
             .spare_len_min = world.spare_len_min,
@@ -338,6 +347,7 @@ pub const Actor = struct {
         self.images[which] = null;
         const task = &self.folds[which];
         while (!task.fiber.ended and !task.begun) fiber.yield();
+        self.world.counts.idle_folds += if (self.world.idle) image.fold.done else 0;
         image.close();
         if (writes) {
             place.contenders -= 1;
@@ -378,6 +388,14 @@ pub const Actor = struct {
         self.process.failed = false;
         if (self.chance(20)) image.verify(point) catch |err| return self.judge("verifying fails for no reason", err);
         try reading.checkEpochs(self, which, image, found);
+        if (self.chance(self.world.copies_percent * 4)) try self.copyImage(which);
+    }
+
+    pub fn copyImage(self: *Actor, which: usize) Stop!void {
+        self.world.copied = true;
+        if (self.chance(20)) {
+            _ = try copying.look(self, which);
+        } else try copying.make(self, which, true);
     }
 
     // ---- writers
@@ -404,7 +422,7 @@ pub const Actor = struct {
         const ops = 1 + self.below(30);
         for (0..ops) |_| {
             try self.alive();
-            try self.step();
+            try steps.step(self);
         }
     }
 
@@ -417,6 +435,7 @@ pub const Actor = struct {
         const place = self.path(which);
         try self.checkDropped(which, image, found);
         place.acknowledge(found);
+        if (self.world.idle) place.passed(found, self.world.keep);
         try reading.checkEpochs(self, which, image, found);
         return found;
     }
@@ -529,97 +548,6 @@ pub const Actor = struct {
         }
     }
 
-    fn step(self: *Actor) Stop!void {
-        try commits.hear(self);
-        if (self.chance(50)) switch (self.world.theme) {
-            .any, .restarts, .first => {},
-            .folds => return switch (self.below(5)) {
-                0, 1 => self.foldBeside(),
-                2 => self.fold(),
-                else => self.goBack(),
-            },
-            .pair => return switch (self.below(5)) {
-                4 => self.tellWhileClosed(),
-                0 => self.tellTracker(),
-                1 => self.readBackOrUse(),
-                else => self.swapImage(),
-            },
-            .bases => return self.commitAll(),
-        };
-        switch (self.below(26)) {
-            0, 1, 2, 3 => try self.fold(),
-            4, 5 => try self.goBack(),
-            6 => self.freePages(),
-            7, 8 => try self.swapImage(),
-            9, 10 => try reading.readBack(self),
-            // Others go on meanwhile.
-            11 => for (0..self.below(40)) |_| fiber.yield(),
-            12 => self.tellTracker(),
-            13 => self.useFree(),
-            else => {
-                self.touchSome();
-                try self.commitSomewhere();
-            },
-        }
-    }
-
-    fn commitSomewhere(self: *Actor) Stop!void {
-        const which = if (self.images[0] == null) 1 else if (self.images[1] == null) 0 else self.below(2);
-        if (self.images[which] == null) return self.swapImage();
-        if (self.chance(self.world.asked_percent)) return commits.ask(self, which);
-        try commits.make(self, which);
-        // What failed is tried again, as it is.
-        if (self.images[which] != null and self.unsure[which] and self.chance(if (self.world.theme == .first) 80 else 30)) try commits.make(self, which);
-    }
-
-    fn readBackOrUse(self: *Actor) Stop!void {
-        if (self.chance(50)) return reading.readBack(self);
-        self.useFree();
-    }
-
-    /// Nearly all of the heap changes: a new base.
-    fn commitAll(self: *Actor) Stop!void {
-        for (0..self.pages()) |page| if (!self.chance(10)) self.touch(page);
-        try self.commitSomewhere();
-    }
-
-    /// Free pages are in use again, as they were.
-    fn useFree(self: *Actor) void {
-        for (self.free[0..self.pages()]) |*free| free.* = free.* and self.chance(60);
-    }
-
-    /// What changed is told to the images, and no commit comes of it.
-    fn tellTracker(self: *Actor) void {
-        self.touchSome();
-        if (self.images[0] == null and self.images[1] == null) return;
-        self.collect();
-    }
-
-    /// A commit comes while a fold is under way; then nothing does that would sync its log again.
-    fn foldBeside(self: *Actor) Stop!void {
-        try self.fold();
-        for (&self.folds, 0..) |*task, which| {
-            if (task.fiber.ended or self.images[which] == null) continue;
-            self.touch(self.below(self.pages()));
-            try commits.make(self, which);
-            while (!task.fiber.ended) fiber.yield();
-            try self.alive();
-            for (0..1 + self.below(3)) |_| try reading.readImage(self, which);
-        }
-    }
-
-    /// Both images hold one commit; what changes while one of them is closed is told to the other only.
-    fn tellWhileClosed(self: *Actor) Stop!void {
-        self.free = @splat(false);
-        for (0..2) |which| if (self.images[which] != null) try commits.make(self, which);
-        const which = self.below(2);
-        if (self.images[0] == null or self.images[1] == null) return;
-        self.closeImage(which);
-        self.tellTracker();
-        try self.openAgain(which);
-        if (self.images[which] != null) try commits.make(self, which);
-    }
-
     /// The tracker tells all images that are open.
     pub fn collect(self: *Actor) void {
         const used = [_]image_.PageRange{.{ .first = 0, .count = self.pages() }};
@@ -635,79 +563,7 @@ pub const Actor = struct {
         model_.fill(@ptrFromInt(self.live + page * page_size), self.world.value);
     }
 
-    fn touchSome(self: *Actor) void {
-        const kind = self.below(12);
-        if (kind == 0) return;
-        if (kind == 1) {
-            const first = self.below(self.pages());
-            const count = @min(16 + self.below(8), self.pages() - first);
-            for (first..first + count) |page| self.touch(page);
-            return;
-        }
-        const count = if (kind == 2) self.pages() * 3 / 4 else 1 + self.below(3);
-        for (0..count) |_| self.touch(self.below(self.pages()));
-    }
-
-    /// Pages become free; some are given back to the system and zero from then on.
-    fn freePages(self: *Actor) void {
-        const first = self.below(self.pages());
-        const count = @min(1 + self.below(6), self.pages() - first);
-        const give_back = self.chance(40);
-        for (first..first + count) |page| {
-            self.free[page] = self.chance(80);
-            if (!self.free[page] or !give_back) continue;
-            self.values[page] = 0;
-            model_.fill(@ptrFromInt(self.live + page * page_size), 0);
-            self.written[page] = false;
-            // As the heap does: an image that is not open now can only compare all of it later.
-            for (self.images) |slot| if (slot) |image| image.pending.set(page) else {
-                self.history.stray = true;
-            };
-        }
-    }
-
-    fn fold(self: *Actor) Stop!void {
-        const which = self.below(2);
-        const image = self.images[which] orelse return;
-        const task = &self.folds[which];
-        if (!task.fiber.ended) return;
-        task.actor = self;
-        task.which = which;
-        task.image = image;
-        task.begun = false;
-        task.head = self.path(which).last;
-        task.failures = self.process.failures;
-        self.process.failed = false;
-        self.say("fold {s}", .{self.path(which).name});
-        task.fiber.start(FoldTask.run, task);
-        // Half of them run to their end at once.
-        if (self.chance(50)) while (!task.fiber.ended) fiber.yield();
-        if (task.fiber.ended and self.chance(50)) try reading.readImage(self, which);
-    }
-
-    fn goBack(self: *Actor) Stop!void {
-        const which = self.below(2);
-        const image = self.images[which] orelse return;
-        try commits.drain(self);
-        if (image.head() == null) return;
-        self.process.failed = false;
-        const list = image.epochs(gpa) catch |err| return self.judge("listing epochs fails for no reason", err);
-        defer gpa.free(list);
-        const last = list[list.len - 1].epoch;
-        // Epochs of other branches can be reached too, while they last.
-        const epoch = if (self.chance(70)) list[self.below(list.len)].epoch else 1 + self.below(@intCast(last));
-        try self.restoreFrom(which, epoch);
-    }
-
-    /// Closes an image or opens it again, beside a heap that may have changed meanwhile.
-    fn swapImage(self: *Actor) Stop!void {
-        const which = if (self.world.two) self.below(2) else 0;
-        try commits.drain(self);
-        if (self.images[which] != null) return self.closeImage(which);
-        try self.openAgain(which);
-    }
-
-    fn openAgain(self: *Actor, which: usize) Stop!void {
+    pub fn openAgain(self: *Actor, which: usize) Stop!void {
         if (self.current == null) return;
         const place = self.path(which);
         const floor = place.last;

@@ -152,7 +152,9 @@ pub fn write(c: ?*anyopaque, file: File, bytes: []const u8, offset: u64) i64 {
         // A write that fails, or whose process dies in it, may have done its first part.
         len = machine.random().uintAtMost(usize, bytes.len);
     } else if (machine.oneIn(call.process.short_one_in)) len = 1 + machine.random().uintLessThan(usize, bytes.len);
+    _ = machine.date(inode);
     machine.medium.store(inode, bytes[0..len], offset);
+    flip(call, inode, offset, len);
     return if (call.verdict.errno != 0) call.verdict.errno else @intCast(len);
 }
 
@@ -166,8 +168,54 @@ pub fn copy(c: ?*anyopaque, from: File, at: u64, to: File, to_at: u64, len: u64)
     var part: usize = @intCast(@min(16384, len, source.size -| at));
     if (to_at + part > target.size) if (machine.noRoom(call.process)) |errno| return errno;
     if (part > 1 and machine.oneIn(call.process.short_one_in)) part = 1 + machine.random().uintLessThan(usize, part);
+    _ = machine.date(target);
     machine.medium.store(target, source.bytes.items[@intCast(at)..][0..part], to_at);
+    flip(call, target, to_at, part);
     return @intCast(part);
+}
+
+/// A bit of what was just written stands otherwise in the file.
+fn flip(call: Call, inode: *Inode, offset: u64, len: usize) void {
+    const machine = call.machine;
+    if (len == 0 or !machine.oneIn(call.process.flips_one_in)) return;
+    call.process.flipped = true;
+    const at: usize = @intCast(offset + machine.random().uintLessThan(usize, len));
+    const other = [1]u8{inode.bytes.items[at] ^ 4};
+    machine.medium.store(inode, &other, at);
+}
+
+pub fn date(c: ?*anyopaque, file: File) i64 {
+    return of(c).machine.files.items[@intCast(file)].inode.?.date;
+}
+
+pub fn setDate(c: ?*anyopaque, file: File) i64 {
+    const call = begin(c, .bytes);
+    if (call.verdict.errno != 0) return call.verdict.errno;
+    return call.machine.date(call.inode(file));
+}
+
+pub fn witness(c: ?*anyopaque, file: File) i64 {
+    const machine = of(c).machine;
+    return @as(i64, machine.starts) * 1000 + machine.files.items[@intCast(file)].inode.?.number;
+}
+
+pub fn setNote(c: ?*anyopaque, file: File, bytes: []const u8) i64 {
+    const call = begin(c, .bytes);
+    if (call.verdict.errno != 0) return call.verdict.errno;
+    const inode = call.inode(file);
+    inode.notes[call.machine.clock % inode.notes.len] = inode.note;
+    inode.note.len = bytes.len;
+    @memcpy(inode.note.bytes[0..bytes.len], bytes);
+    return 0;
+}
+
+pub fn getNote(c: ?*anyopaque, file: File, into: []u8) i64 {
+    const call = begin(c, .look);
+    if (call.verdict.errno != 0) return call.verdict.errno;
+    const note = &call.inode(file).note;
+    if (note.len > into.len) return no(.RANGE);
+    @memcpy(into[0..note.len], note.bytes[0..note.len]);
+    return @intCast(note.len);
 }
 
 pub fn allocate(c: ?*anyopaque, file: File, offset: u64, len: u64) i64 {
@@ -177,6 +225,7 @@ pub fn allocate(c: ?*anyopaque, file: File, offset: u64, len: u64) i64 {
     if (call.machine.no_allocate) return no(.OPNOTSUPP);
     const inode = call.inode(file);
     if (offset + len > inode.size) {
+        _ = call.machine.date(inode);
         if (call.machine.noRoom(call.process)) |errno| return errno;
         call.machine.medium.resize(inode, offset + len);
     }
@@ -188,6 +237,7 @@ pub fn truncate(c: ?*anyopaque, file: File, len: u64) i64 {
     call.say("truncate {d} to {d}", .{ call.inode(file).number, len });
     if (!call.verdict.effect) return call.verdict.errno;
     if (!openingOf(call.process, file).write) call.machine.accuse("a file open for reading is truncated");
+    _ = call.machine.date(call.inode(file));
     call.machine.medium.resize(call.inode(file), len);
     return call.verdict.errno;
 }

@@ -41,6 +41,9 @@ pub const Process = struct {
     /// A call failed since this was last cleared.
     failed: bool = false,
     failures: u32 = 0,
+    /// One write in so many stores something else than it was given; 0: none. And that it did.
+    flips_one_in: u32 = 0,
+    flipped: bool = false,
 
     pub fn noteFailure(self: *Process) void {
         self.failed = true;
@@ -71,6 +74,8 @@ pub const Machine = struct {
     failures: u64 = 0,
     kills: u64 = 0,
     clock: u64 = 1,
+    /// How often the system was started.
+    starts: u32 = 1,
     /// At this step something ends.
     crash_at: u64 = never,
     crash: Crash = .none,
@@ -122,6 +127,14 @@ pub const Machine = struct {
 
     pub fn oneIn(self: *Machine, count: u32) bool {
         return count > 0 and self.random().uintLessThan(u32, count) == 0;
+    }
+
+    /// Dates a change of the file.
+    pub fn date(self: *Machine, inode: *Inode) i64 {
+        self.clock += 1;
+        inode.dates[self.clock % inode.dates.len] = inode.date;
+        inode.date = @intCast(self.clock);
+        return inode.date;
     }
 
     pub fn accuse(self: *Machine, what: []const u8) void {
@@ -199,6 +212,12 @@ pub const Machine = struct {
         self.sweep();
         // Sometimes nearly all of a file made it, sometimes nearly nothing.
         for (self.inodes.items) |inode| if (inode.used) self.medium.settle(inode, chance, chance.uintAtMost(u8, 20));
+        self.starts += 1;
+        // Dates and notes of any moment may have been stored, whatever else was.
+        for (self.inodes.items) |inode| if (inode.note.len > 0) {
+            if (chance.boolean()) inode.date = inode.dates[chance.uintLessThan(usize, inode.dates.len)];
+            if (chance.uintLessThan(u8, 4) == 0) inode.note = inode.notes[chance.uintLessThan(usize, inode.notes.len)];
+        };
         self.power_lost = false;
     }
 

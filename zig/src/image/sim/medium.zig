@@ -37,6 +37,8 @@ const Version = struct { before: u32, bytes: Sector };
 
 const SectorState = struct { head: u32 = 0, dirty: bool = false };
 
+pub const Note = struct { bytes: [64]u8 = undefined, len: usize = 0 };
+
 pub const Mapping = struct { process: *Process, file: File, offset: u64, address: usize, len: usize };
 
 pub const Inode = struct {
@@ -52,6 +54,12 @@ pub const Inode = struct {
     size_dirty: bool = false,
     mode: u16 = 0o600,
     lock: File = disk_.none,
+    /// When it was changed last, and what is noted beside it; and what the medium may hold of both, which no
+    /// sync is sure to store.
+    date: i64 = 0,
+    dates: [4]i64 = @splat(0),
+    note: Note = .{},
+    notes: [4]Note = @splat(.{}),
     mappings: std.ArrayList(Mapping) = .empty,
     used: bool = false,
     /// A power cut brought back what a failed sync had left on the medium, though it was written over.
@@ -76,6 +84,10 @@ pub const Inode = struct {
         self.mode = 0o600;
         self.lock = disk_.none;
         self.haunted = false;
+        self.date = 0;
+        self.dates = @splat(0);
+        self.note = .{};
+        self.notes = @splat(.{});
     }
 };
 

@@ -7,6 +7,7 @@
 //! acknowledged itself.
 
 const std = @import("std");
+const Copy = @import("copying.zig").Copy;
 const gpa = std.heap.smp_allocator;
 
 pub const pages_max = 64;
@@ -97,6 +98,7 @@ pub const Relation = enum { same, ancestor, descendant, diverged, foreign };
 pub const Model = struct {
     states: std.ArrayList(State) = .empty,
     paths: [2]Path = .{ .{ .name = "a" }, .{ .name = "b" } },
+    copies: [2]Copy = .{ .{}, .{} },
 
     pub fn deinit(self: *Model) void {
         self.states.deinit(gpa);
@@ -106,6 +108,7 @@ pub const Model = struct {
     pub fn clear(self: *Model) void {
         self.states.clearRetainingCapacity();
         for (&self.paths) |*path| path.clear();
+        self.copies = .{ .{}, .{} };
     }
 
     pub fn addState(self: *Model, state: State) usize {

@@ -33,7 +33,11 @@ pub fn identify(self: *Actor, which: usize, image: *Image, point: image_.Point, 
     const place = self.path(which);
     self.world.machine.unmap(self.scratch, span_len);
     const len = self.pages() * page_size;
-    _ = image.build(point, self.scratch, len) catch |err| return self.judge("building a heap fails for no reason", err);
+    _ = image.build(point, self.scratch, len) catch |err| {
+        // Folded away meanwhile.
+        if (err == error.NO_EPOCH and self.world.idle) return error.Stop;
+        return self.judge("building a heap fails for no reason", err);
+    };
     var values: model_.Values = undefined;
     try memory(self, self.scratch, &values);
     const model = &self.world.model;
@@ -86,7 +90,10 @@ pub fn checkEpochs(self: *Actor, which: usize, image: *Image, head: usize) Stop!
     }
     if (!self.chance(30)) return;
     for (list) |epoch| {
-        const point = image.point(epoch.epoch) catch |err| return self.judge("an epoch that is listed cannot be found", err);
+        const point = image.point(epoch.epoch) catch |err| {
+            if (err == error.NO_EPOCH and self.world.idle) return;
+            return self.judge("an epoch that is listed cannot be found", err);
+        };
         _ = try identify(self, which, image, point, 0);
     }
 }

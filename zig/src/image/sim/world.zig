@@ -12,6 +12,7 @@ const damage = @import("damage.zig");
 const fiber = @import("fiber.zig");
 const machine_ = @import("machine.zig");
 const model_ = @import("model.zig");
+const sharing = @import("sharing.zig");
 const Actor = actor_.Actor;
 const Fiber = fiber.Fiber;
 
@@ -68,6 +69,13 @@ pub const Counts = struct {
     piped: u64 = 0,
     soles: u64 = 0,
     checked: u64 = 0,
+    copies: u64 = 0,
+    /// Of shared heaps: flushes, files found with a mark, and those that rested under it.
+    flushes: u64 = 0,
+    marked: u64 = 0,
+    rests: u64 = 0,
+    /// Folds that came by themselves.
+    idle_folds: u64 = 0,
     worlds: u64 = 0,
 };
 
@@ -79,6 +87,7 @@ const idle_max = 1 << 20;
 pub const World = struct {
     machine: machine_.Machine,
     model: model_.Model = .{},
+    shared: sharing.Known = .{},
     processes: [process_count]machine_.Process = undefined,
     actors: [process_count]Actor = undefined,
     options: Options,
@@ -98,6 +107,15 @@ pub const World = struct {
     staging_pages_max: u64 = 0,
     threadless: bool = false,
     asked_percent: u32 = 0,
+    /// Folds come by themselves: bytes of log, and how long nothing comes before.
+    idle: bool = false,
+    log_limit: u64 = 0,
+    idle_ns: u64 = 0,
+    ticks: u64 = 0,
+    /// One session in so many, percent, is of a shared heap; one step in so many makes a copy.
+    shared_percent: u32 = 0,
+    copies_percent: u32 = 0,
+    copied: bool = false,
     theme: Theme = .any,
     running: usize = 1,
     fails_one_in: u32 = 0,
@@ -114,6 +132,7 @@ pub const World = struct {
         for (&self.actors, &self.processes) |*actor, *process| actor.* = .init(self, process);
         os.waits = fiber.yield;
         os.threads = .{ .spawn = spawn, .join = join };
+        os.time = null;
         active = self;
         pagemap.script = Actor.scan;
     }
@@ -121,10 +140,18 @@ pub const World = struct {
     pub fn deinit(self: *World) void {
         os.waits = null;
         os.threads = null;
+        os.time = null;
         pagemap.script = null;
         for (&self.actors) |*actor| actor.deinit();
         self.model.deinit();
+        self.shared.deinit();
         self.machine.deinit();
+    }
+
+    /// Time passes with what happens, and with looking at it.
+    fn now() u64 {
+        active.ticks += 1;
+        return 1_000_000 + active.machine.steps * 1000 + active.ticks;
     }
 
     /// A thread of the process that runs now; none outside processes.
@@ -161,6 +188,11 @@ pub const World = struct {
         // Nothing of an earlier world decides what happens in this one.
         for (&self.processes) |*process| process.* = .{ .machine = &self.machine, .id = process.id };
         self.model.clear();
+        self.shared.clear();
+        self.copied = false;
+        self.ticks = 0;
+        os.time = now;
+        defer os.time = null;
         self.failure = null;
         self.value = 0;
         self.crashed = false;
@@ -207,6 +239,11 @@ pub const World = struct {
         if (self.theme == .pair) self.two = true;
         if (self.theme == .pair) self.running = 1;
         self.machine.no_exchange = random.uintLessThan(u8, 8) == 0;
+        self.idle = random.uintLessThan(u8, 3) == 0;
+        self.log_limit = ([_]u64{ 30_000, 90_000, 400_000 })[random.uintLessThan(usize, 3)];
+        self.idle_ns = ([_]u64{ 1000, 20_000, 200_000 })[random.uintLessThan(usize, 3)];
+        self.shared_percent = ([_]u32{ 0, 0, 0, 40 })[random.uintLessThan(usize, 4)];
+        self.copies_percent = ([_]u32{ 0, 0, 6 })[random.uintLessThan(usize, 3)];
         if (self.theme == .bases) {
             self.base_pages_min = 2;
             self.spare_len_min = 0;
@@ -275,6 +312,7 @@ pub const World = struct {
             self.counts.damages += 1;
             damage.inflict(self, if (self.two and random.boolean()) 1 else 0, self.actors[0].scratch);
         }
+        self.shared.powerCut();
         for (&self.model.paths) |*path| {
             path.writer = null;
             std.debug.assert(path.contenders == 0);
@@ -338,6 +376,7 @@ pub const World = struct {
         }
         for (&self.processes) |*process| self.machine.reap(process, false);
         for (&self.model.paths) |*path| path.contenders = 0;
+        self.shared.contenders = 0;
     }
 
     /// In the end, with nothing failing any more, each image opens, takes a commit, and no file is

@@ -1,0 +1,181 @@
+//! The steps of a session that writes: what its user does to heap and images, one after the other.
+//!
+//! Invariant: a step ends with the model knowing all that it tried.
+
+const std = @import("std");
+const actor_ = @import("actor.zig");
+const commits = @import("commits.zig");
+const fiber = @import("fiber.zig");
+const image_ = @import("../image.zig");
+const model_ = @import("model.zig");
+const os = @import("../../os/os.zig");
+const reading = @import("reading.zig");
+const Actor = actor_.Actor;
+const FoldTask = actor_.FoldTask;
+const Stop = actor_.Stop;
+const page_size = os.page_size;
+const gpa = std.heap.smp_allocator;
+
+pub fn step(self: *Actor) Stop!void {
+    try commits.hear(self);
+    if (self.chance(self.world.copies_percent)) return self.copyImage(if (self.world.two) self.below(2) else 0);
+    if (self.chance(50)) switch (self.world.theme) {
+        .any, .restarts, .first => {},
+        .folds => return switch (self.below(5)) {
+            0, 1 => foldBeside(self),
+            2 => fold(self),
+            else => goBack(self),
+        },
+        .pair => return switch (self.below(5)) {
+            4 => tellWhileClosed(self),
+            0 => tellTracker(self),
+            1 => readBackOrUse(self),
+            else => swapImage(self),
+        },
+        .bases => return commitAll(self),
+    };
+    switch (self.below(26)) {
+        0, 1, 2, 3 => try fold(self),
+        4, 5 => try goBack(self),
+        6 => freePages(self),
+        7, 8 => try swapImage(self),
+        9, 10 => try reading.readBack(self),
+        // Others go on meanwhile.
+        11 => for (0..self.below(40)) |_| fiber.yield(),
+        12 => tellTracker(self),
+        13 => useFree(self),
+        else => {
+            touchSome(self);
+            try commitSomewhere(self);
+        },
+    }
+}
+
+fn commitSomewhere(self: *Actor) Stop!void {
+    const which = if (self.images[0] == null) 1 else if (self.images[1] == null) 0 else self.below(2);
+    if (self.images[which] == null) return swapImage(self);
+    if (self.chance(self.world.asked_percent)) return commits.ask(self, which);
+    try commits.make(self, which);
+    // What failed is tried again, as it is.
+    if (self.images[which] != null and self.unsure[which] and self.chance(if (self.world.theme == .first) 80 else 30)) try commits.make(self, which);
+}
+
+fn readBackOrUse(self: *Actor) Stop!void {
+    if (self.chance(50)) return reading.readBack(self);
+    useFree(self);
+}
+
+/// Nearly all of the heap changes: a new base.
+fn commitAll(self: *Actor) Stop!void {
+    for (0..self.pages()) |page| if (!self.chance(10)) self.touch(page);
+    try commitSomewhere(self);
+}
+
+/// Free pages are in use again, as they were.
+fn useFree(self: *Actor) void {
+    for (self.free[0..self.pages()]) |*free| free.* = free.* and self.chance(60);
+}
+
+/// What changed is told to the images, and no commit comes of it.
+fn tellTracker(self: *Actor) void {
+    touchSome(self);
+    if (self.images[0] == null and self.images[1] == null) return;
+    self.collect();
+}
+
+/// A commit comes while a fold is under way; then nothing does that would sync its log again.
+fn foldBeside(self: *Actor) Stop!void {
+    try fold(self);
+    for (&self.folds, 0..) |*task, which| {
+        if (task.fiber.ended or self.images[which] == null) continue;
+        self.touch(self.below(self.pages()));
+        try commits.make(self, which);
+        while (!task.fiber.ended) fiber.yield();
+        try self.alive();
+        for (0..1 + self.below(3)) |_| try reading.readImage(self, which);
+    }
+}
+
+/// Both images hold one commit; what changes while one of them is closed is told to the other only.
+fn tellWhileClosed(self: *Actor) Stop!void {
+    self.free = @splat(false);
+    for (0..2) |which| if (self.images[which] != null) try commits.make(self, which);
+    const which = self.below(2);
+    if (self.images[0] == null or self.images[1] == null) return;
+    self.closeImage(which);
+    tellTracker(self);
+    try self.openAgain(which);
+    if (self.images[which] != null) try commits.make(self, which);
+}
+
+pub fn touchSome(self: *Actor) void {
+    const kind = self.below(12);
+    if (kind == 0) return;
+    if (kind == 1) {
+        const first = self.below(self.pages());
+        const count = @min(16 + self.below(8), self.pages() - first);
+        for (first..first + count) |page| self.touch(page);
+        return;
+    }
+    const count = if (kind == 2) self.pages() * 3 / 4 else 1 + self.below(3);
+    for (0..count) |_| self.touch(self.below(self.pages()));
+}
+
+/// Pages become free; some are given back to the system and zero from then on.
+fn freePages(self: *Actor) void {
+    const first = self.below(self.pages());
+    const count = @min(1 + self.below(6), self.pages() - first);
+    const give_back = self.chance(40);
+    for (first..first + count) |page| {
+        self.free[page] = self.chance(80);
+        if (!self.free[page] or !give_back) continue;
+        self.values[page] = 0;
+        model_.fill(@ptrFromInt(self.live + page * page_size), 0);
+        self.written[page] = false;
+        // As the heap does: an image that is not open now can only compare all of it later.
+        for (self.images) |slot| if (slot) |image| image.pending.set(page) else {
+            self.history.stray = true;
+        };
+    }
+}
+
+fn fold(self: *Actor) Stop!void {
+    const which = self.below(2);
+    const image = self.images[which] orelse return;
+    const task = &self.folds[which];
+    if (!task.fiber.ended) return;
+    task.actor = self;
+    task.which = which;
+    task.image = image;
+    task.begun = false;
+    task.head = self.path(which).last;
+    task.failures = self.process.failures;
+    self.process.failed = false;
+    self.say("fold {s}", .{self.path(which).name});
+    task.fiber.start(FoldTask.run, task);
+    // Half of them run to their end at once.
+    if (self.chance(50)) while (!task.fiber.ended) fiber.yield();
+    if (task.fiber.ended and self.chance(50)) try reading.readImage(self, which);
+}
+
+fn goBack(self: *Actor) Stop!void {
+    const which = self.below(2);
+    const image = self.images[which] orelse return;
+    try commits.drain(self);
+    if (image.head() == null) return;
+    self.process.failed = false;
+    const list = image.epochs(gpa) catch |err| return self.judge("listing epochs fails for no reason", err);
+    defer gpa.free(list);
+    const last = list[list.len - 1].epoch;
+    // Epochs of other branches can be reached too, while they last.
+    const epoch = if (self.chance(70)) list[self.below(list.len)].epoch else 1 + self.below(@intCast(last));
+    try self.restoreFrom(which, epoch);
+}
+
+/// Closes an image or opens it again, beside a heap that may have changed meanwhile.
+fn swapImage(self: *Actor) Stop!void {
+    const which = if (self.world.two) self.below(2) else 0;
+    try commits.drain(self);
+    if (self.images[which] != null) return self.closeImage(which);
+    try self.openAgain(which);
+}
