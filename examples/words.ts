@@ -1,5 +1,5 @@
 /**
- * The job of `restore.ts` and `word_index.ts` in 124 lines instead of 686: an index of the words of
+ * The job of `restore.ts` and `word_index.ts` in 106 lines instead of 686: an index of the words of
  * real text, as structs and containers in a heap. Killed at any moment it loses the step it was in;
  * run again, under either runtime, it goes on from its last commit. Its digest is that of `restore.ts`.
  *
@@ -7,10 +7,9 @@
  *
  * @module
  */
-
 import { createHash } from "node:crypto";
-import { readdirSync, readFileSync, realpathSync } from "node:fs";
-import { join, relative } from "node:path";
+import { lstatSync, readdirSync, readFileSync, realpathSync } from "node:fs";
+import { join } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { OrderedMap, roots, struct, text, u32, u53, Vec } from "../data/mod.ts";
@@ -30,10 +29,8 @@ Indexes the words of all text in a folder, a few files a step; asks an index tha
 
 const Posting = struct("Posting", { file: u32, count: u32 });
 const Word = struct("Word", { total: u53, postings: Vec(Posting) });
-const File = struct("File", { path: text, bytes: u53 });
 /** Complete for the files that it lists, whenever it is committed. */
-const Index = struct("Index", { folder: text, files: Vec(File), words: OrderedMap(text, Word) });
-type Index = InstanceType<typeof Index>;
+const Index = struct("Index", { folder: text, files: Vec(text), words: OrderedMap(text, Word) });
 
 /** A word is letters, digits and `_`, not a digit first; A to Z are folded, and 255 bytes are enough. */
 function countWords(bytes: Uint8Array): Map<string, number> {
@@ -48,32 +45,9 @@ function countWords(bytes: Uint8Array): Map<string, number> {
   return counts;
 }
 
-function addFile({ folder, files, words }: Index, path: string): void {
-  const bytes = readFileSync(join(folder, path));
-  const file = files.push({ path, bytes: bytes.length }) - 1;
-  for (const [word, count] of countWords(bytes)) {
-    const entry = words.getOrSet(word);
-    entry.total += count;
-    entry.postings.push({ file, count });
-  }
-}
-
-function digest({ files, words }: Index): string {
-  const hash = createHash("sha256");
-  const paths = Array.from(files, ({ path }) => path);
-  for (const [word, { total, postings }] of words) {
-    hash.update(`${word}\t${total}`);
-    for (const { file, count } of postings) hash.update(`\t${paths[file]}\t${count}`);
-    hash.update("\n");
-  }
-  return hash.digest("hex");
-}
-
 function textFiles(folder: string): string[] {
-  const all = readdirSync(folder, { recursive: true, withFileTypes: true });
-  return all.filter((entry) => entry.isFile())
-    .map((entry) => relative(folder, join(entry.parentPath, entry.name)))
-    .sort((a, b) => (a < b ? -1 : a > b ? 1 : 0));
+  const paths = readdirSync(folder, { recursive: true }).map(String);
+  return paths.filter((path) => lstatSync(join(folder, path)).isFile()).sort();
 }
 
 const { values, positionals } = parseArgs({
@@ -98,27 +72,35 @@ using heap = Heap.open({ file: values.file, size: 16 << 20 });
 const index = roots(heap).open("index", Index);
 const { files, words } = index;
 const asked = realpathSync(positionals[0] ?? (index.folder || "."));
-if (index.folder === "") index.folder = asked;
+index.folder ||= asked;
 if (index.folder !== asked) throw new Error(`${values.file} has an index of ${index.folder}`);
-console.log(`${heap.resumed}: epoch ${heap.epoch}, ${files.length} files of ${index.folder}`);
-const known = new Set(Array.from(files, ({ path }) => path));
-const left = textFiles(index.folder).filter((path) => !known.has(path));
+console.log(`${heap.resumed}: epoch ${heap.epoch}, ${files.length} files of ${asked}`);
+const left = [...new Set(textFiles(asked)).difference(new Set(files))];
 for (let i = 0; i < left.length; i += step) {
-  for (const path of left.slice(i, i + step)) addFile(index, path);
+  for (const path of left.slice(i, i + step)) {
+    const file = files.push(path) - 1;
+    for (const [word, count] of countWords(readFileSync(join(asked, path)))) {
+      const entry = words.getOrSet(word);
+      entry.total += count;
+      entry.postings.push({ file, count });
+    }
+  }
   console.log(`epoch ${heap.flush().epoch}: ${files.length} files, ${words.size} words`);
 }
 
-const entries = Array.from(words, ([word, { total }]) => ({ word, total }));
-for (const { word, total } of entries.sort((a, b) => b.total - a.total).slice(0, top)) {
-  console.log(`${String(total).padStart(9)}  ${word}`);
-}
-for (const [word, { total }] of values.prefix ? words.prefix(values.prefix) : []) {
-  console.log(`${String(total).padStart(9)}  ${word}`);
-}
+const show = (count: number, what: string) => console.log(`${String(count).padStart(9)}  ${what}`);
+const ranking = [...words].sort(([, a], [, b]) => b.total - a.total).slice(0, top);
+const begun = values.prefix ? [...words.prefix(values.prefix)] : [];
+for (const [word, { total }] of [...ranking, ...begun]) show(total, word);
 for (const word of values.word) {
   console.log(`${word}: ${words.get(word)?.total ?? 0}`);
-  for (const { file, count } of words.get(word)?.postings ?? []) {
-    console.log(`${String(count).padStart(9)}  ${files.get(file).path}`);
-  }
+  for (const { file, count } of words.get(word)?.postings ?? []) show(count, files.get(file));
 }
-if (values.digest) console.log(`digest ${digest(index)}`);
+if (values.digest) {
+  const hash = createHash("sha256");
+  for (const [word, { total, postings }] of words) {
+    const where = Array.from(postings, ({ file, count }) => `\t${files.get(file)}\t${count}`);
+    hash.update(`${word}\t${total}${where.join("")}\n`);
+  }
+  console.log(`digest ${hash.digest("hex")}`);
+}
