@@ -62,9 +62,12 @@ export function fieldIndex<Name extends RecordName>(
   return (records[name] as readonly string[]).indexOf(field);
 }
 
-/** Passes a result on, or throws what its negative stands for. */
+/**
+ * Passes a result on, or throws what its negative stands for: as an integer, since V8 makes an object
+ * of each address as soon as one is passed on as it is, be it where nothing ever comes.
+ */
 export function check(result: number): number {
-  if (result < 0) throw nativeError(result);
+  if (result < 0) throw nativeError(result | 0);
   return result;
 }
 

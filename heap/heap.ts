@@ -294,7 +294,7 @@ export class Heap implements Disposable, AsyncDisposable {
     const pointer = bound.ph_malloc === undefined
       ? native.ph_malloc(this.#handle, n)
       : bound.ph_malloc(this.#handle, n);
-    if (pointer < 0) throw nativeError(pointer);
+    if (pointer < 0) throw nativeError(pointer | 0);
     return pointer;
   }
 
