@@ -60,6 +60,8 @@ export interface Report {
 export interface Context {
   /** Fewer rounds and smaller heaps: shows that everything runs, and roughly how fast. */
   quick: boolean;
+  /** Also what takes gigabytes of memory and disk, and a minute more. */
+  large: boolean;
   /** A folder for files, on the file system that is measured. */
   work: string;
   runtimes: Runtime[];

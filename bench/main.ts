@@ -2,7 +2,7 @@
  * `deno task bench`: runs the measures under Deno and Bun, prints a table of each with its bars,
  * and writes everything to a file in bench/results/.
  *
- *     deno task bench [--only NAME]… [--quick] [--runtime deno|bun] [--dir FOLDER]
+ *     deno task bench [--only NAME]… [--quick] [--large] [--runtime deno|bun] [--dir FOLDER]
  *
  * @module
  */
@@ -28,6 +28,7 @@ const USAGE = `Usage: deno task bench [options]
 
   --only NAME      only this measure; may be repeated
   --quick          fewer rounds, smaller heaps
+  --large          also a heap of 8 GiB (open): 16 GB of memory, 9 GB of disk
   --runtime NAME   deno or bun; both when not given
   --dir FOLDER     where the heaps' files go (default bench/results, on the project's file system)
   -h, --help       this text
@@ -40,6 +41,7 @@ async function main(): Promise<void> {
     options: {
       only: { type: "string", multiple: true, default: Object.keys(measures) },
       quick: { type: "boolean", default: false },
+      large: { type: "boolean", default: false },
       runtime: { type: "string" },
       dir: { type: "string", default: join(ROOT, "bench/results") },
       help: { type: "boolean", short: "h", default: false },
@@ -73,9 +75,10 @@ async function main(): Promise<void> {
   }
   const reports: Report[] = [];
   try {
+    const { quick, large } = options;
     for (const name of options.only) {
       const { title, run } = measures[name];
-      for (const report of await attempt(name, run, { quick: options.quick, work, runtimes })) {
+      for (const report of await attempt(name, run, { quick, large, work, runtimes })) {
         reports.push(report);
         console.log(`${table(title, report)}\n`);
       }

@@ -13,6 +13,7 @@ const disk_ = @import("disk.zig");
 const names = @import("names.zig");
 const shared_file = @import("shared_file.zig");
 const plant = @import("../plant.zig");
+const reading_ = @import("reading.zig");
 const history = @import("history.zig");
 const Disk = disk_.Disk;
 const File = disk_.File;
@@ -214,8 +215,9 @@ pub const Generation = struct {
 
     // ---- reading a base
 
-    /// Reads and checks header, lines, runs and page checksums of the open file `base`.
-    pub fn loadBase(self: *Generation, disk: Disk, path: []const u8) errors.Error!void {
+    /// Reads and checks header, lines, runs and page checksums of the open file `base`; `helped`: many
+    /// checksums on two threads.
+    pub fn loadBase(self: *Generation, disk: Disk, path: []const u8, helped: bool) errors.Error!void {
         const size = self.base_stat.size;
         const header_bytes = std.mem.asBytes(self.header);
         if (size < page_size) {
@@ -261,7 +263,10 @@ pub const Generation = struct {
         if (hasher.final() != header.index_checksum) return corrupt(path, "its index does not match its checksum");
         const total = format.checkRanges(runs, header.heap.pages()) orelse return corrupt(path, "its index is out of order");
         if (total != header.page_count) return corrupt(path, "its index does not add up");
+        var reading: reading_.Reading = undefined;
         var sums: Sums = .{ .generation = self, .disk = disk };
+        if (helped and reading.start(disk, self.base, at.sums, header.page_count * 8)) sums.reading = &reading;
+        defer if (sums.reading != null) reading.end();
         while (try sums.next(path)) |_| {}
         self.lines = lines;
         self.runs = runs;
@@ -499,6 +504,8 @@ pub const Generation = struct {
         disk: Disk,
         done: u64 = 0,
         hasher: format.Hasher = .init(0),
+        /// Of all the checksums, where it reads them.
+        reading: ?*reading_.Reading = null,
         buffer: [chunk_len / 8]u64 = undefined,
 
         pub fn next(self: *Sums, path: []const u8) errors.Error!?[]const u64 {
@@ -507,13 +514,22 @@ pub const Generation = struct {
                 if (self.hasher.final() != header.sums_checksum) return corrupt(path, "its page checksums do not match their checksum");
                 return null;
             }
-            const part = self.buffer[0..@min(self.buffer.len, header.page_count - self.done)];
-            const bytes = std.mem.sliceAsBytes(part);
-            const offset = header.layout().?.sums + self.done * 8;
-            if (self.disk.readAll(self.generation.base, bytes, offset)) |errno| return disk_.failErrno(errno, path, "Cannot read image");
-            self.hasher.update(bytes);
+            const part = switch (self.read()) {
+                .bytes => |bytes| std.mem.bytesAsSlice(u64, bytes),
+                .errno => |errno| return disk_.failErrno(errno, path, "Cannot read image"),
+            };
+            self.hasher.update(std.mem.sliceAsBytes(part));
             self.done += part.len;
             return part;
+        }
+
+        fn read(self: *Sums) reading_.Reading.Piece {
+            if (self.reading) |reading| return reading.next().?;
+            const header = self.generation.header;
+            const part = self.buffer[0..@min(self.buffer.len, header.page_count - self.done)];
+            const bytes = std.mem.sliceAsBytes(part);
+            const errno = self.disk.readAll(self.generation.base, bytes, header.layout().?.sums + self.done * 8) orelse return .{ .bytes = bytes };
+            return .{ .errno = errno };
         }
     };
 };

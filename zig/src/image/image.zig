@@ -647,6 +647,7 @@ test {
     _ = history_;
     _ = names;
     _ = @import("laying.zig");
+    _ = @import("reading.zig");
     _ = @import("test_commit.zig");
     _ = @import("test_copy.zig");
     _ = @import("test_idle.zig");

@@ -112,7 +112,7 @@ fn load(self: *Image, write: bool, recover: bool) errors.Error!*Generation {
         errdefer generation.destroy(disk);
         generation.base = held.file;
         generation.base_stat = held.stat;
-        generation.loadBase(disk, path) catch |err| switch (disk.names(self.place.dir, self.place.name.z(), held.stat)) {
+        generation.loadBase(disk, path, self.background) catch |err| switch (disk.names(self.place.dir, self.place.name.z(), held.stat)) {
             .other, .free => {
                 generation.destroy(disk);
                 continue;

@@ -29,6 +29,9 @@ const allocate_len = 16 << 20;
 const ahead_record_max = 64 << 10;
 const ahead_records_min = 3;
 const ahead_len = 128 << 10;
+/// Fewer behind a long record, where one of the last few was short.
+const ahead_long_len = 32 << 10;
+const ahead_long_records = 8;
 
 /// What a record says apart from its pages.
 pub const Facts = struct {
@@ -124,7 +127,7 @@ pub const Appender = struct {
             @memcpy(scratch.staging[0..page_size], std.mem.asBytes(&header));
             @memcpy(scratch.staging[at.tables..tables_end], bytes[0..at.tables_len]);
             try self.write(scratch.staging[0..tables_end], offset);
-            if (!has_room and at.end <= ahead_record_max and self.followsShort()) try self.writeAhead(offset + at.end);
+            if (!has_room) if (self.aheadOf(at.end)) |len| try self.writeAhead(offset + at.end, len);
         } else {
             try self.flush(0);
             if (offset + at.end > self.allocated_end) try self.room(offset + at.tables, at.end - at.tables);
@@ -133,6 +136,7 @@ pub const Appender = struct {
                 self.generation.log_size = offset + at.end;
                 self.generation.zeros_end = 0;
             }
+            if (self.aheadOf(at.end)) |len| try self.writeAhead(offset + at.end, len);
             try self.write(bytes[0..at.tables_len], offset + at.tables);
             try self.write(std.mem.asBytes(&header), offset);
         }
@@ -140,21 +144,28 @@ pub const Appender = struct {
         return self.generation.recordOf(&header, at, bytes).?;
     }
 
-    fn followsShort(self: *const Appender) bool {
+    /// How many zeros to write behind a record of `len` bytes, if any.
+    fn aheadOf(self: *const Appender, len: u64) ?usize {
         const records = self.generation.records.items;
-        if (records.len < ahead_records_min) return false;
-        for (records[records.len - ahead_records_min ..]) |record| if (record.len > ahead_record_max) return false;
-        return true;
+        const long = len > ahead_record_max;
+        const looked_at: usize = if (long) ahead_long_records else ahead_records_min;
+        if (!long and records.len < looked_at) return null;
+        var short: usize = 0;
+        for (records[records.len -| looked_at..]) |record| {
+            if (record.len <= ahead_record_max) short += 1;
+        }
+        if (long) return if (short > 0) ahead_long_len else null;
+        return if (short == looked_at) ahead_len else null;
     }
 
     /// Zeros for the next records, where there is space. Before the footer: an attempt that ends here is
     /// cut with them.
-    fn writeAhead(self: *Appender, end: u64) errors.Error!void {
+    fn writeAhead(self: *Appender, end: u64, len: usize) errors.Error!void {
         const generation = self.generation;
-        const zeros = self.scratch.staging[0..ahead_len];
+        const zeros = self.scratch.staging[0..len];
         @memset(zeros, 0);
         if (self.disk.writeAll(generation.log, zeros, end) == null) {
-            generation.zeros_end = end + ahead_len;
+            generation.zeros_end = end + len;
             generation.log_size = @max(generation.log_size, generation.zeros_end);
             return;
         }

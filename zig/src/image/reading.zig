@@ -1,0 +1,217 @@
+//! A long stretch of a file read in order, with help: who uses the pieces reads them from the front,
+//! another thread from the end, until they meet. Neither waits for the other on the way: waking a
+//! processor for each piece took longer than reading it.
+//!
+//! Invariant: pieces are given out in order, each once, and each is read by one of the two.
+
+const std = @import("std");
+const os = @import("../os/os.zig");
+const disk_ = @import("disk.zig");
+const Disk = disk_.Disk;
+const File = disk_.File;
+
+pub const piece_len = 64 << 10;
+/// Below that a thread costs what it saves.
+pub const len_min = 4 << 20;
+/// Read by the other thread at most, and kept until it is used.
+const kept_max = 512;
+/// Looks at a piece that is being read before the thread sleeps.
+const looks = 20_000;
+
+/// Must not move between `start` and `end`.
+pub const Reading = struct {
+    disk: Disk,
+    file: File,
+    offset: u64,
+    len: u64,
+    /// One piece for who uses them, then what the other thread read, the last piece first.
+    memory: []align(os.page_size) u8,
+    /// The piece given out next.
+    next_piece: u32 = 0,
+    claims: std.atomic.Value(u64),
+    /// Of pieces that the other thread has read, the last piece first.
+    ready: [kept_max]std.atomic.Value(u32) = @splat(.init(0)),
+    errnos: [kept_max]?disk_.Errno = undefined,
+    thread: ?os.Thread = null,
+
+    /// Pieces before `front` are taken by who uses them, from `back` on by the other thread.
+    const Claims = packed struct(u64) { front: u32, back: u32 };
+
+    /// False where nothing is to be gained; there is nothing to end then.
+    pub fn start(self: *Reading, disk: Disk, file: File, offset: u64, len: u64) bool {
+        if (len < len_min or len / piece_len >= std.math.maxInt(u32) or os.processorCount() < 2) return false;
+        const pieces: u32 = @intCast(std.math.divCeil(u64, len, piece_len) catch unreachable);
+        const memory = os.allocatePages((1 + @as(usize, @min(kept_max, pieces))) * piece_len) catch return false;
+        os.adviseHuge(@intFromPtr(memory.ptr), memory.len);
+        self.* = .{
+            .disk = disk,
+            .file = file,
+            .offset = offset,
+            .len = len,
+            .memory = memory,
+            .claims = .init(@bitCast(Claims{ .front = 0, .back = pieces })),
+        };
+        self.thread = os.Thread.spawn(entry, self) catch {
+            os.freePages(memory);
+            return false;
+        };
+        return true;
+    }
+
+    pub fn end(self: *Reading) void {
+        // Nothing is left to claim.
+        self.claims.store(@bitCast(Claims{ .front = self.count(), .back = 0 }), .release);
+        if (self.thread) |thread| thread.join();
+        os.freePages(self.memory);
+        self.* = undefined;
+    }
+
+    pub const Piece = union(enum) { bytes: []align(8) const u8, errno: disk_.Errno };
+
+    /// The next piece, which stays until the call after; null behind the last.
+    pub fn next(self: *Reading) ?Piece {
+        const piece = self.next_piece;
+        if (piece == self.count()) return null;
+        self.next_piece += 1;
+        if (self.claimFront()) {
+            const bytes = self.memory[0..self.lenOf(piece)];
+            if (self.read(piece, bytes)) |errno| return .{ .errno = errno };
+            return .{ .bytes = bytes };
+        }
+        const kept = self.count() - 1 - piece;
+        var left: usize = looks;
+        while (self.ready[kept].load(.acquire) == 0) {
+            if (left > 0) left -= 1 else os.futexWait(&self.ready[kept], 0);
+        }
+        if (self.errnos[kept]) |errno| return .{ .errno = errno };
+        return .{ .bytes = self.bytesOf(kept, piece) };
+    }
+
+    fn claimFront(self: *Reading) bool {
+        while (true) {
+            const word = self.claims.load(.acquire);
+            const claims: Claims = @bitCast(word);
+            if (claims.front == claims.back) return false;
+            const more: Claims = .{ .front = claims.front + 1, .back = claims.back };
+            if (self.claims.cmpxchgWeak(word, @bitCast(more), .acq_rel, .monotonic) == null) return true;
+        }
+    }
+
+    fn claimBack(self: *Reading) ?u32 {
+        while (true) {
+            const word = self.claims.load(.acquire);
+            const claims: Claims = @bitCast(word);
+            if (claims.front >= claims.back or self.count() - claims.back == kept_max) return null;
+            const more: Claims = .{ .front = claims.front, .back = claims.back - 1 };
+            if (self.claims.cmpxchgWeak(word, @bitCast(more), .acq_rel, .monotonic) == null) return more.back;
+        }
+    }
+
+    fn count(self: *const Reading) u32 {
+        return @intCast(std.math.divCeil(u64, self.len, piece_len) catch unreachable);
+    }
+
+    fn lenOf(self: *const Reading, piece: u32) usize {
+        return @min(piece_len, self.len - @as(u64, piece) * piece_len);
+    }
+
+    fn bytesOf(self: *Reading, kept: u32, piece: u32) []align(8) u8 {
+        return @alignCast(self.memory[(1 + @as(usize, kept)) * piece_len ..][0..self.lenOf(piece)]);
+    }
+
+    fn read(self: *Reading, piece: u32, bytes: []u8) ?disk_.Errno {
+        return self.disk.readAll(self.file, bytes, self.offset + @as(u64, piece) * piece_len);
+    }
+
+    fn entry(context: ?*anyopaque) callconv(.c) ?*anyopaque {
+        const self: *Reading = @ptrCast(@alignCast(context.?));
+        while (self.claimBack()) |piece| {
+            const kept = self.count() - 1 - piece;
+            self.errnos[kept] = self.read(piece, self.bytesOf(kept, piece));
+            self.ready[kept].store(1, .release);
+            os.futexWake(&self.ready[kept], 1);
+        }
+        return null;
+    }
+};
+
+/// A disk on which some reads take long, or one of them fails.
+const Slow = struct {
+    var reads: std.atomic.Value(u32) = .init(0);
+    var failing: u32 = never;
+    const never = std.math.maxInt(u32);
+    var waits_ns: u64 = 0;
+
+    fn read(_: ?*anyopaque, file: File, buffer: []u8, offset: u64) i64 {
+        const number = reads.fetchAdd(1, .monotonic);
+        if (number == failing) return -@as(i64, @intFromEnum(os.E.IO));
+        if (number % 3 == 1 and waits_ns > 0) Disk.real.pause(waits_ns);
+        return Disk.real.vtable.read(null, file, buffer, offset);
+    }
+
+    fn disk() Disk {
+        const vtable = struct {
+            var table: Disk.VTable = undefined;
+        };
+        vtable.table = Disk.real.vtable.*;
+        vtable.table.read = &read;
+        return .{ .context = null, .vtable = &vtable.table };
+    }
+};
+
+test "pieces come in order and whole, whoever reads them; a failure is told in its place, and ending early is no harm" {
+    const testing = std.testing;
+    const linux = std.os.linux;
+    const file: File = @intCast(linux.memfd_create("long", 0));
+    defer _ = linux.close(file);
+    const skipped = 12345 * 8;
+    const len = 2 * kept_max * piece_len + 4096 + 8;
+    const bytes = try testing.allocator.alloc(u8, skipped + len);
+    defer testing.allocator.free(bytes);
+    var prng = std.Random.DefaultPrng.init(3);
+    prng.random().bytes(bytes);
+    try testing.expectEqual(null, Disk.real.writeAll(file, bytes, 0));
+    var reading: Reading = undefined;
+    try testing.expect(!reading.start(.real, file, 0, len_min - 1));
+    for ([_]u64{ 0, 0, 30 * std.time.ns_per_us }) |waits_ns| {
+        Slow.reads.raw = 0;
+        Slow.waits_ns = waits_ns;
+        if (!reading.start(Slow.disk(), file, skipped, len)) return error.SkipZigTest;
+        defer reading.end();
+        var at: usize = skipped;
+        while (reading.next()) |piece| {
+            // Time for the other thread to read all that it may.
+            if (waits_ns > 0) Disk.real.pause(waits_ns);
+            try testing.expectEqualSlices(u8, bytes[at..][0..piece.bytes.len], piece.bytes);
+            at += piece.bytes.len;
+        }
+        try testing.expectEqual(bytes.len, at);
+        try testing.expectEqual(null, reading.next());
+    }
+    Slow.waits_ns = 0;
+    for (0..20) |round| {
+        Slow.reads.raw = 0;
+        Slow.failing = @intCast(round);
+        try testing.expect(reading.start(Slow.disk(), file, skipped, len));
+        defer reading.end();
+        const errno = while (reading.next()) |piece| switch (piece) {
+            .bytes => {},
+            .errno => |errno| break errno,
+        } else return error.TestUnexpectedResult;
+        try testing.expectEqual(disk_.code(.IO), errno);
+    }
+    Slow.failing = Slow.never;
+    for (0..50) |round| {
+        try testing.expect(reading.start(.real, file, skipped, len));
+        defer reading.end();
+        for (0..round % 6) |_| _ = reading.next();
+    }
+    // A file that ends within.
+    try testing.expect(reading.start(.real, file, skipped + 2 * piece_len, len));
+    defer reading.end();
+    const errno = while (reading.next()) |piece| switch (piece) {
+        .bytes => {},
+        .errno => |errno| break errno,
+    } else return error.TestUnexpectedResult;
+    try testing.expectEqual(disk_.ended, errno);
+}
