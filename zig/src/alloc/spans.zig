@@ -242,12 +242,19 @@ fn markOwned(a: *Allocator, cache: *Cache, slice: u32, class: u32) void {
     for (0..slices) |i| cache.note(start + (i << layout.slice_shift), start, class, &a.tables.line(slice).words);
 }
 
-/// `cache` owned the span, or nobody did.
-fn unmarkOwned(a: *Allocator, cache: *Cache, slice: u32, class: u32) void {
-    const slices = classes.table[class].slices;
-    @memset(a.tables.owned[slice..][0..slices], .{});
+fn unmarkOwned(a: *Allocator, slice: u32, line: *const Slice) void {
+    @memset(a.tables.owned[slice..][0..classes.table[line.class].slices], .{});
+    unnote(a, slice, line);
+}
+
+/// Takes a span out of its owner's own table. The owner may be a thread that ended: the next one in
+/// its slot has the same number, and owns what is left of its spans.
+fn unnote(a: *Allocator, slice: u32, line: *const Slice) void {
+    const slot: u16 = @truncate(line.owner);
+    if (line.owner >> 16 != a.nonce or slot >= a.cache_count.load(.acquire)) return;
     const start = a.tables.addressOf(slice);
-    for (0..slices) |i| cache.unnote(start + (i << layout.slice_shift), start, class);
+    for (0..classes.table[line.class].slices) |i|
+        a.caches[slot].?.unnote(start + (i << layout.slice_shift), start, line.class);
 }
 
 /// A new span for `cache`. Lock held.
@@ -334,6 +341,7 @@ fn own(a: *Allocator, cache: *Cache, slice: u32, line: *Slice) void {
     assert(a.ownerOf(line.owner) == null);
     line.state = state.idle;
     line.kept = 0;
+    unnote(a, slice, line);
     @atomicStore(u64, &line.owner, cache.owner, .seq_cst);
     collect(a, slice, line);
     // The last owner's hints are gone.
@@ -498,8 +506,8 @@ fn release(a: *Allocator, cache: *Cache, slice: u32, line: *Slice) Error!void {
         each.kind = kind.none;
         each.back = 0;
     }
+    unmarkOwned(a, slice, line);
     line.owner = 0;
-    unmarkOwned(a, cache, slice, class);
     try t.give(slice, shape.slices);
     try a.giveBackSome();
 }
@@ -581,22 +589,22 @@ pub fn abandon(a: *Allocator, cache: *Cache) Error!void {
             line.state = state.idle;
             if (isEmpty(line)) {
                 try release(a, cache, slice, line);
-            } else try leave(a, cache, class, slice, line);
+            } else try leave(a, class, slice, line);
         }
         while (c.partial != none) {
             const slice = c.partial;
             const line = try expectSpan(a, slice, class);
             try unlist(a, cache, slice, line);
-            try leave(a, cache, class, slice, line);
+            try leave(a, class, slice, line);
         }
     }
 }
 
 /// Makes a span ownerless and the next one that an adopter looks at.
-fn leave(a: *Allocator, cache: *Cache, class: u32, slice: u32, line: *Slice) Error!void {
+fn leave(a: *Allocator, class: u32, slice: u32, line: *Slice) Error!void {
     try delist(a, class, slice, line);
     try enlist(a, class, slice, line);
-    unmarkOwned(a, cache, slice, class);
+    unmarkOwned(a, slice, line);
     @atomicStore(u64, &line.owner, 0, .seq_cst);
     a.cursor[class] = slice;
     a.adoptable[class] +|= 1;

@@ -208,6 +208,9 @@ fn claimSlot(a: *Allocator) Error!?*Cache {
     const count = a.cache_count.load(.monotonic);
     for (1..count) |slot| {
         if (a.alive[slot].load(.monotonic)) continue;
+        // Who is just adopting what the last thread here left goes first.
+        a.lock.lock();
+        defer a.lock.unlock();
         a.alive[slot].store(true, .seq_cst);
         return a.caches[slot].?;
     }
@@ -381,8 +384,6 @@ fn giveUpOwned(a: *Allocator, cache: *Cache) void {
     defer a.lock.unlock();
     spans.abandon(a, cache) catch {};
     cache.reset(cache.owner, &a.tables);
-    // Others may adopt what is left before the slot has a thread again.
-    cache.unnoteAll();
     a.alive[cache.slot].store(false, .seq_cst);
 }
 
