@@ -14,13 +14,14 @@
 //!                          words bit set = block allocated: the only truth
 //!                          free_words, remote_words: which words to look at
 //!
-//!   malloc   hint or current bitmap word of the thread's cache → set the bit → address
-//!   free     address → slice → descriptor → index by multiplication, exact → bit must be set → clear
-//!            it; not the owner: set the bit in the remote bitmap and tell the owner's cache
+//!   malloc   newest hint of the thread's cache → set the bit → address
+//!   free     address → slice's place in the thread's own table → index by an exact division, which
+//!            proves the pointer → bit must be set → clear it, remember a hint; not the owner: set
+//!            the bit in the remote bitmap and tell the owner's cache
 //!
 //! Rooms: layout (bytes in the heap), classes (sizes), tables (free runs), cache and threads
-//! (process side), spans (slow paths), check (proof and statistics). Outside of this folder only
-//! this file is used.
+//! (process side), spans (slow paths), find (the block of an address), check (proof and statistics).
+//! Outside of this folder only this file is used.
 //!
 //! Invariants: user memory is never read nor written (except to zero or copy a block for its
 //! caller), so no use after free can damage the allocator. Nothing found in the tables is followed
@@ -37,6 +38,7 @@ const tables_room = @import("tables.zig");
 const caches_room = @import("cache.zig");
 const threads = @import("threads.zig");
 const spans = @import("spans.zig");
+const find = @import("find.zig");
 const live_room = @import("live.zig");
 const checking = @import("check.zig");
 
@@ -372,7 +374,7 @@ pub const Allocator = struct {
     fn isScratch(self: *Allocator, address: usize) Error!bool {
         const cache = try threads.enterSlow(self);
         defer threads.leaveSlow(self, cache);
-        return switch (try self.locate(address, "resize")) {
+        return switch (try find.locate(self, address, "resize")) {
             .small => false,
             .large => |block| self.tables.line(block.first).scratch == 1,
         };
@@ -496,7 +498,7 @@ pub const Allocator = struct {
 
     fn freeInside(self: *Allocator, cache: *Cache, address: usize) Error!void {
         if (self.freeOther(cache, address)) return;
-        switch (try self.locate(address, "free")) {
+        switch (try find.locate(self, address, "free")) {
             .large => |block| try self.freeLarge(block.first, block.slices),
             .small => |block| {
                 const line = self.tables.line(block.slice);
@@ -505,7 +507,7 @@ pub const Allocator = struct {
                     if (owner == cache.owner) break;
                     if (self.ownerOf(owner)) |other| {
                         if (spans.freeRemote(self, block.slice, line, block.index, other)) return;
-                        return doubleFree(address);
+                        return find.doubleFree(address);
                     }
                     if (spans.ownNow(self, cache, block.slice)) break;
                 }
@@ -514,7 +516,7 @@ pub const Allocator = struct {
         }
     }
 
-    fn freeOwned(self: *Allocator, cache: *Cache, address: usize, block: SmallBlock) Error!void {
+    fn freeOwned(self: *Allocator, cache: *Cache, address: usize, block: find.Small) Error!void {
         const line = self.tables.line(block.slice);
         const w = block.index / 64;
         const mask = @as(u64, 1) << @truncate(block.index);
@@ -525,7 +527,7 @@ pub const Allocator = struct {
             @atomicLoad(u64, &self.tables.remote(block.slice).words[w], .seq_cst);
         if (line.words[w] & ~remote & mask == 0) {
             try spans.settle(self, cache, block.slice);
-            return doubleFree(address);
+            return find.doubleFree(address);
         }
         line.words[w] ^= mask;
         line.free_words |= word_mask;
@@ -620,60 +622,11 @@ pub const Allocator = struct {
 
     // -------------------------------------------------------------- finding a block
 
-    const SmallBlock = struct { slice: u32, class: u32, index: u32 };
-    const Block = union(enum) {
-        small: SmallBlock,
-        large: struct { first: u32, slices: u32 },
-    };
-
-    /// The allocated block that begins exactly at `address`. Inside.
-    fn locate(self: *Allocator, address: usize, comptime action: []const u8) Error!Block {
-        const t = &self.tables;
-        const offset = address -% t.data;
-        if (address < t.data or offset >> layout.slice_shift >= t.high)
-            return badPointer(address, action, "lies outside the heap's data");
-        const slice: u32 = @intCast(offset >> layout.slice_shift);
-        if (try spans.headOf(self, slice)) |head| {
-            const line = t.line(head);
-            const within = offset - (@as(u64, head) << layout.slice_shift);
-            const blocks = classes.table[line.class].blocks;
-            const index = classes.indexOf(classes.reciprocals[line.class], within) orelse blocks;
-            if (index >= blocks) return badPointer(address, action, "is not the beginning of a block");
-            const word = @atomicLoad(u64, &line.words[index / 64], .monotonic);
-            if (word & @as(u64, 1) << @truncate(index) == 0) return doubleFree(address);
-            return .{ .small = .{ .slice = head, .class = line.class, .index = @intCast(index) } };
-        }
-        const line = t.line(slice);
-        if (line.kind == kind.large) {
-            if (line.slices == 0 or line.slices > t.high - slice)
-                return corrupt(address, "a large block's length is wrong");
-            if (t.addressOf(slice) != address)
-                return badPointer(address, action, "is not the beginning of a block");
-            return .{ .large = .{ .first = slice, .slices = line.slices } };
-        }
-        return self.notAllocated(slice, address, action);
-    }
-
-    /// Says why there is no block at `address`: it is inside of one, or in memory that is free.
-    fn notAllocated(self: *Allocator, slice: u32, address: usize, comptime action: []const u8) Error {
-        @branchHint(.cold);
-        self.lock.lock();
-        defer self.lock.unlock();
-        var head = slice;
-        while (true) : (head -= 1) {
-            const line = self.tables.line(head);
-            if (line.kind == kind.free and address % 16 == 0 and line.slices > slice - head)
-                return doubleFree(address);
-            if (line.kind != kind.none and line.kind != kind.free_end or head == 0) break;
-        }
-        return badPointer(address, action, "is not the beginning of a block");
-    }
-
     /// Bytes that the block at `address` may be used for.
     pub fn usableSize(self: *Allocator, address: usize) Error!usize {
         const cache = try threads.enterSlow(self);
         defer threads.leaveSlow(self, cache);
-        return switch (try self.locate(address, "use")) {
+        return switch (try find.locate(self, address, "use")) {
             .small => |block| classes.table[block.class].size,
             .large => |block| @as(usize, block.slices) << layout.slice_shift,
         };
@@ -705,7 +658,7 @@ pub const Allocator = struct {
     fn resizeInside(self: *Allocator, address: usize, size: usize, may_move: bool) Error!?usize {
         const cache = try threads.enterSlow(self);
         defer threads.leaveSlow(self, cache);
-        switch (try self.locate(address, "resize")) {
+        switch (try find.locate(self, address, "resize")) {
             .small => |block| {
                 const usable: usize = classes.table[block.class].size;
                 const fits = size <= usable and (!may_move or size > usable / 2 or usable <= 32);
@@ -914,16 +867,6 @@ inline fn clearBit(word: u64, index: u64) u64 {
         : [word] "0" (word),
           [index] "r" (index),
         : .{ .cc = true });
-}
-
-fn badPointer(address: usize, comptime action: []const u8, comptime why: []const u8) Error {
-    @branchHint(.cold);
-    return fail(.BAD_POINTER, .{ .address = address }, "Cannot " ++ action ++ " 0x{x}: it " ++ why, .{address});
-}
-
-fn doubleFree(address: usize) Error {
-    @branchHint(.cold);
-    return fail(.DOUBLE_FREE, .{ .address = address }, "Cannot use block 0x{x}: it is free already", .{address});
 }
 
 fn bytesAt(address: usize, len: usize) []u8 {

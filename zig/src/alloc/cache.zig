@@ -1,11 +1,11 @@
 //! A thread's side of the allocator, in process memory: which blocks it hands out next. Nothing
 //! here is needed to make sense of the heap: dropping a cache loses nothing.
 //!
-//! Invariants: what a cache says is only a hint. A block is handed out when its bit in the heap's
-//! bitmap is clear, and by setting that bit; so nothing here can hand out a block twice. Hints point
-//! only to spans that the cache owns (they are purged when a span is given up), and each free block
-//! has one at most: they are gathered from bitmaps only when none are left. A free block of an owned
-//! span has a hint or is in the span's summary.
+//! Invariants: a hint stands for a block whose bit in the heap's bitmap is clear, and is taken by setting
+//! that bit. Hints point only to spans that the cache owns (they are purged when a span is given up),
+//! and each free block has one at most: they are gathered from bitmaps only when none are left, and
+//! while a class has hints its blocks are handed out by them alone. A free block of an owned span has
+//! a hint or is in the span's summary.
 
 const std = @import("std");
 const os = @import("../os/os.zig");
@@ -76,7 +76,7 @@ pub const Near = extern struct {
 /// Slices that have a place of their own in a thread's table: 4 GiB.
 pub const near_count = 1 << 16;
 
-/// A block that is free, unless its bit says otherwise.
+/// A block that is free.
 pub const Hint = extern struct {
     address: usize,
     word: *u64,
@@ -268,17 +268,6 @@ pub const Cache = extern struct {
         newest[0].word.* |= newest[0].mask;
         self.newest[class] = newest - 1;
         return address;
-    }
-
-    /// Forgets the newest hints of `class` as long as they are to blocks in use; false when none is
-    /// left then.
-    pub fn hasHint(self: *Cache, class: usize) bool {
-        const all = self.hints(class);
-        var len = all.len;
-        if (len == 0) return false;
-        while (len > 0 and all[len - 1].word.* & all[len - 1].mask != 0) len -= 1;
-        self.setCount(class, len);
-        return len > 0;
     }
 
     /// Remembers a block that was freed; false when there is no room.

@@ -66,7 +66,7 @@ fn expectSpan(a: *const Allocator, slice: u32, class: u32) Error!*Slice {
 /// Gathers hints of `class`, of which the cache has none.
 pub fn refill(a: *Allocator, cache: *Cache, class: u32) Error!void {
     const c = &cache.classes[class];
-    if (cache.hasHint(class)) return;
+    assert(cache.hints(class).len == 0);
     if (!cache.pending.isEmpty()) try collectPending(a, cache, cache);
     while (c.current == none or !gather(a, cache, class)) try advance(a, cache, class);
 }
@@ -78,8 +78,7 @@ pub fn takeMany(a: *Allocator, cache: *Cache, class: u32, out: []f64, done: *usi
     while (done.* < out.len) {
         // Blocks that have hints first: what follows must not take those.
         const address = cache.take(class);
-        if (address == 0 and !cache.hasHint(class)) break;
-        if (address == 0) continue;
+        if (address == 0) break;
         out[done.*] = @floatFromInt(address);
         done.* += 1;
     }
