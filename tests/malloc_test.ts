@@ -377,7 +377,7 @@ test(
   },
 );
 
-test("V8 need not search for native functions by name", {
+test("V8 need not search for native functions, and what is called often it finds bound", {
   skip: thisRuntime === "deno" ? false : "about V8",
   timeout,
 }, () => {
@@ -385,13 +385,19 @@ test("V8 need not search for native functions by name", {
   const script = folder.file("fast.ts");
   writeFileSync(
     script,
-    `import { load, native } from "${new URL("../ffi/mod.ts", import.meta.url)}";
-    load();
-    console.log(new Function("it", "return %HasFastProperties(it)")(native));`,
+    `import { bound, native } from "${new URL("../ffi/mod.ts", import.meta.url)}";
+    import { Heap } from "${new URL("../mod.ts", import.meta.url)}";
+    using heap = Heap.open({ size: 2 ** 20 });
+    for (let i = 0; i < 300; i++) {
+      heap.free(heap.malloc(16));
+      heap.freeMany(heap.mallocMany(16, 2));
+    }
+    const isFast = new Function("it", "return %HasFastProperties(it)");
+    console.log(isFast(native), isFast(bound), Object.keys(bound).length);`,
   );
   const flags = ["-A", "--v8-flags=--allow-natives-syntax"];
   for (const env of [{}, { PERM_LIBRARY: undefined }]) {
-    assert.equal(run(command("deno", script, [], flags), { env }).out, "true\n");
+    assert.equal(run(command("deno", script, [], flags), { env }).out, "true true 4\n");
   }
 });
 
