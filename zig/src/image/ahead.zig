@@ -107,7 +107,6 @@ pub const Ahead = struct {
 
     fn entry(context: ?*anyopaque) callconv(.c) ?*anyopaque {
         const self: *Ahead = @ptrCast(@alignCast(context.?));
-        os.workInBackground();
         self.pagemap = .open();
         defer self.pagemap.close();
         if (self.pagemap.method == .none) return null;
