@@ -268,18 +268,28 @@ pub const Map = struct {
         const entry_mask = mask32(entry_bits);
         var next = h.first;
         var left = h.len;
-        while (next != 0) : (left -= 1) {
-            if (left == 0) return data.damaged(h.index);
-            const entry = try self.entryAt(next - 1);
-            const hash = try hashEntry(h.seed, entry, self.space, self.shape.key);
-            var position = @as(u32, @truncate(hash)) & mask;
-            var steps: u32 = 0;
-            while (index[position] != 0) : (steps += 1) {
-                if (steps > mask) return data.damaged(h.index);
-                position = (position + 1) & mask;
+        // Some at a time, so that the places in the index, which lie anywhere, are waited for together.
+        var some: [16]struct { hash: u64, number: u32 } = undefined;
+        while (next != 0) {
+            var count: usize = 0;
+            while (next != 0 and count < some.len) : (count += 1) {
+                if (left == 0) return data.damaged(h.index);
+                left -= 1;
+                const entry = try self.entryAt(next - 1);
+                const hash = try hashEntry(h.seed, entry, self.space, self.shape.key);
+                @prefetch(&index[@as(u32, @truncate(hash)) & mask], .{ .rw = .write });
+                some[count] = .{ .hash = hash, .number = next };
+                next = entry.next;
             }
-            index[position] = @as(u32, @truncate(hash >> 32)) & ~entry_mask | (next + 1);
-            next = entry.next;
+            for (some[0..count]) |it| {
+                var position = @as(u32, @truncate(it.hash)) & mask;
+                var steps: u32 = 0;
+                while (index[position] != 0) : (steps += 1) {
+                    if (steps > mask) return data.damaged(h.index);
+                    position = (position + 1) & mask;
+                }
+                index[position] = @as(u32, @truncate(it.hash >> 32)) & ~entry_mask | (it.number + 1);
+            }
         }
     }
 
