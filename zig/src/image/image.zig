@@ -650,6 +650,7 @@ test {
     _ = @import("reading.zig");
     _ = @import("test_commit.zig");
     _ = @import("test_copy.zig");
+    _ = @import("test_edges.zig");
     _ = @import("test_idle.zig");
     _ = @import("test_faults.zig");
     _ = @import("test_found.zig");

@@ -180,6 +180,7 @@ pub fn run(self: *Actor) Stop!void {
     }
     self.process.failed = false;
     var fresh = false;
+    var recovered = false;
     const contended = others or self.world.anyDead();
     const file = open(self, .write, false) catch |err| file: {
         const alone = !contended and known.events == events + 1;
@@ -190,7 +191,8 @@ pub fn run(self: *Actor) Stop!void {
             error.CORRUPT => {
                 if (known.rested or known.noted) return self.judge("a shared heap that rests is refused", err);
                 self.world.counts.marked += 1;
-                if (self.chance(50)) break :file open(self, .write, true) catch |second| return refused(self, second, contended or known.events != events + 1);
+                recovered = self.chance(50);
+                if (recovered) break :file open(self, .write, true) catch |second| return refused(self, second, contended or known.events != events + 1);
             },
             else => return self.judge("a shared heap is refused for no reason", err),
         }
@@ -201,6 +203,10 @@ pub fn run(self: *Actor) Stop!void {
     try self.alive();
     var session: Session = .{ .actor = self, .known = known, .file = file };
     defer session.history.deinit();
+    if (!fresh and !recovered and file.state.?.mark != .whole) {
+        self.world.fail("a shared heap with a mark opens as if it were whole", .{});
+        return error.Stop;
+    }
     if (!fresh) try begin(&session) else if (file.disk.truncate(file.file.file, shared_file.heap_offset + pages * page_size) != null) return error.Stop;
     known.rested = false;
     for (0..1 + self.below(8)) |_| {
