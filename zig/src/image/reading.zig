@@ -7,12 +7,15 @@
 const std = @import("std");
 const os = @import("../os/os.zig");
 const disk_ = @import("disk.zig");
+const plant = @import("../plant.zig");
 const Disk = disk_.Disk;
 const File = disk_.File;
 
 pub const piece_len = 64 << 10;
 /// Below that a thread costs what it saves.
-pub const len_min = 4 << 20;
+const len_min_default = 4 << 20;
+/// Smaller in tests.
+var len_min: if (plant.enabled) u64 else void = if (plant.enabled) len_min_default;
 /// Read by the other thread at most, and kept until it is used.
 const kept_max = 512;
 /// Looks at a piece that is being read before the thread sleeps.
@@ -39,7 +42,8 @@ pub const Reading = struct {
 
     /// False where nothing is to be gained; there is nothing to end then.
     pub fn start(self: *Reading, disk: Disk, file: File, offset: u64, len: u64) bool {
-        if (len < len_min or len / piece_len >= std.math.maxInt(u32) or os.processorCount() < 2) return false;
+        if (len < if (plant.enabled) len_min else len_min_default) return false;
+        if (len / piece_len >= std.math.maxInt(u32) or os.processorCount() < 2) return false;
         const pieces: u32 = @intCast(std.math.divCeil(u64, len, piece_len) catch unreachable);
         const memory = os.allocatePages((1 + @as(usize, @min(kept_max, pieces))) * piece_len) catch return false;
         os.adviseHuge(@intFromPtr(memory.ptr), memory.len);
@@ -214,4 +218,42 @@ test "pieces come in order and whole, whoever reads them; a failure is told in i
         .errno => |errno| break errno,
     } else return error.TestUnexpectedResult;
     try testing.expectEqual(disk_.ended, errno);
+}
+
+test "a byte that flipped among many checksums is found at opening, whichever thread read it" {
+    const format = @import("format.zig");
+    const scene = @import("testing.zig");
+    const Image = @import("image.zig").Image;
+    errdefer scene.explain();
+    len_min = 64 << 10;
+    defer len_min = len_min_default;
+    var dir = scene.Dir.init();
+    defer dir.deinit();
+    const pages = 3 * piece_len / 8 + 100;
+    var heap = scene.Heap.init(pages);
+    defer heap.deinit();
+    var at: format.BaseHeader.Layout = undefined;
+    {
+        const image = try Image.open(.{ .path = dir.path("a"), .mode = .create });
+        defer image.close();
+        try image.join(&heap.history, heap.identity.span, null);
+        for (0..pages) |page| heap.touch(&.{image}, page, 1 + page);
+        _ = try heap.commit(image, null);
+        at = image.generation.?.layout();
+    }
+    const path = try std.testing.allocator.dupeZ(u8, dir.path("a"));
+    defer std.testing.allocator.free(path);
+    const file = Disk.real.open(disk_.cwd, path, .{ .write = true }).file;
+    defer _ = std.os.linux.close(file);
+    for ([_]u64{ at.sums, at.sums + piece_len - 1, at.sums + piece_len, at.sums + 2 * piece_len + 7, at.end - 1 }) |offset| {
+        var byte: [1]u8 = undefined;
+        try std.testing.expectEqual(null, Disk.real.readAll(file, &byte, offset));
+        byte[0] ^= 4;
+        try std.testing.expectEqual(null, Disk.real.writeAll(file, &byte, offset));
+        try std.testing.expectError(error.CORRUPT, Image.open(.{ .path = dir.path("a"), .mode = .read }));
+        byte[0] ^= 4;
+        try std.testing.expectEqual(null, Disk.real.writeAll(file, &byte, offset));
+        const image = try Image.open(.{ .path = dir.path("a"), .mode = .read });
+        image.close();
+    }
 }
