@@ -717,3 +717,33 @@ test "a block that another thread removes while it is copied never takes memory 
     try testing.expect(stored > 0 and !remover.spoilt);
     try heap.check();
 }
+
+test "what fits is committed, though there is no room for what might have followed" {
+    var place = Place.init();
+    defer place.deinit();
+    const pages = 4096;
+    const changed = 700;
+    const heap = try Heap.mopen(.{ .path = place.path("app.map"), .size = 32 << 20, .tracker = .checksum, .log_limit = 1 << 30 });
+    defer heap.close() catch unreachable;
+    const at = try heap.alloc.malloc(pages * os.page_size);
+    for (0..pages) |i| words(at + i * os.page_size, 1)[0] = 1;
+    _ = try heap.commit(.map);
+    var limit: linux.rlimit = undefined;
+    try testing.expect(os.failed(linux.getrlimit(.FSIZE, &limit)) == null);
+    defer _ = linux.setrlimit(.FSIZE, &limit);
+    for ([_]u64{ changed, changed - 100 }, 0..) |room, round| {
+        for (0..changed) |i| words(at + i * os.page_size, 1)[0] += 1;
+        const end = heap.map.?.info().log_bytes + (room + 20) * os.page_size;
+        _ = linux.setrlimit(.FSIZE, &.{ .cur = end, .max = limit.max });
+        const result = heap.commit(.map);
+        _ = linux.setrlimit(.FSIZE, &limit);
+        if (round == 0) {
+            try testing.expectEqual(@as(f64, changed), (try result).pages);
+        } else try testing.expectError(error.NO_SPACE, result);
+    }
+    _ = try heap.commit(.map);
+    const sum = words(at, 1)[0];
+    words(at, 1)[0] = 99;
+    _ = try heap.restore(.{});
+    try testing.expectEqual(sum, words(at, 1)[0]);
+}

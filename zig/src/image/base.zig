@@ -170,7 +170,7 @@ pub const Writer = struct {
         else if (self.written == 0) len else @min(allocate_len, self.written * page_size));
         self.allocated_end = offset + ahead;
         const errno = self.disk.allocate(self.file, offset, ahead) orelse return;
-        if (errno != disk_.code(.NOSPC) or ahead == len) return self.failed(errno);
+        if (!disk_.isLack(errno) or ahead == len) return self.failed(errno);
         // There may be room for what is needed, though not for what would be quicker.
         self.allocated_end = offset + len;
         if (self.disk.allocate(self.file, offset, len)) |final| return self.failed(final);

@@ -381,7 +381,7 @@ fn failed(result: i64) ?Errno {
 }
 
 /// The medium has no room, or the caller may not have more of it.
-fn isLack(errno: Errno) bool {
+pub fn isLack(errno: Errno) bool {
     return errno == code(.NOSPC) or errno == code(.DQUOT) or errno == code(.FBIG);
 }
 

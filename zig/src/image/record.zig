@@ -79,8 +79,7 @@ pub const Appender = struct {
         const offset = self.generation.log_end + page_size * (1 + self.written);
         const len = self.staged * page_size;
         if (offset + len > self.allocated_end) {
-            const ahead = @min(allocate_len, len + more * page_size);
-            try self.room(offset, @max(len, ahead));
+            try self.roomAhead(offset, len, @max(len, @min(allocate_len, len + more * page_size)));
         }
         try self.write(self.scratch.staging[page_size..][0..len], offset);
         const before = self.written * page_size / writeback_len;
@@ -94,6 +93,20 @@ pub const Appender = struct {
         if (self.disk.allocate(self.generation.log, offset, len)) |errno| return self.failed(errno);
         self.allocated_end = offset + len;
         self.generation.log_size = @max(self.generation.log_size, offset + len);
+    }
+
+    /// The same for `ahead`, or for `len` alone: that there is no room for what may follow is no reason
+    /// to refuse what is here.
+    fn roomAhead(self: *Appender, offset: u64, len: u64, ahead: u64) errors.Error!void {
+        self.generation.tail = true;
+        self.generation.log_size = @max(self.generation.log_size, offset + ahead);
+        self.allocated_end = offset + ahead;
+        const errno = self.disk.allocate(self.generation.log, offset, ahead) orelse return;
+        if (!disk_.isLack(errno) or ahead == len) return self.failed(errno);
+        if (self.disk.truncate(self.generation.log, offset)) |cut| return self.failed(cut);
+        self.generation.log_size = offset;
+        self.generation.zeros_end = 0;
+        try self.room(offset, len);
     }
 
     fn write(self: *Appender, bytes: []const u8, offset: u64) errors.Error!void {
