@@ -472,6 +472,17 @@ pub const Allocator = struct {
     }
 
     pub noinline fn freeSlow(self: *Allocator, address: usize) Error!void {
+        // Blocks of other threads' spans are common where one thread makes what another uses up.
+        if (threads.enter(self)) |cache| {
+            const done = self.freeOther(cache, address);
+            threads.leave(cache);
+            if (done) return;
+        }
+        return self.freeRest(address);
+    }
+
+    noinline fn freeRest(self: *Allocator, address: usize) Error!void {
+        @branchHint(.cold);
         if (address == 0) return;
         const cache = try threads.enterSlow(self);
         defer threads.leaveSlow(self, cache);
@@ -481,23 +492,26 @@ pub const Allocator = struct {
     /// Frees a block of a span that another living thread owns; false, and nothing done, when there
     /// is more to it. What is read of the span may be changing meanwhile, but not while it has a
     /// block that is allocated; whatever is read leads to bitmaps.
-    fn freeOther(self: *Allocator, cache: *Cache, address: usize) bool {
-        const slice = (address -% cache.data) >> layout.slice_shift;
+    inline fn freeOther(self: *Allocator, cache: *Cache, address: usize) bool {
+        @setRuntimeSafety(false);
+        const offset = address -% cache.data;
+        const slice = offset >> layout.slice_shift;
         if (slice >= cache.slices) return false;
-        const owned = cache.owned[slice];
-        if (owned.owner == 0 or owned.owner == cache.mark) return false;
-        if (owned.words == null or owned.class >= classes.count) return false;
-        const line = owned.line();
-        const within = address -% cache.data -% (@as(usize, owned.first) << layout.slice_shift);
-        const index = classes.indexOf(classes.reciprocals[owned.class], within) orelse return false;
+        const owned = &cache.owned[slice];
+        const mark = owned.owner;
+        const class = owned.class;
+        const words = owned.words orelse return false;
+        if (mark == 0 or mark == cache.mark or class >= classes.count) return false;
+        const first = owned.first;
+        const within = offset -% (@as(usize, first) << layout.slice_shift);
+        const index = classes.indexOf(classes.reciprocals[class], within) orelse return false;
         if (index >= layout.blocks_max) return false;
-        const owner = self.ownerOf(self.ownerNumber(owned.owner - 1)) orelse return false;
-        if (@atomicLoad(u64, &line.words[index / 64], .monotonic) >> @truncate(index) & 1 == 0) return false;
-        return spans.freeRemote(self, owned.first, line, @intCast(index), owner);
+        if (!self.alive[mark - 1].load(.seq_cst)) return false;
+        if (@atomicLoad(u64, &words[index / 64], .monotonic) >> @truncate(index) & 1 == 0) return false;
+        return spans.freeRemote(self, first, @intCast(index), self.caches[mark - 1].?);
     }
 
     fn freeInside(self: *Allocator, cache: *Cache, address: usize) Error!void {
-        if (self.freeOther(cache, address)) return;
         switch (try find.locate(self, address, "free")) {
             .large => |block| try self.freeLarge(block.first, block.slices),
             .small => |block| {
@@ -506,7 +520,7 @@ pub const Allocator = struct {
                     const owner = @atomicLoad(u64, &line.owner, .seq_cst);
                     if (owner == cache.owner) break;
                     if (self.ownerOf(owner)) |other| {
-                        if (spans.freeRemote(self, block.slice, line, block.index, other)) return;
+                        if (spans.freeRemote(self, block.slice, block.index, other)) return;
                         return find.doubleFree(address);
                     }
                     if (spans.ownNow(self, cache, block.slice)) break;

@@ -362,18 +362,23 @@ pub fn ownNow(a: *Allocator, cache: *Cache, slice: u32) bool {
 // ------------------------------------------------------------------ remote frees
 
 /// Marks a block free for the owner of its span to collect; false when it was marked already.
-pub fn freeRemote(a: *Allocator, slice: u32, line: *Slice, index: u32, owner: *Cache) bool {
+pub inline fn freeRemote(a: *Allocator, slice: u32, index: u32, owner: *Cache) bool {
+    @setRuntimeSafety(false);
     const w = index / 64;
     const mask = @as(u64, 1) << @truncate(index);
     const old = @atomicRmw(u64, &a.tables.remote(slice).words[w], .Or, mask, .seq_cst);
     if (old & mask != 0) return false;
     // Who found the word empty says so, or the owner is just emptying it and takes this bit too.
-    if (old != 0) return true;
+    if (old == 0) announce(a, slice, w, owner);
+    return true;
+}
+
+noinline fn announce(a: *Allocator, slice: u32, w: u32, owner: *Cache) void {
+    const line = a.tables.line(slice);
     const word_mask = @as(u64, 1) << @intCast(w);
     if (@atomicLoad(u64, &line.remote_words, .seq_cst) & word_mask == 0)
         _ = @atomicRmw(u64, &line.remote_words, .Or, word_mask, .seq_cst);
     owner.pending.add(slice);
-    return true;
 }
 
 /// Moves what other threads freed in an owned span from its remote bitmap into its bitmap.
