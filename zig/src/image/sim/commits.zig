@@ -31,6 +31,8 @@ pub const Asked = struct {
     epoch_before: u64,
     known: ?usize,
     failures: u32,
+    /// How often others had begun or ended to use the image.
+    events: u32,
 };
 
 /// The heap at one moment, as a commit takes it.
@@ -147,6 +149,7 @@ fn once(self: *Actor, which: usize) Stop!void {
     const place = self.path(which);
     const image = self.images[which].?;
     const other = self.images[1 - which];
+    const events = place.events;
     self.process.failed = false;
     var attempt = image.begin() catch |err| return self.judge("a commit does not begin", err);
     defer attempt.end();
@@ -165,7 +168,7 @@ fn once(self: *Actor, which: usize) Stop!void {
         .holes = stock.holes(),
         .other = other,
         .guard = guard,
-    }) catch |err| return failed(self, which, tried.state, refuse, err);
+    }) catch |err| return failed(self, which, tried.state, refuse, events, err);
     if (refuse and !self.unsure[which]) {
         world.fail("a backup to {s} replaces what this heap does not descend from", .{place.name});
         return error.Stop;
@@ -176,9 +179,9 @@ fn once(self: *Actor, which: usize) Stop!void {
     if (self.chance(2)) {
         attempt.end();
         self.process.noteFailure();
-        return failed(self, which, tried.state, false, error.IO);
+        return failed(self, which, tried.state, false, events, error.IO);
     }
-    const report = attempt.finish() catch |err| return failed(self, which, tried.state, false, err);
+    const report = attempt.finish() catch |err| return failed(self, which, tried.state, false, events, err);
     if (self.process.dead) return error.Stop;
     try acknowledge(self, which, tried, tried.first, report, true);
     if (report.epoch == tried.first) self.lineage = tried.state;
@@ -197,14 +200,14 @@ fn wouldLose(self: *Actor, which: usize) bool {
     };
 }
 
-fn failed(self: *Actor, which: usize, state: usize, refuse: bool, err: anyerror) Stop!void {
+fn failed(self: *Actor, which: usize, state: usize, refuse: bool, events: u32, err: anyerror) Stop!void {
     self.say("commit to {s} failed: {t}", .{ self.path(which).name, err });
     self.epoch_seen = @max(self.epoch_seen, self.history.epoch_max);
     if (err == error.EXISTS and (refuse or self.maybe)) {
         self.refused = true;
         return;
     }
-    if (!self.excused() and !contended(self, which, err)) {
+    if (!self.excused() and !contended(self, which, err, events)) {
         self.complain("a commit fails for no reason", err);
         return error.Stop;
     }
@@ -217,8 +220,9 @@ fn failed(self: *Actor, which: usize, state: usize, refuse: bool, err: anyerror)
 }
 
 /// Who claims the path while the first base comes to stand there holds -new for a moment.
-fn contended(self: *Actor, which: usize, err: anyerror) bool {
-    return err == error.BUSY and self.path(which).contenders > 1;
+fn contended(self: *Actor, which: usize, err: anyerror, events: u32) bool {
+    const place = self.path(which);
+    return err == error.BUSY and (place.contenders > 1 or place.events != events);
 }
 
 // ------------------------------------------------------------------ in the background
@@ -266,6 +270,7 @@ pub fn ask(self: *Actor, which: usize) Stop!void {
         .epoch_before = tried.epoch_before,
         .known = tried.known,
         .failures = failures,
+        .events = self.path(which).events,
     }) catch unreachable;
     self.world.counts.asked += 1;
     submitted = true;
@@ -312,6 +317,7 @@ fn copyAside(self: *Actor, which: usize, job: *background.Job, tried: *Tried) St
 /// False when it failed already.
 fn writeUnderHold(self: *Actor, which: usize, job: *background.Job, tried: *Tried) Stop!bool {
     self.behind.abandon(job);
+    const events = self.path(which).events;
     var attempt = job.image.?.begin() catch |err| return self.judge("a commit does not begin", err);
     errdefer attempt.end();
     try self.alive();
@@ -324,7 +330,7 @@ fn writeUnderHold(self: *Actor, which: usize, job: *background.Job, tried: *Trie
     input.holes = stock.holes();
     attempt.prepare(input) catch |err| {
         attempt.end();
-        try failed(self, which, tried.state, false, err);
+        try failed(self, which, tried.state, false, events, err);
         return false;
     };
     self.world.counts.held += 1;
@@ -371,7 +377,7 @@ fn heardFailure(self: *Actor, asked: Asked, err: anyerror) Stop!void {
     const place = self.path(asked.which);
     self.say("commit to {s}, attempt {d}, failed: {t}", .{ place.name, asked.attempt, err });
     self.epoch_seen = @max(self.epoch_seen, self.history.epoch_max);
-    const reason = self.process.failures != asked.failures or self.excused() or contended(self, asked.which, err);
+    const reason = self.process.failures != asked.failures or self.excused() or contended(self, asked.which, err, asked.events);
     if (!reason) {
         self.complain("a commit in the background fails for no reason", err);
         return error.Stop;
