@@ -56,4 +56,4 @@ export {
   type ValueOf,
   type Walker,
 } from "./type.ts";
-export type { Access, Pane } from "./pane.ts";
+export type { Access, Pane, PaneView } from "./pane.ts";

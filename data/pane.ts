@@ -27,6 +27,7 @@ const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /** A pane's bytes as numbers, which know whose they are, so that a handle need not. */
 export interface PaneView extends DataView<ArrayBuffer> {
+  /** Whose bytes they are. @internal */
   $pane: Pane;
 }
 
