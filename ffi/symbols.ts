@@ -543,7 +543,7 @@ export const records = {
   Epoch: ["epoch", "time", "pages", "bytes"],
   FileArgs: ["replace", "from_len", "to_len"],
   FileReport: ["epoch", "epochs", "pages", "bytes", "duration_ms"],
-  ErrorInfo: ["code", "errno", "address", "message_len", "path_len"],
+  ErrorInfo: ["code", "errno", "address", "epoch", "message_len", "path_len", "owner_len"],
 } as const satisfies Record<string, readonly string[]>;
 
 /** Error codes; a native function returns the negative of the index. */
@@ -577,4 +577,4 @@ export const codes = [
 ] as const;
 
 /** What `ph_abi` of a library that fits these tables returns. */
-export const abiHash = 0xce76cbd725a8b;
+export const abiHash = 0xdf69321e868c4;
