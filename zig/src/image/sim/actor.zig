@@ -492,6 +492,13 @@ pub const Actor = struct {
         }
     }
 
+    /// Whether an image's head is that attempt. Another heap's may have its number.
+    pub fn stands(self: *Actor, which: usize, head: image_.Head, attempt: usize) bool {
+        const known = self.attemptOf(which, attempt);
+        const heap: u32 = @truncate(@as(u128, @bitCast(head.heap)) >> 64);
+        return head.epoch == known.epoch and heap == self.world.model.states.items[known.state].heap;
+    }
+
     pub fn attemptOf(self: *Actor, which: usize, index: usize) model_.Attempt {
         return self.path(which).attempts.items[index];
     }
@@ -541,7 +548,7 @@ pub const Actor = struct {
         self.unsure[which] = false;
         if (image.head() == null) return;
         const last = self.path(which).last orelse return;
-        if (image.head().?.epoch != self.attemptOf(which, last).epoch) return;
+        if (!self.stands(which, image.head().?, last)) return;
         switch (self.world.model.relate(self.attemptOf(which, last).state, self.current orelse return)) {
             .same, .ancestor => self.standing[which] = last,
             else => {},

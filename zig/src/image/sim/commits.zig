@@ -192,7 +192,7 @@ fn wouldLose(self: *Actor, which: usize) bool {
     const head = self.images[which].?.head() orelse return false;
     const last = self.path(which).last orelse return false;
     // A failed base stands there: what the engine thinks of it is not known here.
-    if (head.epoch != self.attemptOf(which, last).epoch) return false;
+    if (!self.stands(which, head, last)) return false;
     const current = self.current orelse return true;
     return switch (self.world.model.relate(self.attemptOf(which, last).state, current)) {
         .same, .ancestor => false,
