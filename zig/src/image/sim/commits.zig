@@ -349,11 +349,20 @@ pub fn hear(self: *Actor) Stop!void {
             continue;
         } orelse return;
         _ = self.asked.orderedRemove(0);
+        const place = self.path(asked.which);
+        const attempt = place.attempts.items[asked.attempt];
         if (self.process.dead) {
-            self.path(asked.which).passed(asked.attempt, self.world.keep);
+            if (!asked.unchanged or outcome.report.epoch != asked.epoch_before) {
+                // It was made, though nobody heard of it: what was asked for after it stands on it.
+                const made = &place.attempts.items[asked.attempt];
+                made.epoch = outcome.report.epoch;
+                made.epoch_last = 0;
+                made.parent = self.standing[asked.which];
+                self.standing[asked.which] = asked.attempt;
+            }
+            place.passed(asked.attempt, self.world.keep);
             continue;
         }
-        const attempt = self.attemptOf(asked.which, asked.attempt);
         // That rule broken on purpose keeps some of what it wrote for a later sync, and its user waits.
         const promised = !plant.is(.r1_next_before_sync) or !isAskedAgain(self, asked.which);
         const tried: Tried = .{
