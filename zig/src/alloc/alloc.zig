@@ -38,6 +38,7 @@ const tables_room = @import("tables.zig");
 const caches_room = @import("cache.zig");
 const threads = @import("threads.zig");
 const spans = @import("spans.zig");
+const away = @import("away.zig");
 const find = @import("find.zig");
 const live_room = @import("live.zig");
 const checking = @import("check.zig");
@@ -99,6 +100,8 @@ pub const Allocator = struct {
     registry_lock: os.Mutex align(64) = .{},
     cache_count: std.atomic.Value(u32) = .init(0),
     caches: [threads.slots_max]?*Cache = @splat(null),
+    /// Whether any thread ever gathered blocks for another in a batch.
+    sends: std.atomic.Value(bool) = .init(false),
     alive: [threads.slots_max]std.atomic.Value(bool) = @splat(.init(false)),
     keeps_orphans: bool = false,
     orphan: [threads.slots_max]std.atomic.Value(bool) = @splat(.init(false)),
@@ -155,10 +158,14 @@ pub const Allocator = struct {
         const header: *layout.Header = @ptrFromInt(base + layout.header_offset);
         try validate(header, base, geometry, capacity);
         const again = self.opened;
-        if (again) threads.hold(self);
+        if (again) threads.holdAsItIs(self);
         defer if (again) threads.release(self);
         const owned = try newOwned(geometry.slices);
-        if (again) os.freePages(ownedPages(self.tables.owned));
+        var mark_pages = away.MarkPages.init(geometry.slices, header.capacity) catch {
+            os.freePages(ownedPages(owned));
+            return fail(.OUT_OF_MEMORY, .{}, "Cannot open the heap's allocator: no process memory for {d} slices", .{geometry.slices});
+        };
+        if (again) self.freeTables();
         self.nonce = options.nonce;
         self.keeps_orphans = options.keeps_orphans;
         self.tables = .{
@@ -170,6 +177,7 @@ pub const Allocator = struct {
             .base = base,
             .supply = supply,
             .owned = owned,
+            .mark_pages = mark_pages,
             .stamp = @as(u32, @truncate(options.nonce)) | 1,
             .holes_zero = options.holes_zero,
             .capacity = header.capacity,
@@ -178,7 +186,10 @@ pub const Allocator = struct {
         };
         self.lookAgain();
         if (again) return threads.resetCaches(self);
-        errdefer os.freePages(ownedPages(owned));
+        errdefer {
+            os.freePages(ownedPages(owned));
+            mark_pages.deinit();
+        }
         try threads.begin(self, options.membarrier);
         self.opened = true;
     }
@@ -195,8 +206,13 @@ pub const Allocator = struct {
     pub fn close(self: *Allocator) void {
         if (!self.opened) return;
         threads.finish(self);
-        os.freePages(ownedPages(self.tables.owned));
+        self.freeTables();
         self.opened = false;
+    }
+
+    fn freeTables(self: *Allocator) void {
+        os.freePages(ownedPages(self.tables.owned));
+        self.tables.mark_pages.deinit();
     }
 
     fn newOwned(slices: u32) Error![]Owned {
@@ -423,13 +439,16 @@ pub const Allocator = struct {
     /// more to it.
     pub inline fn tryFree(self: *Allocator, address: usize) bool {
         const cache = threads.enter(self) orelse return false;
-        const done = freeOwn(cache, address);
+        const done = freeOwn(cache, address, .here);
         threads.leave(cache);
         return done;
     }
 
+    /// Where a block that is freed comes from: another thread may have freed it.
+    pub const From = enum { here, away };
+
     /// Frees a block of a span that `cache` owns, if nothing changes but bits of the span.
-    inline fn freeOwn(cache: *Cache, address: usize) bool {
+    pub inline fn freeOwn(cache: *Cache, address: usize, comptime from: From) bool {
         @setRuntimeSafety(false);
         const near = cache.nearOf(address);
         const index = near.indexOf(address);
@@ -446,10 +465,10 @@ pub const Allocator = struct {
             @branchHint(.unlikely);
             return false;
         }
-        // A block that another thread freed has its bit until the owner collects it.
-        if (cache.pending.any.raw != 0) {
+        // A block that another thread freed has its bit until it arrives.
+        if (from == .here and !cache.pending.isQuiet()) {
             @branchHint(.unlikely);
-            if (@atomicLoad(u64, &near.line().remote_words, .monotonic) >> @truncate(index / 64) & 1 != 0) return false;
+            if (@atomicLoad(u8, cache.marks.of(near.class, near.first, index), .monotonic) != 0) return false;
         }
         // The last block of its word may be the last of its span, which then is given up.
         if (new == 0) {
@@ -486,7 +505,7 @@ pub const Allocator = struct {
         if (address == 0) return;
         const cache = try threads.enterSlow(self);
         defer threads.leaveSlow(self, cache);
-        return self.freeInside(cache, address);
+        return self.freeInside(cache, address, .here);
     }
 
     /// Frees a block of a span that another living thread owns; false, and nothing done, when there
@@ -506,21 +525,29 @@ pub const Allocator = struct {
         const within = offset -% (@as(usize, first) << layout.slice_shift);
         const index = classes.indexOf(classes.reciprocals[class], within) orelse return false;
         if (index >= layout.blocks_max) return false;
+        const back = slice -% first;
+        if (back >= layout.span_slices_max) return false;
         if (!self.alive[mark - 1].load(.seq_cst)) return false;
+        // The mark before the bit: the owner clears them the other way round.
+        const away_mark = cache.marks.of(class, first, index);
+        if (@atomicLoad(u8, away_mark, .acquire) != 0) return false;
         if (@atomicLoad(u64, &words[index / 64], .monotonic) >> @truncate(index) & 1 == 0) return false;
-        return spans.freeRemote(self, first, @intCast(index), self.caches[mark - 1].?);
+        @atomicStore(u8, away_mark, 1, .release);
+        return away.send(self, cache, mark, class, address, back) or
+            spans.freeRemote(self, .{ .slice = first, .class = class, .index = @intCast(index) }, self.caches[mark - 1].?);
     }
 
-    fn freeInside(self: *Allocator, cache: *Cache, address: usize) Error!void {
+    pub fn freeInside(self: *Allocator, cache: *Cache, address: usize, comptime from: From) Error!void {
         switch (try find.locate(self, address, "free")) {
-            .large => |block| try self.freeLarge(block.first, block.slices),
+            .large => |block| if (from == .here) try self.freeLarge(block.first, block.slices),
             .small => |block| {
                 const line = self.tables.line(block.slice);
+                if (from == .here) try self.expectHere(address, block);
                 while (true) {
                     const owner = @atomicLoad(u64, &line.owner, .seq_cst);
                     if (owner == cache.owner) break;
                     if (self.ownerOf(owner)) |other| {
-                        if (spans.freeRemote(self, block.slice, block.index, other)) return;
+                        if (spans.freeRemote(self, block, other)) return;
                         return find.doubleFree(address);
                     }
                     if (spans.ownNow(self, cache, block.slice)) break;
@@ -530,16 +557,20 @@ pub const Allocator = struct {
         }
     }
 
+    /// DOUBLE_FREE for a block that another thread freed. The mark before the bit: the owner clears
+    /// them the other way round.
+    fn expectHere(self: *Allocator, address: usize, block: find.Small) Error!void {
+        const mark = @atomicLoad(u8, self.tables.mark_pages.marks.of(block.class, block.slice, block.index), .acquire);
+        const word = @atomicLoad(u64, &self.tables.line(block.slice).words[block.index / 64], .monotonic);
+        if (mark != 0 or word >> @truncate(block.index) & 1 == 0) return find.doubleFree(address);
+    }
+
     fn freeOwned(self: *Allocator, cache: *Cache, address: usize, block: find.Small) Error!void {
         const line = self.tables.line(block.slice);
         const w = block.index / 64;
         const mask = @as(u64, 1) << @truncate(block.index);
         const word_mask = @as(u64, 1) << @intCast(w);
-        const remote = if (@atomicLoad(u64, &line.remote_words, .seq_cst) & word_mask == 0)
-            0
-        else
-            @atomicLoad(u64, &self.tables.remote(block.slice).words[w], .seq_cst);
-        if (line.words[w] & ~remote & mask == 0) {
+        if (line.words[w] & mask == 0) {
             try spans.settle(self, cache, block.slice);
             return find.doubleFree(address);
         }
@@ -593,13 +624,14 @@ pub const Allocator = struct {
         var size: f64 = 0;
         var reciprocal: u64 = 0;
         var line: *Slice = undefined;
+        var owned: *const Owned = undefined;
         var i: usize = 0;
         while (i < pointers.len) : (i += 1) {
             const address = numbers.exact(pointers[i]) orelse return i;
             if (address -% start >= span_bytes) {
                 const slice = (address -% cache.data) >> layout.slice_shift;
                 if (slice >= cache.slices) return i;
-                const owned = &cache.owned[slice];
+                owned = &cache.owned[slice];
                 if (owned.owner != cache.mark) return i;
                 const class = &classes.table[owned.class];
                 start = cache.data + (@as(usize, owned.first) << layout.slice_shift);
@@ -614,8 +646,9 @@ pub const Allocator = struct {
             var mask = @as(u64, 1) << @truncate(index);
             var left = word.*;
             if (left & mask == 0 or line.state == state.idle) return i;
-            if (!cache.pending.isEmpty() and
-                @atomicLoad(u64, &line.remote_words, .monotonic) & word_mask != 0) return i;
+            // Blocks that other threads freed have their bits until they arrive.
+            const quiet = cache.pending.isQuiet();
+            if (!quiet and cache.marks.of(owned.class, owned.first, index).* != 0) return i;
             if (left == mask and line.kept == 0 and line.state != state.current) return i;
             left ^= mask;
             line.free_words |= word_mask;
@@ -624,6 +657,7 @@ pub const Allocator = struct {
                 while (true) {
                     mask <<= 1;
                     if (left & mask == 0 or (left == mask and !may_empty)) break;
+                    if (!quiet and cache.marks.of(owned.class, owned.first, index / 64 * 64 + @ctz(mask)).* != 0) break;
                     left ^= mask;
                     i += 1;
                     if (i + 1 >= pointers.len or pointers[i + 1] != pointers[i] + size) break;

@@ -11,6 +11,7 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const layout = @import("layout.zig");
 const classes = @import("classes.zig");
+const away = @import("away.zig");
 const Tables = @import("tables.zig").Tables;
 
 const none = layout.none;
@@ -47,9 +48,11 @@ pub const Near = extern struct {
     words: ?[*]u64 = null,
     shift: u8 = 0,
     class: u8 = 0,
-    reserved: [6]u8 = @splat(0),
+    reserved: u16 = 0,
+    /// The span's first slice.
+    first: u32 = 0,
 
-    pub fn of(start: usize, class: u32, words: [*]u64) Near {
+    pub fn of(start: usize, first: u32, class: u32, words: [*]u64) Near {
         const divisor = classes.divisors[class];
         return .{
             .before = start - classes.table[class].size,
@@ -57,6 +60,7 @@ pub const Near = extern struct {
             .words = words,
             .shift = divisor.shift,
             .class = @intCast(class),
+            .first = first,
         };
     }
 
@@ -133,57 +137,6 @@ pub const Empties = extern struct {
     }
 };
 
-/// Slices in which other threads freed blocks. Bit b stands for all slices congruent to b, so the
-/// set has one size for every heap; setting a bit twice is harmless, and so is a bit too many.
-pub const Pending = extern struct {
-    any: std.atomic.Value(u64),
-    groups: [64]std.atomic.Value(u64),
-    slices: [4096]std.atomic.Value(u64),
-
-    pub const period = 64 * 4096;
-
-    pub fn add(self: *Pending, slice: u32) void {
-        const bit = slice % period;
-        const word = bit / 64;
-        const mask = @as(u64, 1) << @truncate(bit);
-        if (self.slices[word].load(.seq_cst) & mask != 0) return;
-        if (self.slices[word].fetchOr(mask, .seq_cst) != 0) return;
-        const group = word / 64;
-        if (self.groups[group].fetchOr(@as(u64, 1) << @truncate(word), .seq_cst) != 0) return;
-        _ = self.any.fetchOr(@as(u64, 1) << @truncate(group), .seq_cst);
-    }
-
-    pub inline fn isEmpty(self: *const Pending) bool {
-        return self.any.load(.monotonic) == 0;
-    }
-
-    /// Takes one word of the set: its number and its bits, or null when nothing is left.
-    pub fn pop(self: *Pending) ?struct { word: u32, bits: u64 } {
-        while (true) {
-            const groups = self.any.load(.seq_cst);
-            if (groups == 0) return null;
-            const g: u6 = @intCast(@ctz(groups));
-            const words = self.groups[g].load(.seq_cst);
-            if (words == 0) {
-                // Clear, then look again: who adds sees either the bit cleared or finds us here.
-                _ = self.any.fetchAnd(~(@as(u64, 1) << g), .seq_cst);
-                if (self.groups[g].load(.seq_cst) != 0)
-                    _ = self.any.fetchOr(@as(u64, 1) << g, .seq_cst);
-                continue;
-            }
-            const w: u6 = @intCast(@ctz(words));
-            _ = self.groups[g].fetchAnd(~(@as(u64, 1) << w), .seq_cst);
-            const index = @as(u32, g) * 64 + w;
-            const bits = self.slices[index].swap(0, .seq_cst);
-            if (bits != 0) return .{ .word = index, .bits = bits };
-        }
-    }
-
-    pub fn clear(self: *Pending) void {
-        while (self.pop()) |_| {}
-    }
-};
-
 pub const Cache = extern struct {
     /// 1 while its thread is in the allocator; see threads.zig.
     inside: std.atomic.Value(u32) align(64),
@@ -210,7 +163,12 @@ pub const Cache = extern struct {
     by_size: [classes.by_size.len]u8,
     classes: [classes.count]ClassCache,
     empties: Empties,
-    pending: Pending align(64),
+    pending: away.Pending,
+    /// What a free of another thread's block needs besides.
+    outgoing: [away.Outgoing.count]away.Outgoing align(64),
+    marks: away.Marks,
+    batch_next: u32,
+    batches: [away.Batch.per_thread]away.Batch align(64),
     /// Of each class, its own behind that of number 0, whose last place is where the newest hint of
     /// a class stands that never had one: so its stack takes no memory, and has no room.
     stacks: [1 + classes.count][stack_places]Hint align(stack_bytes),
@@ -222,6 +180,7 @@ pub const Cache = extern struct {
         self.owned = tables.owned.ptr;
         self.mark = self.slot + 1;
         self.slices = tables.geometry.slices;
+        self.marks = tables.mark_pages.marks;
         self.full = ~@as(u64, 0);
         self.never()[0] = self.noHint();
         self.newest = @splat(self.never());
@@ -239,7 +198,8 @@ pub const Cache = extern struct {
 
     /// Notes a slice of an owned span that begins at `start`.
     pub fn note(self: *Cache, address: usize, start: usize, class: u32, words: [*]u64) void {
-        self.nearOf(address).* = .of(start, class, words);
+        const first: u32 = @intCast((start - self.data) >> layout.slice_shift);
+        self.nearOf(address).* = .of(start, first, class, words);
     }
 
     /// Forgets a slice of a span that begins at `start` and is not owned any more.
@@ -346,17 +306,4 @@ test "the oldest of the empty spans comes first, and one can be taken out" {
         try std.testing.expectEqual(@as(u32, @intCast(i)), empties.oldest());
     };
     try std.testing.expectEqual(@as(u32, 0), empties.count);
-}
-
-test "a pending set gives back every slice that was added, once" {
-    const pending = try std.testing.allocator.create(Pending);
-    defer std.testing.allocator.destroy(pending);
-    pending.* = std.mem.zeroes(Pending);
-    for ([_]u32{ 0, 1, 63, 64, 4095, 4096, 262_143, 262_144 + 5, 5 }) |slice| pending.add(slice);
-    var found: u32 = 0;
-    while (pending.pop()) |taken| found += @popCount(taken.bits);
-    try std.testing.expectEqual(@as(u32, 8), found);
-    try std.testing.expect(pending.isEmpty());
-    pending.add(7);
-    try std.testing.expect(!pending.isEmpty());
 }

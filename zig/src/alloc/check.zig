@@ -276,7 +276,7 @@ fn checkNear(t: *const Tables, cache: *Cache) Error!void {
         const slice: u32 = @intCast(offset >> layout.slice_shift);
         const line = t.line(slice);
         if (line.kind != kind.small or line.class != near.class or line.owner != cache.owner or
-            !std.meta.eql(near.*, caches.Near.of(t.addressOf(slice), line.class, &line.words)))
+            !std.meta.eql(near.*, caches.Near.of(t.addressOf(slice), slice, line.class, &line.words)))
             return corrupt(at, "a thread's note and the span disagree");
     }
 }

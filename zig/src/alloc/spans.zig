@@ -11,6 +11,8 @@ const layout = @import("layout.zig");
 const classes = @import("classes.zig");
 const tables = @import("tables.zig");
 const caches = @import("cache.zig");
+const away = @import("away.zig");
+const find = @import("find.zig");
 const Allocator = @import("alloc.zig").Allocator;
 const errors = @import("../errors.zig");
 
@@ -67,7 +69,11 @@ fn expectSpan(a: *const Allocator, slice: u32, class: u32) Error!*Slice {
 pub fn refill(a: *Allocator, cache: *Cache, class: u32) Error!void {
     const c = &cache.classes[class];
     assert(cache.hints(class).len == 0);
-    if (!cache.pending.isEmpty()) try collectPending(a, cache, cache);
+    if (!cache.pending.isQuiet()) {
+        try away.receive(a, cache);
+        if (!cache.pending.isEmpty()) try collectPending(a, cache, cache);
+        if (cache.hints(class).len > 0) return;
+    }
     while (c.current == none or !gather(a, cache, class)) try advance(a, cache, class);
 }
 
@@ -75,6 +81,7 @@ pub fn refill(a: *Allocator, cache: *Cache, class: u32) Error!void {
 /// `done` is all of `out`. In an error `done` says how many there are.
 pub fn takeMany(a: *Allocator, cache: *Cache, class: u32, out: []f64, done: *usize) Error!void {
     const c = &cache.classes[class];
+    if (!cache.pending.isQuiet()) try away.receive(a, cache);
     while (done.* < out.len) {
         // Blocks that have hints first: what follows must not take those.
         const address = cache.take(class);
@@ -263,10 +270,10 @@ fn create(a: *Allocator, cache: *Cache, class: u32) Error!u32 {
     const run = try t.take(shape.slices, 1);
     const line = t.line(run.first);
     // Remote bits may be left from a double free that raced with the release of the last span here.
-    while (line.remote_words != 0) {
+    while (line.remote_words != 0) : (line.remote_words &= line.remote_words - 1) {
         const w: u6 = @intCast(@ctz(line.remote_words));
+        unmark(a, run.first, line.class, w, t.remote(run.first).words[w]);
         t.remote(run.first).words[w] = 0;
-        line.remote_words &= line.remote_words - 1;
     }
     @memset(line.words[0..shape.words], 0);
     line.class = @intCast(class);
@@ -361,15 +368,18 @@ pub fn ownNow(a: *Allocator, cache: *Cache, slice: u32) bool {
 
 // ------------------------------------------------------------------ remote frees
 
-/// Marks a block free for the owner of its span to collect; false when it was marked already.
-pub inline fn freeRemote(a: *Allocator, slice: u32, index: u32, owner: *Cache) bool {
+/// Notes in the remote table that a block is free, for the owner of its span to collect; false when
+/// that was noted already.
+pub fn freeRemote(a: *Allocator, block: find.Small, owner: *Cache) bool {
     @setRuntimeSafety(false);
-    const w = index / 64;
-    const mask = @as(u64, 1) << @truncate(index);
-    const old = @atomicRmw(u64, &a.tables.remote(slice).words[w], .Or, mask, .seq_cst);
+    const w = block.index / 64;
+    const mask = @as(u64, 1) << @truncate(block.index);
+    // The mark first: who clears the bit then clears the mark.
+    @atomicStore(u8, a.tables.mark_pages.marks.of(block.class, block.slice, block.index), 1, .release);
+    const old = @atomicRmw(u64, &a.tables.remote(block.slice).words[w], .Or, mask, .seq_cst);
     if (old & mask != 0) return false;
     // Who found the word empty says so, or the owner is just emptying it and takes this bit too.
-    if (old == 0) announce(a, slice, w, owner);
+    if (old == 0) announce(a, block.slice, w, owner);
     return true;
 }
 
@@ -389,9 +399,22 @@ fn collect(a: *Allocator, slice: u32, line: *Slice) void {
         const w: u32 = @ctz(left);
         const bits = @atomicRmw(u64, &a.tables.remote(slice).words[w], .Xchg, 0, .seq_cst);
         const freed = bits & line.words[w];
-        if (freed == 0) continue;
-        line.words[w] ^= freed;
-        line.free_words |= @as(u64, 1) << @intCast(w);
+        if (freed != 0) {
+            line.words[w] ^= freed;
+            line.free_words |= @as(u64, 1) << @intCast(w);
+        }
+        unmark(a, slice, line.class, w, bits);
+    }
+}
+
+/// Blocks that are in the bitmap, or no blocks at all, are away no more.
+fn unmark(a: *Allocator, slice: u32, class: u8, w: u32, bits: u64) void {
+    if (class >= classes.count) return;
+    var left = bits;
+    while (left != 0) : (left &= left - 1) {
+        const mark = a.tables.mark_pages.marks.of(class, slice, w * 64 + @as(usize, @ctz(left)));
+        // What an earlier session left has none.
+        if (mark.* != 0) @atomicStore(u8, mark, 0, .release);
     }
 }
 
@@ -402,7 +425,7 @@ pub fn collectPending(a: *Allocator, cache: *Cache, from: *Cache) Error!void {
         var bits = taken.bits;
         while (bits != 0) : (bits &= bits - 1) {
             var slice: u64 = @as(u64, taken.word) * 64 + @ctz(bits);
-            while (slice < a.tables.high) : (slice += caches.Pending.period)
+            while (slice < a.tables.high) : (slice += away.Pending.period)
                 try collectSlice(a, cache, @intCast(slice));
         }
     }
@@ -413,7 +436,9 @@ pub fn collectPending(a: *Allocator, cache: *Cache, from: *Cache) Error!void {
 fn collectDead(a: *Allocator, cache: *Cache) Error!bool {
     var found = false;
     for (a.caches[0..a.cache_count.load(.acquire)], 0..) |other, slot| {
-        if (a.alive[slot].load(.monotonic) or other.?.pending.isEmpty()) continue;
+        const pending = &other.?.pending;
+        if (a.alive[slot].load(.monotonic) or (pending.isEmpty() and pending.inbox.load(.monotonic) == null)) continue;
+        away.spill(a, other.?);
         try collectPending(a, cache, other.?);
         found = true;
     }

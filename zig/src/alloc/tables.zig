@@ -12,6 +12,7 @@ const errors = @import("../errors.zig");
 
 const Error = errors.Error;
 const Owned = @import("cache.zig").Owned;
+const MarkPages = @import("away.zig").MarkPages;
 const Slice = layout.Slice;
 const kind = layout.kind;
 const none = layout.none;
@@ -59,6 +60,7 @@ pub const Tables = struct {
     supply: Supply,
     /// One for each slice, in process memory.
     owned: []Owned,
+    mark_pages: MarkPages,
     /// Marks runs that this session made dirty; never 0.
     stamp: u32,
     /// Free runs of earlier sessions were opened as holes and read as zero.
@@ -216,6 +218,8 @@ pub const Tables = struct {
     pub fn growTo(self: *Tables, slices: u32) bool {
         assert(slices <= self.geometry.slices);
         if (slices <= self.capacity) return true;
+        self.growth_refused = false;
+        self.mark_pages.extend(slices) catch return false;
         const bytes = @as(u64, slices) << layout.slice_shift;
         self.growth_refused = !self.supply.grow(self.supply.context, bytes);
         if (self.growth_refused) return false;

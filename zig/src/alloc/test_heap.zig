@@ -57,9 +57,16 @@ pub const TestHeap = struct {
 
     /// What a restore does to the allocator: free runs become holes, a new session begins.
     pub fn reopen(self: *TestHeap) !void {
+        self.settle();
         var runs = self.allocator.freeRuns();
         while (try runs.next()) |run| try os.commitAnonymous(self.base + run.offset, run.len);
         try self.openAgain();
+    }
+
+    /// As a commit does before it takes the heap: blocks that are away come home.
+    fn settle(self: *TestHeap) void {
+        self.allocator.hold();
+        self.allocator.release();
     }
 
     pub fn openAgain(self: *TestHeap) !void {
@@ -68,6 +75,7 @@ pub const TestHeap = struct {
 
     /// The next session in another process: nothing of this one's caches is known there.
     pub fn openElsewhere(self: *TestHeap) !void {
+        self.settle();
         self.allocator.close();
         self.allocator = .{};
         try self.openAgain();

@@ -17,6 +17,7 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const errors = @import("../errors.zig");
 const caches = @import("cache.zig");
+const away = @import("away.zig");
 const spans = @import("spans.zig");
 const Allocator = @import("alloc.zig").Allocator;
 
@@ -264,14 +265,21 @@ pub fn resetCaches(a: *Allocator) void {
     for (a.caches[0..a.cache_count.load(.monotonic)], 0..) |cache, slot| {
         cache.?.reset(a.ownerNumber(@intCast(slot)), &a.tables);
         cache.?.unnoteAll();
-        cache.?.pending.clear();
     }
+    away.forget(a);
 }
 
 // ------------------------------------------------------------------ holding all threads still
 
-/// Keeps all other threads out until `release`; the calling thread may go on allocating. Nests.
+/// Keeps all other threads out until `release`; the calling thread may go on allocating. Nests. What
+/// threads have freed of each other's blocks is in the heap then.
 pub fn hold(a: *Allocator) void {
+    holdAsItIs(a);
+    if (a.hold_depth == 1) away.fold(a);
+}
+
+/// The same where the heap is another one than that in which blocks are away.
+pub fn holdAsItIs(a: *Allocator) void {
     const thread = os.threadId();
     if (a.holder.load(.monotonic) == thread) {
         a.hold_depth += 1;
@@ -364,6 +372,7 @@ fn tryRetire(a: *Allocator, thread: usize) bool {
     defer cache.inside.store(0, .release);
     const stop = a.gate.stop.load(.seq_cst);
     if (stop & Stop.held != 0 and a.holder.load(.monotonic) != thread) return false;
+    away.dispatchAll(a, cache);
     if (a.keeps_orphans) a.orphan[cache.slot].store(true, .release) else giveUpOwned(a, cache);
     if (a.gate.thread.load(.monotonic) == thread) a.gate.thread.store(Entry.gone, .release);
     const start = entryIndex(thread);
@@ -378,6 +387,7 @@ fn tryRetire(a: *Allocator, thread: usize) bool {
 
 /// What the cache's thread owned has no owner any more, and its slot is free.
 fn giveUpOwned(a: *Allocator, cache: *Cache) void {
+    away.spill(a, cache);
     // Damage shows up where somebody asks for memory; an ending thread has nobody to tell.
     spans.collectPending(a, cache, cache) catch {};
     a.lock.lock();
@@ -407,6 +417,8 @@ pub fn afterFork(a: *Allocator) void {
     a.holder.store(0, .monotonic);
     a.hold_depth = 0;
     _ = a.gate.stop.fetchAnd(~Stop.held, .seq_cst);
+    away.fold(a);
+    a.tables.mark_pages.clear();
     const old = a.nonce;
     while (a.nonce == 0 or a.nonce == old) a.nonce = @truncate(os.randomU64());
     a.dropOwned();
