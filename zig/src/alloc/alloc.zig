@@ -298,10 +298,17 @@ pub const Allocator = struct {
     }
 
     noinline fn mallocPacked(self: *Allocator, size: usize) usize {
-        return pack(if (size <= classes.size_max)
-            self.mallocSmall(classes.of(size))
-        else
-            self.mallocLarge(size));
+        return pack(self.mallocInside(size) catch |err| again: {
+            if (err != error.OUT_OF_MEMORY or !threads.mayHold(self)) break :again err;
+            // What others have freed and not handed over may be what is missing.
+            self.hold();
+            self.release();
+            break :again self.mallocInside(size);
+        });
+    }
+
+    fn mallocInside(self: *Allocator, size: usize) Error!usize {
+        return if (size <= classes.size_max) self.mallocSmall(classes.of(size)) else self.mallocLarge(size);
     }
 
     fn mallocSmall(self: *Allocator, class: u32) Error!usize {
@@ -932,5 +939,6 @@ test {
     _ = @import("test_alloc.zig");
     _ = @import("test_threads.zig");
     _ = @import("test_many.zig");
+    _ = @import("test_away.zig");
     _ = live_room;
 }

@@ -304,6 +304,14 @@ pub fn holdAsItIs(a: *Allocator) void {
     }
 }
 
+/// Whether the calling thread may hold all others just to bring home what is away: it is in no change
+/// itself.
+pub fn mayHold(a: *Allocator) bool {
+    if (!a.sends.load(.monotonic)) return false;
+    const cache = find(a, os.threadId()) orelse return false;
+    return cache.changing.load(.monotonic) == 0;
+}
+
 pub fn release(a: *Allocator) void {
     assert(a.holder.load(.monotonic) == os.threadId() and a.hold_depth > 0);
     a.hold_depth -= 1;

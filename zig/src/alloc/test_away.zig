@@ -1,0 +1,337 @@
+//! Tests of blocks that are away: freed by a thread that goes on living and has not handed them over.
+
+const std = @import("std");
+const os = @import("../os/os.zig");
+const alloc = @import("alloc.zig");
+const away = @import("away.zig");
+const harness = @import("test_heap.zig");
+
+const Allocator = alloc.Allocator;
+const TestHeap = harness.TestHeap;
+const linux = std.os.linux;
+const testing = std.testing;
+
+/// A thread that does one thing after the other as it is told, and lives in between.
+const Worker = struct {
+    a: *Allocator,
+    thread: os.Thread = undefined,
+    /// Odd: there is something to do.
+    turn: std.atomic.Value(u32) = .init(0),
+    task: Task = .end,
+    failed: ?anyerror = null,
+
+    const Task = union(enum) {
+        free: []const usize,
+        refuse: []const usize,
+        allocate: struct { size: usize, out: []usize },
+        end,
+    };
+
+    fn start(self: *Worker) !void {
+        self.thread = try os.Thread.spawn(run, self);
+    }
+
+    fn tell(self: *Worker, task: Task) !void {
+        self.task = task;
+        _ = self.turn.fetchAdd(1, .seq_cst);
+        os.futexWake(&self.turn, 1);
+        self.wait(0);
+        if (self.failed) |err| return err;
+    }
+
+    fn end(self: *Worker) void {
+        self.tell(.end) catch {};
+        self.thread.join();
+    }
+
+    fn wait(self: *Worker, parity: u32) void {
+        while (true) {
+            const turn = self.turn.load(.seq_cst);
+            if (turn % 2 == parity) return;
+            os.futexWait(&self.turn, turn);
+        }
+    }
+
+    fn run(context: ?*anyopaque) callconv(.c) ?*anyopaque {
+        const self: *Worker = @ptrCast(@alignCast(context.?));
+        while (true) {
+            self.wait(1);
+            const last = self.task == .end;
+            self.work() catch |err| {
+                self.failed = err;
+            };
+            _ = self.turn.fetchAdd(1, .seq_cst);
+            os.futexWake(&self.turn, 1);
+            if (last) return null;
+        }
+    }
+
+    fn work(self: *Worker) !void {
+        switch (self.task) {
+            .free => |blocks| for (blocks) |block| try self.a.free(block),
+            .refuse => |blocks| for (blocks) |block| try testing.expectError(error.DOUBLE_FREE, self.a.free(block)),
+            .allocate => |what| for (what.out) |*block| {
+                block.* = try self.a.malloc(what.size);
+            },
+            .end => {},
+        }
+    }
+};
+
+/// Batches of the first thread's blocks that others fill or have sent.
+fn batchesAway(a: *Allocator) u32 {
+    var sum: u32 = 0;
+    for (a.caches[0..a.cache_count.load(.acquire)]) |cache| sum += cache.?.pending.away.load(.seq_cst) & ~away.Pending.adopted;
+    return sum;
+}
+
+fn expectEmpty(heap: *TestHeap) !void {
+    try heap.allocator.check();
+    try heap.allocator.trim(0);
+    try heap.allocator.check();
+    try testing.expectEqual(@as(u64, 0), (try heap.allocator.stats()).live_blocks);
+    try testing.expectEqual(@as(u64, 0), heap.allocator.usedBytes());
+}
+
+test "a block that is away is refused by its owner, by who freed it and by a third thread" {
+    const heap = try TestHeap.create(64 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var freer: Worker = .{ .a = a };
+    try freer.start();
+    var third: Worker = .{ .a = a };
+    try third.start();
+    for ([_]usize{ 16, 48, 64, 200, 700, 30_000 }) |size| {
+        var pointers: [60]f64 = undefined;
+        try a.mallocMany(size, &pointers);
+        var blocks: [60]usize = undefined;
+        for (&blocks, pointers) |*block, pointer| block.* = @intFromFloat(pointer);
+        const gone = blocks[20..40];
+        try freer.tell(.{ .free = gone });
+        try freer.tell(.{ .refuse = gone });
+        try third.tell(.{ .refuse = gone });
+        for (gone) |block| try testing.expectError(error.DOUBLE_FREE, a.free(block));
+        var bad: usize = 0;
+        try testing.expectError(error.DOUBLE_FREE, a.freeMany(&pointers, &bad));
+        try testing.expectEqual(@as(usize, 20), bad);
+        try testing.expectError(error.DOUBLE_FREE, a.freeMany(pointers[39..], &bad));
+        try testing.expectEqual(@as(usize, 0), bad);
+        if (size < 1000) try testing.expect(batchesAway(a) > 0);
+        // The owner takes them: what is refused then is refused for its bit.
+        try a.check();
+        try testing.expectEqual(@as(u32, 0), batchesAway(a));
+        try third.tell(.{ .refuse = gone });
+        for (gone) |block| try testing.expectError(error.DOUBLE_FREE, a.free(block));
+        for (blocks[40..]) |block| try a.free(block);
+    }
+    freer.end();
+    third.end();
+    try expectEmpty(heap);
+}
+
+test "who holds the allocator finds blocks that are away free, and so does who opens what it copied" {
+    const heap = try TestHeap.create(64 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var freer: Worker = .{ .a = a };
+    try freer.start();
+    var blocks: [1000]usize = undefined;
+    for (&blocks) |*block| block.* = try a.malloc(100);
+    try freer.tell(.{ .free = blocks[0..30] });
+    try testing.expect(batchesAway(a) > 0);
+    a.hold();
+    var image = heap.save() catch |err| {
+        a.release();
+        return err;
+    };
+    defer image.deinit();
+    // Who holds frees without a batch.
+    for (blocks[30..40]) |block| try a.free(block);
+    a.release();
+    try testing.expectEqual(@as(u64, 960), (try a.stats()).live_blocks);
+    try freer.tell(.{ .free = blocks[40..60] });
+    freer.end();
+
+    // What was freed after the copy was made is not free there.
+    try heap.load(&image);
+    try a.check();
+    try testing.expectEqual(@as(u64, 970), (try a.stats()).live_blocks);
+    for (blocks[0..30]) |block| try testing.expectError(error.DOUBLE_FREE, a.free(block));
+    for (blocks[30..]) |block| try a.free(block);
+    try expectEmpty(heap);
+}
+
+test "going back makes void what is away, also of threads that go on" {
+    const heap = try TestHeap.create(64 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var freer: Worker = .{ .a = a };
+    try freer.start();
+    var blocks: [500]usize = undefined;
+    for (&blocks) |*block| block.* = try a.malloc(100);
+    a.hold();
+    var image = heap.save() catch |err| {
+        a.release();
+        return err;
+    };
+    defer image.deinit();
+    a.release();
+    for (0..3) |_| {
+        try freer.tell(.{ .free = blocks[0..200] });
+        try heap.load(&image);
+        try testing.expectEqual(@as(u64, 500), (try a.stats()).live_blocks);
+        try testing.expectEqual(@as(u32, 0), batchesAway(a));
+        // Each is live, and away again when it is freed again.
+        const again = try a.malloc(100);
+        for (blocks) |block| try testing.expect(block != again);
+        try a.free(again);
+        try a.check();
+    }
+    try freer.tell(.{ .free = &blocks });
+    freer.end();
+    try expectEmpty(heap);
+}
+
+test "the owner uses what others freed before it takes more memory, however they hand it over" {
+    const heap = try TestHeap.create(256 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var freer: Worker = .{ .a = a };
+    try freer.start();
+    // Few, of which a batch waits to be filled; many; more than all batches hold.
+    for ([_]usize{ 500, 5000, 40_000 }) |count| {
+        const blocks = try testing.allocator.alloc(usize, count);
+        defer testing.allocator.free(blocks);
+        for (blocks) |*block| block.* = try a.malloc(48);
+        const used = a.usedBytes();
+        try freer.tell(.{ .free = blocks });
+        // Sixty-one at most are still in the freeing thread's hands.
+        for (blocks[0 .. count - 61]) |*block| block.* = try a.malloc(48);
+        try testing.expectEqual(used, a.usedBytes());
+        for (blocks[0 .. count - 61]) |block| try a.free(block);
+        try a.check();
+        try testing.expectEqual(@as(u64, 0), (try a.stats()).live_blocks);
+    }
+    freer.end();
+    try expectEmpty(heap);
+}
+
+test "a thread that ends hands over what it gathered" {
+    const heap = try TestHeap.create(64 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var blocks: [3000]usize = undefined;
+    for (&blocks) |*block| block.* = try a.malloc(200);
+    const used = a.usedBytes();
+    for (0..3) |_| {
+        var freer: Worker = .{ .a = a };
+        try freer.start();
+        try freer.tell(.{ .free = &blocks });
+        freer.end();
+        for (&blocks) |*block| block.* = try a.malloc(200);
+        try testing.expectEqual(used, a.usedBytes());
+    }
+    for (blocks) |block| try a.free(block);
+    try expectEmpty(heap);
+}
+
+test "blocks that are away when their owner ends are found by whoever needs some" {
+    const heap = try TestHeap.create(64 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var blocks: [2000]usize = undefined;
+    for (0..3) |round| {
+        var owner: Worker = .{ .a = a };
+        try owner.start();
+        var freer: Worker = .{ .a = a };
+        try freer.start();
+        try owner.tell(.{ .allocate = .{ .size = 120, .out = &blocks } });
+        const used = a.usedBytes();
+        // Those that come after the owner ended are in the same batch as those before.
+        try freer.tell(.{ .free = blocks[0..1030] });
+        owner.end();
+        try freer.tell(.{ .refuse = blocks[0..1030] });
+        if (round == 2) for (blocks[0..1030]) |block| try testing.expectError(error.DOUBLE_FREE, a.free(block));
+        if (round == 0) freer.end();
+        if (round != 1) {
+            for (blocks[0..969]) |*block| block.* = try a.malloc(120);
+            try testing.expectEqual(used, a.usedBytes());
+            for (blocks[0..969]) |block| try a.free(block);
+        }
+        if (round == 0) {
+            for (blocks[1030..]) |block| try a.free(block);
+        } else {
+            try freer.tell(.{ .free = blocks[1030..] });
+            freer.end();
+        }
+        try expectEmpty(heap);
+    }
+}
+
+test "a heap that is full has what is away before it says so" {
+    const heap = try TestHeap.create(64 << 20, 1 << 20);
+    defer heap.destroy();
+    heap.refuse_grow = true;
+    const a = &heap.allocator;
+    var freer: Worker = .{ .a = a };
+    try freer.start();
+    defer freer.end();
+    var blocks: [2000]usize = undefined;
+    var count: usize = 0;
+    while (a.malloc(1000)) |block| : (count += 1) blocks[count] = block else |_| {}
+    try freer.tell(.{ .free = blocks[0..20] });
+    for (blocks[0..20]) |*block| block.* = try a.malloc(1000);
+    try testing.expectError(error.OUT_OF_MEMORY, a.malloc(1000));
+    for (blocks[0..count]) |block| try a.free(block);
+    try a.check();
+}
+
+test "a forked child has blocks that were away as free ones" {
+    const heap = try TestHeap.create(64 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var freer: Worker = .{ .a = a };
+    try freer.start();
+    var blocks: [600]usize = undefined;
+    for (&blocks) |*block| block.* = try a.malloc(200);
+    // Some have been handed over, some not.
+    try freer.tell(.{ .free = blocks[0..100] });
+    try testing.expect(batchesAway(a) > 1);
+    const pid = linux.fork();
+    if (pid == 0) {
+        inChild(a, &blocks) catch linux.exit_group(1);
+        linux.exit_group(0);
+    }
+    var status: u32 = 1;
+    _ = linux.waitpid(@intCast(pid), @ptrCast(&status), 0);
+    freer.end();
+    try testing.expectEqual(@as(u32, 0), status);
+    for (blocks[100..]) |block| try a.free(block);
+    try expectEmpty(heap);
+}
+
+fn inChild(a: *Allocator, blocks: []const usize) !void {
+    a.afterFork();
+    try a.check();
+    try testing.expectEqual(@as(u64, 500), (try a.stats()).live_blocks);
+    for (blocks[0..100]) |block| try testing.expectError(error.DOUBLE_FREE, a.free(block));
+    for (blocks[100..]) |block| try a.free(block);
+    try a.trim(0);
+    try a.check();
+    try testing.expectEqual(@as(u64, 0), a.usedBytes());
+}
+
+test "a pending set gives back every slice that was added, once" {
+    const pending = try testing.allocator.create(away.Pending);
+    defer testing.allocator.destroy(pending);
+    pending.* = std.mem.zeroes(away.Pending);
+    const period = away.Pending.period;
+    for ([_]u32{ 0, 1, 63, 64, 4095, 4096, period - 1, period + 5, 5 }) |slice| pending.add(slice);
+    var found: u32 = 0;
+    while (pending.pop()) |taken| found += @popCount(taken.bits);
+    try testing.expectEqual(@as(u32, 8), found);
+    try testing.expect(pending.isEmpty());
+    pending.add(7);
+    try testing.expect(!pending.isEmpty());
+    try testing.expect(!pending.isQuiet());
+}
