@@ -179,18 +179,24 @@ export function encode(text: string, what: string): Uint8Array<ArrayBuffer> {
   return encoder.encode(text);
 }
 
+function cut(text: string): string {
+  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
+}
+
 /** A value as an error message shows it: short, and never throwing. */
 export function describe(value: unknown): string {
   switch (typeof value) {
     case "string":
-      return JSON.stringify(value.length > 80 ? value.slice(0, 80) + "…" : value);
+      return JSON.stringify(cut(value));
     case "bigint":
-      return `${value}n`;
+      return `${cut(value.toString())}n`;
     case "object":
       if (value === null) return "null";
       try {
         if (Array.isArray(value)) return "an array";
-        return `an object (${Object.prototype.toString.call(value).slice(8, -1)})`;
+        return `an object (${
+          JSON.stringify(cut(Object.prototype.toString.call(value).slice(8, -1))).slice(1, -1)
+        })`;
       } catch {
         // A proxy that was revoked, or a name that throws when it is asked for.
         return "an object";
@@ -198,7 +204,7 @@ export function describe(value: unknown): string {
     case "function":
       return "a function";
     default:
-      return String(value);
+      return cut(String(value));
   }
 }
 

@@ -106,6 +106,19 @@ export function expectTarget(
   const refuse = (why: string) =>
     new PermError("INVALID_ARGUMENT", `Cannot register block ${describe(name)}: ${why}`);
 
+  try {
+    return partsOf(target, refuse);
+  } catch (error) {
+    if (error instanceof PermError) throw error;
+    // A proxy, a prototype without what belongs to it, a property of its own that misleads.
+    throw refuse(`${describe(target)} is not what it says that it is`);
+  }
+}
+
+function partsOf(
+  target: BlockTarget,
+  refuse: (why: string) => PermError,
+): { bytes: Uint8Array; layout: number } {
   const isView = ArrayBuffer.isView(target);
   if (!isView && !(target instanceof ArrayBuffer)) {
     throw refuse(`${describe(target)} is neither a typed array, a DataView nor an ArrayBuffer`);

@@ -40,20 +40,18 @@ export function pass<Result>(
     if (session.inside === 0) native.ph_unlock(session.handle, 0, session.quiet ? 1 : 0);
   };
   let result: Result;
+  let isPending = false;
   try {
     result = action();
-  } catch (error) {
-    leave();
-    throw error;
+    isPending = isThenable(result);
+  } finally {
+    // Also when the action throws, or its result when it is looked at: nobody else could leave.
+    if (!isPending) leave();
   }
-  if (!isThenable(result)) {
-    leave();
-    return result;
-  }
-  return Promise.resolve(result).finally(leave) as Result;
+  return isPending ? Promise.resolve(result).finally(leave) as Result : result;
 }
 
 function isThenable(value: unknown): boolean {
-  return typeof value === "object" && value !== null &&
+  return (typeof value === "object" && value !== null || typeof value === "function") &&
     typeof (value as { then?: unknown }).then === "function";
 }

@@ -39,7 +39,6 @@ import {
   openCall,
   type OpenOptions,
   quiesceTimeout,
-  refused,
   restoreArgs,
   type RestoreOptions,
   tuneWish,
@@ -51,6 +50,9 @@ import {
   reportBuffer,
   type RestoreReport,
   restoreReport,
+  type Resumed,
+  resumedNames,
+  trackerNames,
 } from "./reports.ts";
 import {
   byteLengthOf,
@@ -65,22 +67,14 @@ import {
   type Window,
   windowStride,
 } from "./views.ts";
+import * as lists from "./pointers.ts";
 import { findTuning, Session, sessions } from "./session.ts";
-
-/** Where the contents of an opened heap came from. */
-export type Resumed = "new" | "file" | "backup";
 
 /** What this module has imported, V8 reads at each call; what it has declared, it knows. */
 const native = imported;
 const bound = importedBound;
 
-/** Bytes that every heap may grow to at least. */
-const leastSize = 64 * 1024;
-
-const resumedNames: readonly Resumed[] = ["new", "file", "backup"];
-const trackerNames = ["checksum", "uffd", "checksum"] as const;
-const mapBit = 1;
-const backupBit = 2;
+const imageBits = { map: 1, backup: 2 } as const;
 const capacityField = fieldIndex("HeapInfo", "capacity");
 
 /** See {@linkcode HeapInternals}. */
@@ -265,20 +259,12 @@ export class Heap implements Disposable, AsyncDisposable {
 
   /** The map file's image, or `null` for a heap without one. */
   get map(): Image | null {
-    if ((this.#read().images & mapBit) === 0) return this.#endImage("map");
-    return this.#session.map ??= makeImage({
-      handle: () => this.#session.handle,
-      close: () => this.close(),
-    }, "map");
+    return this.#image("map");
   }
 
   /** The backup file's image, or `null` while none is open. */
   get backupImage(): Image | null {
-    if ((this.#read().images & backupBit) === 0) return this.#endImage("backup");
-    return this.#session.backup ??= makeImage({
-      handle: () => this.#session.handle,
-      close: () => this.bclose(),
-    }, "backup");
+    return this.#image("backup");
   }
 
   /**
@@ -401,22 +387,11 @@ export class Heap implements Disposable, AsyncDisposable {
    */
   mallocMany(n: number, count: number): Float64Array<ArrayBuffer> {
     expectNumber("size", n);
-    expectNumber("count", count);
-    if (!Number.isInteger(count) || count < 0) {
-      throw refused("count", count, "a whole number that is not negative");
-    }
-    // A block takes no less than the pointer to it, so more than these can never succeed.
-    const bytes = count * Float64Array.BYTES_PER_ELEMENT;
-    const pointers = bytes <= leastSize || bytes <= this.#read().max_size
-      ? pointerArray(count)
+    const bytes = lists.expectCount(count);
+    const pointers = bytes <= lists.leastSize || bytes <= this.#read().max_size
+      ? lists.pointerArray(count)
       : undefined;
-    if (!pointers) {
-      throw new PermError(
-        "OUT_OF_MEMORY",
-        `Cannot allocate ${count} blocks of ${n} bytes: the heap may grow to ` +
-          `${this.#read().max_size} bytes; open it with a larger maxSize`,
-      );
-    }
+    if (!pointers) throw lists.tooMany(count, n, this.#read().max_size);
     const out = count === 0 ? null : pointers;
     check(
       bound.ph_malloc_many === undefined
@@ -434,8 +409,8 @@ export class Heap implements Disposable, AsyncDisposable {
    * @throws {PermError} `BAD_POINTER`, `DOUBLE_FREE`, `READ_ONLY`, `INVALID_ARGUMENT`.
    */
   freeMany(pointers: ArrayLike<Pointer>): void {
-    const list = pointerList(pointers);
-    const count: number = trueLength.call(list);
+    const list = lists.pointerList(pointers);
+    const count = lists.pointerCount(list);
     const from = count === 0 ? null : list;
     check(
       bound.ph_free_many === undefined
@@ -580,8 +555,9 @@ export class Heap implements Disposable, AsyncDisposable {
    * ```
    */
   global<View>(name: string, type: ViewType<View>, count: number): View {
-    const layout = layoutHash(expectType(type), count);
+    const kind = expectType(type);
     const bytes = byteLengthOf(type, count);
+    const layout = layoutHash(kind, count);
     return this.view(type, this.#globalAt(name, bytes, layout), count);
   }
 
@@ -857,7 +833,17 @@ export class Heap implements Disposable, AsyncDisposable {
     if (result < 0 && codeOf(result) !== "CLOSED") throw nativeError(result);
   }
 
-  #endImage(kind: "map" | "backup"): null {
+  #image(kind: keyof typeof imageBits): Image | null {
+    if ((this.#read().images & imageBits[kind]) === 0) return this.#endImage(kind);
+    const session = this.#session;
+    return session[kind] ??= makeImage({
+      handle: () => session.handle,
+      // By any object that stands for the heap here: this one may be closed before the others.
+      close: () => [...session.heaps][0].bclose(),
+    }, kind);
+  }
+
+  #endImage(kind: keyof typeof imageBits): null {
     const image = this.#session[kind];
     if (image) endImage(image);
     return this.#session[kind] = null;
@@ -868,7 +854,8 @@ export class Heap implements Disposable, AsyncDisposable {
     const session = this.#session;
     for (const heap of session.heaps) heap.#end();
     sessions.delete(session.text);
-    for (const kind of ["map", "backup"] as const) this.#endImage(kind);
+    this.#endImage("map");
+    this.#endImage("backup");
   }
 
   #end(): void {
@@ -907,40 +894,4 @@ export class Heap implements Disposable, AsyncDisposable {
     check(native.ph_info(this.#handle, this.#info));
     return this.#info[capacityField] !== current.capacity;
   }
-}
-
-function pointerArray(count: number): Float64Array<ArrayBuffer> | undefined {
-  try {
-    return new Float64Array(count);
-  } catch {
-    return undefined;
-  }
-}
-
-/** A typed array's length, whatever a subclass or a property of its own says. */
-const trueLength = Object.getOwnPropertyDescriptor(
-  Object.getPrototypeOf(Float64Array.prototype),
-  "length",
-)!.get!;
-
-/**
- * The pointers as native code reads them. Memory that is shared with other threads will do, since
- * it reads each but once; asking for the buffer would make JavaScriptCore move what it holds.
- */
-function pointerList(pointers: ArrayLike<Pointer>): Float64Array {
-  const isOurKind = pointers instanceof Float64Array;
-  if (isOurKind && ArrayBuffer.isView(pointers)) return pointers;
-  if (
-    isOurKind || typeof pointers !== "object" || pointers === null ||
-    typeof pointers.length !== "number"
-  ) {
-    throw refused("pointers", pointers, "an array of pointers");
-  }
-  const list = pointerArray(pointers.length);
-  if (!list) throw refused("pointers", pointers, "an array of pointers");
-  for (let index = 0; index < list.length; index++) {
-    expectNumber(`pointer ${index}`, pointers[index]);
-    list[index] = pointers[index];
-  }
-  return list;
 }

@@ -8,10 +8,10 @@
  * @module
  */
 
-export { Heap, type Resumed } from "./heap.ts";
+export { Heap } from "./heap.ts";
 export { type EpochInfo, Image } from "./image.ts";
 export type { HeapOptions, ImageOptions, Mode, OpenOptions, RestoreOptions } from "./options.ts";
-export type { CommitReport, HeapStats, ImageReport, RestoreReport } from "./reports.ts";
+export type { CommitReport, HeapStats, ImageReport, RestoreReport, Resumed } from "./reports.ts";
 export type { BlockTarget } from "./blocks.ts";
 export type { Pointer, ViewType, Window } from "./views.ts";
 export { type Declarations, PERM, type PermBlock } from "./perm_block.ts";

@@ -217,7 +217,14 @@ export function expectOptions<Options extends object>(
   if (typeof options !== "object" || options === null) {
     throw refused("options", options, `an object, as ${call} takes`);
   }
-  for (const key of Object.keys(options)) {
+  let given: string[];
+  try {
+    given = Object.keys(options);
+  } catch {
+    // A proxy that was revoked.
+    throw refused("options", options, `an object, as ${call} takes`);
+  }
+  for (const key of given) {
     if (!(keys as readonly PropertyKey[]).includes(key)) {
       throw new PermError(
         "INVALID_ARGUMENT",

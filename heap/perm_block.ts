@@ -75,7 +75,8 @@ export function declarations(): Declared[] {
 export const PERM: PermBlock = {
   declare<Views>(wanted: Declarations<Views>): Views {
     if (typeof wanted !== "object" || wanted === null) throw refuse(wanted);
-    const parts = Object.entries(wanted).map(([name, entry]) => expectDeclaration(name, entry));
+    const names = looked(() => Object.keys(wanted), wanted) as (keyof Views & string)[];
+    const parts = names.map((name) => expectDeclaration(name, wanted[name]));
     load();
     const views: Record<string, unknown> = {};
     for (const { name, type, count, bytes, layout } of parts) {
@@ -122,10 +123,12 @@ interface Part {
 function expectDeclaration(name: string, entry: unknown): Part {
   if (name === "") throw refuse(name);
   blockName(blockOf(name));
-  if (!Array.isArray(entry) || entry.length !== 2) throw refuse(entry);
+  if (!looked(() => Array.isArray(entry), entry)) throw refuse(entry);
+  if ((entry as unknown[]).length !== 2) throw refuse(entry);
   const [type, count] = entry as [ViewType<unknown>, number];
-  const layout = layoutHash(expectType(type), count);
+  const kind = expectType(type);
   const bytes = byteLengthOf(type, count);
+  const layout = layoutHash(kind, count);
   if (bytes === 0) throw refuse(entry);
   const present = declared.get(name);
   if (present && (present.layout !== layout || present.bytes !== bytes)) {
@@ -143,4 +146,13 @@ function refuse(value: unknown): PermError {
     "INVALID_ARGUMENT",
     `Cannot declare ${describe(value)} as PERM: give { name: [Float64Array, 1], … }`,
   );
+}
+
+/** What a look at a value gives; a proxy that was revoked cannot even be looked at. */
+function looked<Value>(look: () => Value, value: unknown): Value {
+  try {
+    return look();
+  } catch {
+    throw refuse(value);
+  }
 }

@@ -7,6 +7,13 @@
 import { recordBuffer, unpack } from "../ffi/mod.ts";
 import type { TuningReport } from "../tuning/mod.ts";
 
+/** Where the contents of an opened heap came from. */
+export type Resumed = "new" | "file" | "backup";
+
+/** The same, and trackers, as native code numbers them. */
+export const resumedNames: readonly Resumed[] = ["new", "file", "backup"];
+export const trackerNames = ["checksum", "uffd", "checksum"] as const;
+
 /** What a commit did. */
 export interface CommitReport {
   /** The epoch that is durable now. */

@@ -20,7 +20,7 @@
  *
  * @module
  */
-import { PermError, readSmallFile, writeSmallFile } from "../ffi/mod.ts";
+import { describe, PermError, readSmallFile, writeSmallFile } from "../ffi/mod.ts";
 import { type Setting, settings } from "./settings.ts";
 import {
   isNumber,
@@ -128,7 +128,17 @@ export function undo(options: TuningOptions = {}): TuningReport {
   return report(root, changed, null);
 }
 
-function rootOf({ root = "/proc/sys" }: TuningOptions): string {
+function rootOf(options: TuningOptions): string {
+  // A misspelt `root` would tune the system itself.
+  const isKnown = typeof options === "object" && options !== null &&
+    Object.keys(options).every((key) => key === "root");
+  if (!isKnown) {
+    throw new PermError(
+      "INVALID_ARGUMENT",
+      `Cannot tune with ${describe(options)}: give an object with at most \`root\``,
+    );
+  }
+  const { root = "/proc/sys" } = options;
   if (typeof root !== "string" || root === "") {
     throw new PermError("INVALID_ARGUMENT", "Cannot tune: `root` must be the path of a folder");
   }
