@@ -54,7 +54,7 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
    */
   at(index: number): ValueOf<T> | undefined {
     const i = index < 0 ? index + this.length : index;
-    if (!(i >= 0 && i < this.length && Number.isInteger(i))) return undefined;
+    if (!(i >= 0 && i < this.length && Number.isInteger(index))) return undefined;
     return this.#read(paneOf(this), (this.$at + i * this.#size) | 0);
   }
 

@@ -469,6 +469,18 @@ export function elementType(what: string, type: unknown): Type<unknown, unknown>
   return expectTypeOf(what, type) as Type<unknown, unknown>;
 }
 
+/** A whole number; what becomes a number only when it is asked may change the container on the way. */
+export function wholeNumber(value: number): number {
+  if (typeof value !== "number") refuseValue("an index", value, "a number");
+  return Math.trunc(value) || 0;
+}
+
+/** An index as Array's methods take it: negative ones count from the end, others end there. */
+export function clampIndex(index: number, length: number): number {
+  const i = wholeNumber(index);
+  return i < 0 ? Math.max(0, i + length) : Math.min(i, length);
+}
+
 /** Refuses an index that is none. */
 export function expectIndex(what: string, index: unknown, end: number): number {
   if (Number.isInteger(index) && (index as number) >= 0 && (index as number) < end) {

@@ -50,7 +50,7 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
   at(index: number): T | undefined {
     const { length } = this;
     const i = index < 0 ? index + length : index;
-    if (!(i >= 0 && i < length && Number.isInteger(i))) return undefined;
+    if (!(i >= 0 && i < length && Number.isInteger(index))) return undefined;
     return readAt(this, find(this, i)) as T;
   }
 
@@ -212,12 +212,18 @@ function onValue(list: AnyList, p: number, action: (pane: Pane, at: number) => v
 
 function insertBefore(list: AnyList, before: number, value: unknown): void {
   const p = call(list, native.ph_list_insert(...place(list), before));
+  const changes = changesOf(list);
   try {
     onValue(list, p, (pane, at) => list.$of.type.set(pane, at, value, "a List's element"));
   } catch (error) {
-    removeAt(list, p);
+    // A value that changed the List while it was read may have removed the element.
+    if (!list.$view.buffer.detached && changesOf(list) === changes) removeAt(list, p);
     throw error;
   }
+}
+
+function changesOf(list: AnyList): number {
+  return list.$view.getUint32((list.$at + changesAt.list) | 0, true);
 }
 
 function removeAt(list: AnyList, p: number): void {

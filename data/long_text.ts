@@ -8,6 +8,7 @@
 import { describe, native, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
 import {
+  clampIndex,
   type Container,
   containerType,
   failed,
@@ -59,8 +60,8 @@ export class TextHandle extends Handle implements Container {
 
   /** Replaces the text from one index to before another. */
   splice(start: number, end: number, value: string): this {
-    const from = byteOf(this, clamp(start, this.length));
-    const to = byteOf(this, clamp(end, this.length));
+    const from = byteOf(this, clampIndex(start, this.length));
+    const to = byteOf(this, clampIndex(end, this.length));
     replace(this, from, Math.max(0, to - from), value);
     return this;
   }
@@ -74,15 +75,15 @@ export class TextHandle extends Handle implements Container {
   /** The text from one index to before another, as a string. */
   slice(start: number = 0, end: number = Infinity): string {
     const { length } = this;
-    const from = byteOf(this, clamp(start, length));
-    return readBytes(this, from, byteOf(this, clamp(end, length)));
+    const from = byteOf(this, clampIndex(start, length));
+    return readBytes(this, from, byteOf(this, clampIndex(end, length)));
   }
 
   /** The unit at an index as a string; negative ones count from the end. */
   at(index: number): string | undefined {
     const { length } = this;
     const i = index < 0 ? index + length : index;
-    if (!(i >= 0 && i < length && Number.isInteger(i))) return undefined;
+    if (!(i >= 0 && i < length && Number.isInteger(index))) return undefined;
     // A pair may stand around it, which cannot be cut in UTF-8.
     const around = readAround(this, i);
     return around;
@@ -90,7 +91,7 @@ export class TextHandle extends Handle implements Container {
 
   /** Where some text stands, from an index on, or -1. */
   indexOf(wanted: string, start: number = 0): number {
-    return search(this, wanted, clamp(start, this.length), false);
+    return search(this, wanted, clampIndex(start, this.length), false);
   }
 
   /** Where some text stands last, or -1. */
@@ -116,7 +117,7 @@ export class TextHandle extends Handle implements Container {
 
   /** Where some text stands last, at or before an index, or -1. */
   lastIndexWithin(wanted: string, index: number): number {
-    return search(this, wanted, clamp(index, this.length), true);
+    return search(this, wanted, clampIndex(index, this.length), true);
   }
 
   /** Replaces the first place where some text stands. @returns Whether there was one. */
@@ -194,11 +195,6 @@ function place(text: TextHandle): [number, number, number] {
 function call(text: TextHandle, result: number): number {
   if (result < 0) failed(text, result);
   return result;
-}
-
-function clamp(index: number, length: number): number {
-  const i = Math.trunc(index) || 0;
-  return i < 0 ? Math.max(0, i + length) : Math.min(i, length);
 }
 
 function byteOf(text: TextHandle, index: number): number {

@@ -13,11 +13,13 @@ import type { Heap } from "../heap/heap.ts";
 import {
   changed,
   changesAt,
+  clampIndex,
   type Container,
   expectIndex,
   failed,
   paneFor,
   walkBlocks,
+  wholeNumber,
 } from "./container.ts";
 import {
   type AnySequence,
@@ -93,7 +95,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
   at(index: number): T | undefined {
     const { length } = this;
     const i = index < 0 ? index + length : index;
-    if (!(i >= 0 && i < length && Number.isInteger(i))) return undefined;
+    if (!(i >= 0 && i < length && Number.isInteger(index))) return undefined;
     return read(this, i) as T;
   }
 
@@ -158,8 +160,8 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
    */
   splice(start: number, count: number = Infinity, ...values: I[]): unknown[] {
     const { length } = this;
-    const from = clamp(start, length);
-    const removed = Math.min(Math.max(Math.trunc(count) || 0, 0), length - from);
+    const from = clampIndex(start, length);
+    const removed = Math.min(Math.max(wholeNumber(count), 0), length - from);
     const copies: unknown[] = [];
     for (let i = 0; i < removed; i++) copies.push(copyOf(this.get(from + i), this.$of.type));
     insertValues(this, from + removed, values);
@@ -170,22 +172,22 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
   /** Elements from one index to before another as a JavaScript array; objects in it are live. */
   slice(start: number = 0, end: number = Infinity): T[] {
     const { length } = this;
-    const to = clamp(end, length);
+    const to = clampIndex(end, length);
     const out: T[] = [];
-    for (let i = clamp(start, length); i < to; i++) out.push(read(this, i) as T);
+    for (let i = clampIndex(start, length); i < to; i++) out.push(read(this, i) as T);
     return out;
   }
 
   /** Writes a value to elements from one index to before another. */
   fill(value: I, start: number = 0, end: number = Infinity): this {
     const { length } = this;
-    const from = clamp(start, length);
-    const to = clamp(end, length);
+    const from = clampIndex(start, length);
+    const to = clampIndex(end, length);
     if (from >= to) return this;
     const { type } = this.$of;
     write(this, from, value);
     if (type.owns) {
-      for (let i = from + 1; i < to; i++) write(this, i, value);
+      for (let i = from + 1; i < to && i < this.length; i++) write(this, i, value);
     } else call(this, native.ph_vec_spread(...place(this), from, to));
     return this;
   }
@@ -287,7 +289,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
   /** The first index of a value that is `===`, or -1. */
   indexOf(value: T, start: number = 0): number {
     const { length } = this;
-    for (let i = clamp(start, length); i < length; i++) if (read(this, i) === value) return i;
+    for (let i = clampIndex(start, length); i < length; i++) if (read(this, i) === value) return i;
     return -1;
   }
 
@@ -453,10 +455,12 @@ function pushOne(vec: AnyVec, value: unknown): void {
   const p = insert(vec, -1, 1);
   const { type, size } = vec.$of;
   const pane = paneFor(vec.$pane, p, size);
+  const changes = changesOf(vec);
   try {
     type.set(pane, (p - pane.base) | 0, value, "a Vec's element");
   } catch (error) {
-    remove(vec, vec.length - 1, 1);
+    // A value that changed the Vec while it was read may have left another element there.
+    if (isAt(vec, changes)) remove(vec, vec.length - 1, 1);
     throw error;
   }
 }
@@ -464,12 +468,21 @@ function pushOne(vec: AnyVec, value: unknown): void {
 function insertValues(vec: AnyVec, at: number, values: readonly unknown[]): void {
   if (values.length === 0) return;
   insert(vec, at, values.length);
+  const changes = changesOf(vec);
   try {
-    for (let i = 0; i < values.length; i++) write(vec, at + i, values[i]);
+    for (let i = 0; i < values.length; i++) {
+      if (changesOf(vec) !== changes) throw changed();
+      write(vec, at + i, values[i]);
+    }
   } catch (error) {
-    remove(vec, at, values.length);
+    if (isAt(vec, changes)) remove(vec, at, values.length);
     throw error;
   }
+}
+
+/** Whether a Vec is still there, and as it was. */
+function isAt(vec: AnyVec, changes: number): boolean {
+  return !vec.$view.buffer.detached && changesOf(vec) === changes;
 }
 
 function read(vec: AnyVec, index: number): unknown {
@@ -505,11 +518,6 @@ function elements(vec: AnyVec, p: number, count: number): TypedArray {
   const { type, size } = vec.$of;
   const pane = vec.$pane.access.pane(p, count * size);
   return new arrays[type.kind](pane.view.buffer, p - pane.base, count);
-}
-
-function clamp(index: number, length: number): number {
-  const i = Math.trunc(index) || 0;
-  return i < 0 ? Math.max(0, i + length) : Math.min(i, length);
 }
 
 /**
