@@ -36,6 +36,12 @@ export interface Adapter {
   env(name: string): string | undefined;
 
   /**
+   * Bytes of a file; 0 where there is none, or where looking would ask the user for more than the
+   * library does.
+   */
+  sizeOf(path: string): number;
+
+  /**
    * Binds functions of the library at `path` (or of that soname), which stays loaded for good.
    * Throws the runtime's own error.
    */

@@ -1,10 +1,15 @@
 /**
  * Finding and loading the native library, once, at first use.
  *
- * Order: `PERM_LIBRARY`; the unique soname of the embedded library, by which a Worker or a second
- * copy of this package finds the copy that its process already has; the embedded library through a
- * memory file; through a private file that is removed again; in a checkout what `zig build` made.
- * A library is only taken when its ABI hash is ours.
+ * Order: `PERM_LIBRARY`; the unique soname of the package's library, by which a Worker or a second
+ * copy of this package finds the copy that its process already has; the file of that name beside this
+ * module; the same bytes through a memory file; through a private file that is removed again; on
+ * other platforms what `zig build` made. A library is only taken when its ABI hash is ours.
+ *
+ * Invariant: a file beside this module is named by its contents and has its full length, so that
+ * neither what is left over from another build nor a part of it is loaded, which could end the process. Where there is none
+ * (JSR's modules come without files, bundles take modules only) a module brings the bytes; it is imported
+ * then, and only then, since it takes as long to read as all others together.
  *
  * @module
  */
@@ -47,6 +52,13 @@ const frequent = ["ph_malloc", "ph_free", "ph_malloc_many", "ph_free_many"] as c
  */
 export const bound: { [Name in (typeof frequent)[number]]?: Native[Name] } = {};
 
+/** This platform's library: what it is called, and where it lies if it does. */
+const packed = "Bun" in globalThis || "Deno" in globalThis ? embedded[adapter.platform] : undefined;
+const beside = packed && fileBeside(packed.file, packed.bytes);
+const base64 = packed && !beside
+  ? (await import("./embedded.json", { with: { type: "json" } })).default
+  : undefined;
+
 let loaded = false;
 
 /**
@@ -73,9 +85,9 @@ function find(): Native {
   if (wish) return openOrThrow(wish);
 
   const attempts = new Attempts();
-  const { platform } = adapter;
-  const packed = embedded[platform];
-  const found = packed ? openPacked(packed, attempts) : openBuilt(platform, attempts);
+  const found = packed
+    ? openPacked(packed.soname, attempts)
+    : openBuilt(adapter.platform, attempts);
   if (found) return found;
   // Deno takes a library's name for a path in the working directory, which may be allowed.
   if (!adapter.opensAnything) throw refusal(new Error(attempts.failures.join("; ")));
@@ -100,7 +112,13 @@ class Attempts {
   }
 }
 
-function openPacked({ soname, base64 }: Packed, attempts: Attempts): Native | undefined {
+function openPacked(soname: string, attempts: Attempts): Native | undefined {
+  if (beside) {
+    const shared = openLoaded(soname);
+    if (shared) return shared;
+    const there = attempts.run(beside, () => open(beside, true));
+    if (there) return there;
+  }
   const libc = attempts.run("the C library, to make a memory file", () => new Libc());
   if (!libc) return;
   const present = libc.findLoaded(soname);
@@ -108,7 +126,10 @@ function openPacked({ soname, base64 }: Packed, attempts: Attempts): Native | un
     const shared = attempts.run(`what this process has (${present})`, () => open(present, true));
     if (shared) return shared;
   }
-  const image = adapter.fromBase64(base64);
+  const image = base64 === undefined
+    ? attempts.run(`reading ${beside}`, () => libc.read(beside!))
+    : adapter.fromBase64(base64[adapter.platform as keyof typeof base64]);
+  if (!image) return;
   const fresh = attempts.run("a memory file", () => open(libc.memoryFile(soname, image), true));
   if (fresh) return fresh;
 
@@ -121,6 +142,24 @@ function openPacked({ soname, base64 }: Packed, attempts: Attempts): Native | un
       file.remove();
     }
   }
+}
+
+/** The path of that file in this module's folder, if all of it is there. */
+function fileBeside(name: string, bytes: number): string | undefined {
+  const { protocol, pathname } = new URL(name, import.meta.url);
+  if (protocol !== "file:") return;
+  const path = decodeURIComponent(pathname);
+  return adapter.sizeOf(path) === bytes ? path : undefined;
+}
+
+/** The library by its soname, if this process has it: no file can be found by that name. */
+function openLoaded(soname: string): Native | undefined {
+  try {
+    unbound(soname, { ph_abi: { parameters: [], result: "f64" } });
+  } catch {
+    return;
+  }
+  return open(soname, true);
 }
 
 function openBuilt(platform: string, attempts: Attempts): Native | undefined {
@@ -223,9 +262,6 @@ function unbound<Name extends string>(
   return (adapter.openUnbound ?? adapter.open)(path, table);
 }
 
-/** A platform's library as the package carries it. */
-type Packed = (typeof embedded)[string];
-
 /** Where a program may usually be loaded from; `/tmp` is mounted noexec on some systems. */
 function privateDirectories(): string[] {
   const home = adapter.env("HOME");
@@ -258,6 +294,11 @@ const dlopenTable = {
 
 const glibcTable = {
   gnu_get_libc_version: { parameters: [], result: "pointer" },
+} as const satisfies Record<string, Signature>;
+
+const readTable = {
+  open: { parameters: ["buffer", "i32"], result: "i32" },
+  read: { parameters: ["i32", "buffer", "usize"], result: "i32" },
 } as const satisfies Record<string, Signature>;
 
 const linkTable = {
@@ -322,6 +363,30 @@ class Libc {
       const link = new TextDecoder().decode(target.subarray(0, length));
       if (link === `/memfd:${name} (deleted)`) return path;
     }
+  }
+
+  /** All of a file, where the way to load it is not by its path: it may lie where nothing may be run. */
+  read(path: string): Uint8Array {
+    const { open, read } = unbound(libcName, readTable);
+    const closeOnExec = 0o2000000;
+    const fd = open(zeroTerminated(path), closeOnExec);
+    if (fd < 0) throw new Error("it cannot be opened");
+    let bytes = new Uint8Array(1 << 20);
+    let length = 0;
+    for (let got = 1; got > 0; length += got) {
+      if (length === bytes.length) {
+        const larger = new Uint8Array(2 * length);
+        larger.set(bytes);
+        bytes = larger;
+      }
+      got = read(fd, bytes.subarray(length), bytes.length - length);
+      if (got < 0) {
+        this.calls.close(fd);
+        throw new Error("it cannot be read");
+      }
+    }
+    this.calls.close(fd);
+    return bytes.subarray(0, length);
   }
 
   /** The file stays open, so that other threads find it. */

@@ -1,12 +1,22 @@
 // What users get: the packages as JSR and npm deliver them, and README's examples run from them.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { after, test } from "node:test";
+import { embedded } from "../ffi/embedded.ts";
 import { command, repository, run, type Runtime, runtimes, thisRuntime } from "./runtimes.ts";
 import { Folder } from "./support.ts";
+
+const library = embedded["linux-x64"];
 
 // A package is the same whoever packs it, so it is packed once: under Deno, which has the packers.
 const packing = { skip: thisRuntime === "deno" ? false : "packed under Deno", timeout: 300_000 };
@@ -50,7 +60,8 @@ function runInstalled(
 }
 
 function succeed(line: string[], directory?: string): string {
-  const env = { PERM_LIBRARY: undefined };
+  // Empty is unset; what is left out, Deno hands on.
+  const env = { PERM_LIBRARY: "" };
   const { code, out, err } = run(line, { env, ...(directory && { directory }) });
   assert.equal(code, 0, `${line.join(" ")}\n${out}${err}`);
   return out;
@@ -122,15 +133,147 @@ test("the npm package brings JavaScript and declarations, and nothing to build w
   const files = readdirSync(home, { recursive: true, encoding: "utf8" });
   assert.ok(files.includes("dist/mod.js") && files.includes("dist/mod.d.ts"));
   assert.ok(files.includes("README.md") && files.includes("LICENSE"));
-  const strangers = files.filter((file) =>
-    /\.(zig|so)$|(?<!\.d)\.ts$|_test|node_modules/.test(file)
-  );
+  const strangers = files.filter((file) => /\.zig$|(?<!\.d)\.ts$|_test|node_modules/.test(file));
   assert.deepEqual(strangers, []);
+  assert.deepEqual(files.filter((file) => file.endsWith(".so")), [`dist/${library.file}`]);
   assert.deepEqual(readdirSync(folder.file("node_modules")).filter((name) => name[0] !== "."), [
     "@perm",
   ]);
   const { scripts = {} } = JSON.parse(readFileSync(join(home, "package.json"), "utf8"));
   assert.ok(Object.keys(scripts).every((name) => name === "prepack"), "an install script");
+});
+
+test(
+  "each entry of the npm package exports what its source does, under the same names",
+  npm,
+  async () => {
+    using folder = new Folder();
+    install(folder);
+    writeFileSync(
+      folder.file("names.ts"),
+      `const told = {};
+for (const entry of ["", "/data", "/tuning"]) {
+  const module = await import("@perm/heap" + entry);
+  told[entry] = Object.keys(module).sort().map((name) => {
+    const it = module[name];
+    return [name, String(it).startsWith("class") ? it.name : typeof it];
+  });
+}
+console.log(JSON.stringify(told));
+`,
+    );
+    const sources: Record<string, object> = {
+      "": await import("../mod.ts"),
+      "/data": await import("../data/mod.ts"),
+      "/tuning": await import("../tuning/mod.ts"),
+    };
+    const wanted = Object.fromEntries(
+      Object.entries(sources).map(([entry, module]) => [
+        entry,
+        Object.entries(module).sort(([a], [b]) => a < b ? -1 : 1).map((
+          [name, it],
+        ) => [name, String(it).startsWith("class") ? it.name : typeof it]),
+      ]),
+    );
+    const told = runInstalled("deno", folder, "names.ts", { permissions: ["--allow-read"] });
+    assert.deepEqual(JSON.parse(told), wanted);
+  },
+);
+
+/** Opens a heap in the installed package, and tells which files of the package's library it has. */
+const whichLibrary = `import { readFileSync } from "node:fs";
+import { Heap } from "@perm/heap";
+const heap = Heap.open({ size: 1 << 20 });
+heap.root = heap.calloc(1, 8);
+const maps = readFileSync("/proc/self/maps", "utf8");
+console.log([...new Set(maps.match(/\\S*ph-[0-9a-f]{16}\\.so/g))].join(" "));
+`;
+
+test("the npm package loads its library's file where it lies", npm, () => {
+  using folder = new Folder();
+  install(folder);
+  writeFileSync(folder.file("which.ts"), whichLibrary);
+  const file = folder.file(`node_modules/@perm/heap/dist/${library.file}`);
+  for (const runtime of runtimes) {
+    const told = succeed(command(runtime, "which.ts"), folder.path);
+    assert.equal(told, `${file}\n`);
+  }
+});
+
+test(
+  "without its file, or with a part of it, the npm package brings the library's bytes itself",
+  npm,
+  () => {
+    using folder = new Folder();
+    install(folder);
+    writeFileSync(folder.file("which.ts"), whichLibrary);
+    const file = folder.file(`node_modules/@perm/heap/dist/${library.file}`);
+    const [example] = readmeExamples();
+    writeFileSync(folder.file("example.ts"), example);
+    let visits = 0;
+    for (const left of [library.bytes - 4096, 100, 0]) {
+      if (left > 0) truncateSync(file, left);
+      else rmSync(file);
+      for (const runtime of runtimes) {
+        const told = succeed(command(runtime, "which.ts"), folder.path);
+        assert.match(told, /^\/memfd:\S+\n$/);
+        visits++;
+        const first = visits === 1 ? "new" : "file";
+        assert.equal(runInstalled(runtime, folder, "example.ts"), `visit ${visits}, ${first}\n`);
+      }
+    }
+  },
+);
+
+test(
+  "a file that has the library's name and length but is none is not loaded, and the error says what was tried",
+  npm,
+  () => {
+    using folder = new Folder();
+    install(folder);
+    const file = folder.file(`node_modules/@perm/heap/dist/${library.file}`);
+    writeFileSync(file, new Uint8Array(library.bytes).fill(65));
+    writeFileSync(
+      folder.file("refused.ts"),
+      `import { Heap } from "@perm/heap";
+try {
+  Heap.open({ size: 1 << 20 });
+} catch ({ code, message }) {
+  console.log(code, message);
+}
+`,
+    );
+    for (const runtime of runtimes) {
+      const told = runInstalled(runtime, folder, "refused.ts");
+      assert.match(told, /^UNSUPPORTED /);
+      for (const tried of [file, "a memory file", "a private file in /tmp"]) {
+        assert.ok(told.includes(tried), told);
+      }
+    }
+  },
+);
+
+test("a program that was bundled with the npm package needs no file of it", npm, () => {
+  using folder = new Folder();
+  install(folder);
+  const [example] = readmeExamples();
+  writeFileSync(folder.file("example.ts"), example);
+  const [bun] = command("bun", "");
+  for (const flags of [["--outfile=one.js"], ["--outdir=several", "--splitting"]]) {
+    succeed([bun, "build", "example.ts", "--target=node", ...flags], folder.path);
+  }
+  succeed([bun, "build", "example.ts", "--compile", "--outfile=alone"], folder.path);
+  rmSync(folder.file("node_modules"), { recursive: true });
+  let visits = 0;
+  const expectVisit = (told: string) => {
+    visits++;
+    assert.equal(told, `visit ${visits}, ${visits === 1 ? "new" : "file"}\n`);
+  };
+  for (const runtime of runtimes) {
+    expectVisit(runInstalled(runtime, folder, "one.js"));
+    expectVisit(runInstalled(runtime, folder, "several/example.js"));
+  }
+  expectVisit(succeed([folder.file("alone")], folder.path));
 });
 
 test("the npm package's types are checked by its users", npm, () => {
@@ -186,10 +329,15 @@ test("deno publish finds nothing to object to", packing, () => {
   const { code, out, err } = run([deno, "publish", "--dry-run", "--allow-dirty"]);
   assert.equal(code, 0, out + err);
   assert.doesNotMatch(out + err, /warning/i);
-  for (const needed of ["mod.ts", "ffi/embedded.ts", "tuning/mod.ts", "README.md", "LICENSE"]) {
+  for (
+    const needed of [
+      ...["mod.ts", "ffi/embedded.ts", "ffi/embedded.json", "tuning/mod.ts"],
+      ...["README.md", "LICENSE"],
+    ]
+  ) {
     assert.ok((out + err).includes(`/${needed} (`), `${needed} is not published`);
   }
-  assert.doesNotMatch(out + err, /_test\.ts|node_modules|\.zig|package-lock/);
+  assert.doesNotMatch(out + err, /_test\.ts|node_modules|\.zig|\.so|package-lock/);
 });
 
 const inGit = {

@@ -1,7 +1,8 @@
 /**
  * Builds the native library and writes what is generated from it: `ffi/symbols.ts`, the table of
- * its functions, and `ffi/embedded.ts`, the library itself in a module. `--check` writes nothing
- * and fails when a committed file is not what the sources give.
+ * its functions, `ffi/embedded.json`, the library itself, and `ffi/embedded.ts`, what it is called. The
+ * same bytes go to a file beside them, which git ignores and npm delivers: from there the library is
+ * loaded without being decoded. `--check` writes nothing and fails when a committed file is not what the sources give.
  *
  * Invariant: the same sources and tools give the same bytes, on any machine and in any folder. The
  * library's soname holds a hash of all its other bytes, so that no two libraries share one.
@@ -11,7 +12,7 @@
 import { Buffer } from "node:buffer";
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 
@@ -32,7 +33,10 @@ const library = named(readFileSync(`${root}zig/zig-out/lib/libperm_heap.so`));
 const stale = [
   update("ffi/symbols.ts", symbols.toString()),
   update("ffi/embedded.ts", embeddedModule(library)),
+  update("ffi/embedded.json", embeddedBytes(library)),
 ].filter((path) => path !== undefined);
+
+if (!isCheck) writeLibrary(library);
 
 if (isCheck && stale.length > 0) {
   console.error(`${stale.join(", ")}: not what the sources give; run \`deno task build\``);
@@ -65,18 +69,40 @@ function named(bytes: Uint8Array): { soname: string; bytes: Uint8Array } {
   return { soname, bytes: text };
 }
 
-/** Not compressed: packages are when they are delivered, and node:zlib takes Deno 20 ms to load. */
+/** What the file beside the modules is called: by what it holds, so that it is never an old one. */
+function fileName(soname: string): string {
+  return soname.slice(soname.lastIndexOf("/") + 1);
+}
+
+/** Under its name there is all of it or nothing, also for programs that start meanwhile. */
+function writeLibrary({ soname, bytes }: { soname: string; bytes: Uint8Array }): void {
+  const name = fileName(soname);
+  for (const other of readdirSync(`${root}ffi`)) {
+    if (/^ph-\w+\.so(-new)?$/.test(other) && other !== name) rmSync(`${root}ffi/${other}`);
+  }
+  writeFileSync(`${root}ffi/${name}-new`, bytes, { mode: 0o755 });
+  renameSync(`${root}ffi/${name}-new`, `${root}ffi/${name}`);
+}
+
 function embeddedModule({ soname, bytes }: { soname: string; bytes: Uint8Array }): string {
   return `// Generated from zig/ by \`deno task build\`. Do not edit.
 
-/** A platform's library: its unique soname, and the file in base64. */
-export const embedded: Readonly<Record<string, { soname: string; base64: string }>> = {
+/** A platform's library: its unique soname, its file's name and length. embedded.json has its bytes. */
+export const embedded: Readonly<
+  Record<string, { soname: string; file: string; bytes: number }>
+> = {
   "linux-x64": {
     soname: "${soname}",
-    base64: "${Buffer.from(bytes).toString("base64")}",
+    file: "${fileName(soname)}",
+    bytes: ${bytes.length},
   },
 };
 `;
+}
+
+/** Not compressed: packages are when they are delivered, and node:zlib takes Deno 20 ms to load. */
+function embeddedBytes({ bytes }: { bytes: Uint8Array }): string {
+  return JSON.stringify({ "linux-x64": Buffer.from(bytes).toString("base64") }) + "\n";
 }
 
 /** Writes the file unless it says the same already; returns its path when it did not. */

@@ -1,35 +1,101 @@
 /**
- * Writes `dist/`, the JavaScript and declarations that npm delivers: Deno does not run TypeScript
- * from `node_modules`. Its packer makes them from the same sources and exports as JSR's.
+ * Writes `dist/`, what npm delivers: the declarations, which Deno's packer makes of the same sources
+ * and exports as JSR's; JavaScript, since Deno does not run TypeScript from `node_modules`; and the
+ * library's file.
+ *
+ * The JavaScript is bundled, since a program that starts waits for every file, up to a millisecond in
+ * Deno: `core.js` is ffi/, heap/ and tuning/, `data/mod.js` the rest. Nothing is minified, so that a
+ * stack shows our own names. (Bun's `--splitting` would find the parts by itself, and call Heap Heap2.)
+ *
+ * Invariant: each entry exports what its source does.
  *
  * @module
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { embedded } from "../../ffi/embedded.ts";
+import * as mod from "../../mod.ts";
+import * as tuning from "../../tuning/mod.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const work = mkdtempSync(`${root}node_modules/.perm-dist-`);
 try {
   run(process.execPath, "pack", "--allow-dirty", "--no-source-maps", "-o", `${work}/package.tgz`);
   run("tar", "-xzf", `${work}/package.tgz`, "-C", work);
-  const packed = JSON.parse(readFileSync(`${work}/package/package.json`, "utf8"));
+  const made = `${work}/package`;
+  const packed = JSON.parse(readFileSync(`${made}/package.json`, "utf8"));
   const ours = JSON.parse(readFileSync(`${root}package.json`, "utf8"));
   if (packed.version !== ours.version) {
     throw new Error(`deno.json is at ${packed.version}, package.json at ${ours.version}`);
   }
   // npm's own package.json, at the top, is the one that counts.
-  rmSync(`${work}/package/package.json`);
-  for (const name of ["README.md", "LICENSE"]) rmSync(`${work}/package/${name}`, { force: true });
+  for (const name of readdirSync(made, { recursive: true, encoding: "utf8" })) {
+    if (/\.(js|json)$|^README\.md$|^LICENSE$/.test(name)) rmSync(`${made}/${name}`);
+  }
+  bundle(made);
+  copyFileSync(`${root}ffi/embedded.json`, `${made}/embedded.json`);
+  for (const { file } of Object.values(embedded)) {
+    // A clone that was never built has none; the package then decodes what it brings.
+    if (existsSync(`${root}ffi/${file}`)) copyFileSync(`${root}ffi/${file}`, `${made}/${file}`);
+  }
   rmSync(`${root}dist`, { recursive: true, force: true });
-  renameSync(`${work}/package`, `${root}dist`);
+  renameSync(made, `${root}dist`);
 } finally {
   rmSync(work, { recursive: true, force: true });
 }
 
-function run(program: string, ...args: string[]): void {
-  const { status, stderr, error } = spawnSync(program, args, { cwd: root, encoding: "utf8" });
-  if (status === 0) return;
+/** Writes the JavaScript of all entries. */
+function bundle(into: string): void {
+  const below = new Set<string>();
+  const data = build("data/mod.ts", "--external=../ffi/*", "--external=../heap/*")
+    .replaceAll(/from "\.\.\/((?:ffi|heap)\/\w+\.ts)"/g, (_, path) => {
+      below.add(path);
+      return 'from "../core.js"';
+    });
+  // The entry of tuning/ has names that ffi/ has too.
+  const names = Object.keys(tuning);
+  writeFileSync(
+    `${work}/core.ts`,
+    ["mod.ts", ...below].map((path) => `export * from ${JSON.stringify(root + path)};\n`).join("") +
+      `export { ${names.map((name) => `${name} as tuning_${name}`)} } from ${
+        JSON.stringify(`${root}tuning/mod.ts`)
+      };\n`,
+  );
+  writeFileSync(`${into}/core.js`, build(`${work}/core.ts`, "--external=*/embedded.json"));
+  writeFileSync(`${into}/data/mod.js`, data);
+  writeFileSync(`${into}/mod.js`, `export { ${Object.keys(mod).join(", ")} } from "./core.js";\n`);
+  writeFileSync(
+    `${into}/tuning/mod.js`,
+    `export { ${
+      names.map((name) => `tuning_${name} as ${name}`).join(", ")
+    } } from "../core.js";\n`,
+  );
+}
+
+function build(entry: string, ...options: string[]): string {
+  return run(
+    `${root}node_modules/.bin/bun`,
+    ...["build", entry, "--target=node", "--format=esm", ...options],
+  );
+}
+
+function run(program: string, ...args: string[]): string {
+  const { status, stdout, stderr, error } = spawnSync(program, args, {
+    cwd: root,
+    encoding: "utf8",
+    maxBuffer: 1 << 26,
+  });
+  if (status === 0) return stdout;
   throw new Error(`${program} ${args.join(" ")} failed: ${error?.message ?? stderr}`);
 }
