@@ -280,14 +280,14 @@ type Get = (this: AnyMap, key: unknown) => unknown;
  * which no optimised loop follows, and until a map is known again the class has the other `get`.
  */
 function quickGet(this: AnyMap, key: unknown): unknown {
-  const { lookup, read } = this.$of;
+  const of = this.$of;
   let at;
   try {
-    at = lookup.seek(this, key);
+    at = of.lookup.seek(this, key);
   } catch (error) {
     return getUnknown(this, key, error);
   }
-  return at > 0 ? read!(lookup.pane, at) : getRare(this, key, at);
+  return at > 0 ? of.read!(of.lookup.pane, at) : getRare(this, key, at);
 }
 
 function getRare(map: AnyMap, key: unknown, at: number): unknown {
