@@ -11,6 +11,7 @@ import {
   f64,
   fixedText,
   type Handle,
+  HashMap,
   i16,
   i32,
   i64,
@@ -208,6 +209,53 @@ test("a struct that is refused while it is made leaves nothing allocated", () =>
   for (const heapless of [null, undefined, {}, 5]) {
     expectCode(() => new Node(heapless as never), "INVALID_ARGUMENT", { message: /give a Heap/ });
   }
+});
+
+test("an object gives a struct its fields in any order; what is left out is zero, what is no field is refused", () => {
+  const Spot = struct("Spot", { x: f64, y: u32, name: text });
+  using heap = Heap.open({ file: null, size: 1 << 20 });
+  const spots = new (HashMap(u32, Spot))(heap);
+  const orders: object[] = [
+    { x: 1, y: 2, name: "a" },
+    { name: "a", y: 2, x: 1 },
+    { x: 1, name: "a", y: 2 },
+    Object.create({ name: "a" }, {
+      x: { value: 1, enumerable: true },
+      y: { value: 2, enumerable: true },
+    }),
+  ];
+  for (const values of orders) {
+    assert.deepEqual(new Spot(heap, values).toJSON(), { x: 1, y: 2, name: "a" });
+    spots.set(1, { x: 9, y: 9, name: "a name that is too long for its slot" });
+    assert.deepEqual(spots.set(1, values as never).get(1)!.toJSON(), { x: 1, y: 2, name: "a" });
+  }
+  const { x, y, name } = { x: 5, y: 6, name: "b" };
+  for (
+    const [values, wanted] of [
+      [{ x, y }, { x, y, name: "" }],
+      [{ x }, { x, y: 0, name: "" }],
+      [{ y, name }, { x: 0, y, name }],
+      [{ x, y: undefined, name }, { x, y: 0, name }],
+      [{}, { x: 0, y: 0, name: "" }],
+    ]
+  ) {
+    spots.set(1, { x: 9, y: 9, name: "a name that is too long for its slot" });
+    assert.deepEqual(spots.set(1, values as never).get(1)!.toJSON(), wanted);
+  }
+  for (
+    const values of [{ x, y, name, z: 1 }, { x, y, name, z: undefined }, { x, y, z: 1, name }, {
+      z: 1,
+    }, { x, z: 1 }]
+  ) {
+    expectCode(() => new Spot(heap, values as never), "INVALID_ARGUMENT", {
+      message: /"z" in Spot/,
+    });
+    expectCode(() => spots.set(2, values as never), "INVALID_ARGUMENT", {
+      message: /no such field/,
+    });
+    assert.equal(spots.has(2), false);
+  }
+  destroy(spots);
 });
 
 test("structs in structs are live views, and take objects and other structs as values", () => {
