@@ -3,13 +3,15 @@
  * record is read and until all are, beside SQLite, and how much longer than an empty program the
  * whole process takes. Six numbers and a short name a record, read by a loop over the map.
  *
- * The processes take turns; files are in the page cache. SQLite's file is closed cleanly, which spares
+ * What is measured is the package as npm delivers it; how long the same takes from the sources, as JSR
+ * delivers them, stands beside it. The processes take turns; files are in the page cache. SQLite's file is closed cleanly, which spares
  * it a recovery that the heap's has to stand.
  *
  * @module
  */
 
 import { spawnSync } from "node:child_process";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { f64, HashMap, roots, struct, text, u32 } from "../../data/mod.ts";
@@ -24,9 +26,11 @@ import {
   type Runtime,
   type Samples,
 } from "../harness.ts";
+import { installPackage, installProgram } from "../package.ts";
 
 const NOTHING = join(ROOT, "bench/programs/nothing.ts");
 const PROGRAM = join(ROOT, "bench/programs/restart.ts");
+const PROCESS = join(ROOT, "bench/programs/process.ts");
 const Row = struct("Row", { a: f64, b: f64, c: f64, d: f64, e: f64, f: f64, name: text });
 const rowOf = (i: number) => ({
   a: i,
@@ -101,6 +105,10 @@ export const restart: Measure = {
     const count = quick ? 100_000 : 1_000_000;
     const rounds = quick ? 3 : 9;
     const reports = [];
+    const project = join(work, "restart");
+    mkdirSync(project);
+    installPackage(project);
+    const program = installProgram(project, PROGRAM);
     for (const runtime of runtimes) {
       const files = {
         heap: join(work, `restart-${runtime}.perm`),
@@ -112,16 +120,21 @@ export const restart: Measure = {
       const add = (what: string, ms: number) => (samples[what] ??= []).push(ms);
       for (let round = -1; round < rounds; round++) {
         const nothing = runProgram(runtime, NOTHING, []);
-        const first = runProgram(runtime, PROGRAM, ["heap", files.heap, "first"]);
+        const process = runProgram(runtime, PROCESS, []);
+        const first = runProgram(runtime, program, ["heap", files.heap, "first"]);
+        const source = runProgram(runtime, PROGRAM, ["heap", files.heap, "first"]);
         const told = ["numbers", "texts"].map((what) => ({
           what,
-          heap: runProgram(runtime, PROGRAM, ["heap", files.heap, what]),
-          sqlite: runProgram(runtime, PROGRAM, ["sqlite", files.sqlite, what]),
+          heap: runProgram(runtime, program, ["heap", files.heap, what]),
+          sqlite: runProgram(runtime, program, ["sqlite", files.sqlite, what]),
         }));
         if (round < 0) continue;
         add("an empty program", nothing.whole);
         add("open to first get", first.first);
         add("first get, whole process beyond an empty one", first.whole - nothing.whole);
+        add("open to first get, from the sources", source.first);
+        add("whole process, from the sources", source.whole - nothing.whole);
+        add("one that imports node:process, beyond an empty one", process.whole - nothing.whole);
         for (const { what, heap, sqlite } of told) {
           if (heap.sum !== sqlite.sum) {
             throw new Error(`The heap's records sum up to ${heap.sum}, SQLite's to ${sqlite.sum}`);
@@ -146,12 +159,16 @@ export const restart: Measure = {
           line(samples, "first get, whole process beyond an empty one", "ms", {
             limit: LIMIT_PROCESS_MS,
           }),
+          line(samples, "open to first get, from the sources", "ms"),
+          line(samples, "whole process, from the sources", "ms"),
+          line(samples, "one that imports node:process, beyond an empty one", "ms"),
           ...all("numbers", LIMIT_ALL[runtime]),
           ...all("texts", LIMIT_TEXTS),
         ],
         skipped: [],
         notes: [
           `${count} records of six numbers and a name; "texts" reads the numbers and the name`,
+          "the package as npm delivers it, where nothing else is said",
         ],
       });
     }
