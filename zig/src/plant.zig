@@ -70,6 +70,11 @@ pub const Plant = enum {
     reuse_log_left,
     reuse_damaged,
     reuse_not_marked,
+    // The parts of giving a log the space of the one before.
+    room_not_sole,
+    room_not_synced,
+    room_dir_not_synced,
+    room_name_left,
     holes_not_recorded,
     free_pages_trusted,
     // Folds that come by themselves.

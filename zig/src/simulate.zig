@@ -100,15 +100,15 @@ fn run(settings: Settings, progress: ?*Progress) bool {
         \\{d} steps in {d:.1} s, {d:.0} a second; seeds {d} to {d}, no violation
         \\{d} power cuts, {d} kills, {d} failed calls, {d} damages; {d} sessions, {d} of them readers
         \\{d} commits, {d} asked for in the background, {d} of these written under the hold, {d} failed; {d} folds
-        \\{d} bases past the page cache, {d} over the one before; {d} epochs read back and compared
+        \\{d} bases past the page cache, {d} over the one before, {d} logs in the space of those before; {d} epochs read back and compared
         \\{d} folds by themselves; {d} copies; {d} flushes of shared heaps, {d} found with a mark, {d} at rest under it
         \\
     , .{
-        counts.steps,   seconds,        @as(f64, @floatFromInt(counts.steps)) / seconds, settings.seed,  seed - 1,
-        counts.cuts,    counts.kills,   counts.failures,                                 counts.damages, counts.sessions,
-        counts.readers, counts.commits, counts.asked,                                    counts.held,    counts.failed,
-        counts.folds,   counts.piped,   counts.soles,                                    counts.checked, counts.idle_folds,
-        counts.copies,  counts.flushes, counts.marked,                                   counts.rests,
+        counts.steps,      seconds,        @as(f64, @floatFromInt(counts.steps)) / seconds, settings.seed,  seed - 1,
+        counts.cuts,       counts.kills,   counts.failures,                                 counts.damages, counts.sessions,
+        counts.readers,    counts.commits, counts.asked,                                    counts.held,    counts.failed,
+        counts.folds,      counts.piped,   counts.soles,                                    counts.rooms,   counts.checked,
+        counts.idle_folds, counts.copies,  counts.flushes,                                  counts.marked,  counts.rests,
     });
     return false;
 }

@@ -182,7 +182,7 @@ pub fn unlinkNew(disk: Disk, place: names.Place, stat: disk_.Stat) void {
 pub fn removeStale(disk: Disk, place: names.Place, log: []const u8) void {
     var found: Found = .{ .base = place.name.slice(), .log = log };
     if (disk.list(place.dir, &found, Found.visit) != null) return;
-    for (found.names[0..found.count]) |*name| removeStaleLog(disk, place, name);
+    for (found.names[0..found.count]) |*name| removeStaleLog(disk, place, name, .of(log));
 }
 
 const Found = struct {
@@ -200,14 +200,16 @@ const Found = struct {
     }
 };
 
-fn removeStaleLog(disk: Disk, place: names.Place, name: *const names.Name) void {
+fn removeStaleLog(disk: Disk, place: names.Place, name: *const names.Name, log: names.Name) void {
     var held: Held = .{ .file = switch (disk.open(place.dir, name.z(), .{ .write = true })) {
         .file => |file| file,
         .errno => return,
     } };
     defer disk.close(&held.file);
-    if (disk.lock(held.file) != .locked) return;
     if (disk.stat(held.file, &held.stat) != null or held.stat.kind != .regular) return;
+    // A power cut may have kept a name that the log had before it was the log.
+    const same = disk.names(place.dir, log.z(), held.stat) == .same;
+    if (!same and disk.lock(held.file) != .locked) return;
     if (disk.names(place.dir, name.z(), held.stat) != .same) return;
     var sector: [512]u8 = @splat(0);
     if (disk.readAll(held.file, sector[0..@min(sector.len, held.stat.size)], 0) != null) return;

@@ -9,6 +9,7 @@ const errors = @import("../errors.zig");
 const capture_ = @import("capture.zig");
 const disk_ = @import("disk.zig");
 const fold_ = @import("fold.zig");
+const pipe_ = @import("pipe.zig");
 const plant = @import("../plant.zig");
 const opener = @import("opener.zig");
 const format = @import("format.zig");
@@ -100,7 +101,12 @@ pub const Commit = struct {
         errdefer self.giveBack();
         const known = input.known orelse try unchangedSince(image, history, &input);
         while (rewrite or !try self.tryRecord(&input, history, known)) {
-            if (try self.writeBase(&input, history, known)) break;
+            const epoch_max = history.epoch_max;
+            if (self.writeBase(&input, history, known) catch |err| lack: {
+                if (err != error.NO_SPACE or !image.giveRoomBack()) return err;
+                history.epoch_max = epoch_max;
+                break :lack try self.writeBase(&input, history, known);
+            }) break;
         }
         if (plant.is(.free_pages_trusted)) return;
         if (input.capture == null) image.expectWrites(input.holes);
@@ -275,9 +281,16 @@ pub const Commit = struct {
             if (firstLook(scratch, candidates, table, input.source(), enough) > enough) return false;
             looked_at = true;
         }
+        if (image.room.give(image)) |errno| {
+            image.dead = true;
+            return disk_.failErrno(errno, image.path(), "Cannot sync the directory of image");
+        }
         var appender: record_.Appender = try .init(image.disk, generation, scratch, image.path());
         if (!plant.is(.holes_not_recorded)) emptyUnkept(scratch, table);
         const set: *const PageSet = if (looked_at) &scratch.changed else candidates;
+        var pipe: pipe_.Pipe = undefined;
+        if (image.background) appender.startPipe(&pipe, set.count(), image.pipe_size);
+        defer appender.endPipe();
         try stageChanged(&appender, scratch, set, table, input.source());
         var holes = scratch.emptied.iterate();
         while (holes.next()) |hole| scratch.holes.append(scratch_.allocator, hole) catch return generation_.outOfMemory(image.path());

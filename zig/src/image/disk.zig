@@ -59,6 +59,8 @@ pub const Disk = struct {
         // A disk without these two keeps no spare file.
         exchange: @TypeOf(&real_disk.exchange) = &lacking.exchange,
         sole: @TypeOf(&real_disk.sole) = &lacking.sole,
+        // A disk without it keeps no log's space.
+        zero: @TypeOf(&real_disk.zero) = &lacking.zero,
         // Only shared heaps ask for these.
         lockShared: @TypeOf(&real_disk.lockShared) = &lacking.lockShared,
         staysInPlace: @TypeOf(&real_disk.staysInPlace) = &lacking.staysInPlace,
@@ -76,6 +78,9 @@ pub const Disk = struct {
         }
         fn sole(_: ?*anyopaque, _: File) i64 {
             return 0;
+        }
+        fn zero(_: ?*anyopaque, _: File, _: u64, _: u64) i64 {
+            return -E(.OPNOTSUPP);
         }
         fn lockShared(_: ?*anyopaque, _: File) i64 {
             return 0;
@@ -200,6 +205,11 @@ pub const Disk = struct {
         return if (isLack(errno) or errno == code(.IO)) errno else null;
     }
 
+    /// Fills a part of the file with zeros where its space can stay its own; else it fails.
+    pub fn zero(self: Disk, file: File, offset: u64, len: u64) ?Errno {
+        return failed(self.vtable.zero(self.context, file, offset, len));
+    }
+
     pub fn truncate(self: Disk, file: File, len: u64) ?Errno {
         return failed(self.vtable.truncate(self.context, file, len));
     }
@@ -320,6 +330,14 @@ pub const Disk = struct {
     pub fn nextData(self: Disk, file: File, offset: u64) ?u64 {
         const result = self.vtable.seek(self.context, file, offset, .data);
         return if (result < 0) null else @intCast(result);
+    }
+
+    /// Where what may hold something begins, at or after `offset`: before it the file reads as zeros.
+    pub fn zerosUntil(self: Disk, file: File, offset: u64, end: u64) u64 {
+        const result = self.vtable.seek(self.context, file, offset, .data);
+        if (result == -E(.NXIO)) return end;
+        if (result < 0) return offset;
+        return @min(end, @max(offset, std.mem.alignBackward(u64, @intCast(result), linux.page_size)));
     }
 
     pub fn nextHole(self: Disk, file: File, offset: u64) ?u64 {

@@ -82,6 +82,8 @@ pub const Generation = struct {
     /// Up to here zeros of a record that was synced stand behind `log_end` (but for a seal): what is
     /// written over them needs no new space, and its sync no journal of the file system.
     zeros_end: u64 = 0,
+    /// Up to here the log has space, which reads as zeros.
+    room_end: u64 = 0,
     /// Something lies behind `log_end` that has to be cut before the next append.
     tail: bool = false,
     /// That something was an unfinished record.
@@ -98,6 +100,12 @@ pub const Generation = struct {
             return outOfMemory("");
         };
         return self;
+    }
+
+    /// The log ends at its last record, or where an attempt goes on.
+    pub fn forgetZeros(self: *Generation) void {
+        self.zeros_end = 0;
+        self.room_end = 0;
     }
 
     /// Gives up the writer's locks.
@@ -424,7 +432,10 @@ pub const Generation = struct {
         if (plant.is(.r9_torn_is_damage)) return .later_record;
         var buffer: [chunk_len]u8 align(16) = undefined;
         var offset = self.log_end + if (self.sealed) @as(u64, page_size) else 0;
-        while (offset < self.log_size) {
+        while (true) {
+            // Room for records is not read.
+            offset = disk.zerosUntil(self.log, offset, self.log_size);
+            if (offset >= self.log_size) break;
             const part = buffer[0..@min(buffer.len, self.log_size - offset)];
             if (disk.readAll(self.log, part, offset)) |errno| {
                 // A writer cut it meanwhile.

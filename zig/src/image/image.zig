@@ -25,6 +25,7 @@ const opener = @import("opener.zig");
 const page_set = @import("page_set.zig");
 const pipe_ = @import("pipe.zig");
 const plant = @import("../plant.zig");
+const room_ = @import("room.zig");
 const stored_ = @import("stored.zig");
 const table_ = @import("table.zig");
 const warming_ = @import("warming.zig");
@@ -86,6 +87,8 @@ pub const OpenOptions = struct {
     sealed_len_min: u64 = 128 * 1024,
     /// A base of so many bytes that a commit replaced is kept for the next one to be written over.
     spare_len_min: u64 = 16 << 20,
+    /// A log of so many bytes that was replaced gives its space to the one in use.
+    room_len_min: u64 = 1 << 20,
     pipe: pipe_.Size = .{},
     /// How long no commit comes before a log that is only rather long is folded.
     idle_ns: u64 = 2 * std.time.ns_per_s,
@@ -191,10 +194,13 @@ pub const Image = struct {
     /// Commits since then that were records.
     spare_unused: u32 = 0,
     spare_len_min: u64,
+    /// The space of the log before, for the log in use.
+    room: room_.Room = .{},
+    room_len_min: u64,
     pipe_size: pipe_.Size,
-    /// A base was mapped through the descriptor that also writes it, where a second opening failed:
-    /// no lease would tell of that mapping, so no base becomes a spare any more.
-    maps_own_base: bool = false,
+    /// A file was mapped through the descriptor that also writes it, where a second opening failed:
+    /// no lease would tell of that mapping, so none is written over any more.
+    maps_own_files: bool = false,
     /// All lines that the files know.
     lines: history_.Lines = .{},
     dropped: bool = false,
@@ -241,6 +247,7 @@ pub const Image = struct {
             self.fold.cancel(self.disk);
             if (!plant.is(.r7_claim_left)) claim.dropNew(self.disk, self.place, &self.new);
             self.dropSpare();
+            _ = self.room.drop(self);
             if (self.mode != .read) if (self.history) |history| {
                 if (!self.pending.isEmpty() or self.inflight_failed or self.compare_all) history.stray = true;
             };
@@ -268,6 +275,7 @@ pub const Image = struct {
     fn closeFiles(self: *Image) void {
         self.disk.close(&self.new.file);
         self.disk.close(&self.spare.file);
+        self.disk.close(&self.room.held.file);
         self.disk.close(&self.replaced.file);
         if (self.generation) |generation| {
             self.disk.close(&generation.base);
@@ -291,6 +299,20 @@ pub const Image = struct {
         self.spare = .{};
     }
 
+    /// Space that was kept for what may come is given back: true when there was some.
+    pub fn giveRoomBack(self: *Image) bool {
+        if (self.room.drop(self)) {
+            self.disposal.wait();
+            return true;
+        }
+        const generation = self.generation orelse return false;
+        if (generation.room_end <= generation.log_end or generation.tail) return false;
+        if (self.disk.truncate(generation.log, generation.log_end) != null) return false;
+        generation.log_size = generation.log_end;
+        generation.forgetZeros();
+        return true;
+    }
+
     /// In a forked child: gives up the descriptors, which share their locks with the parent's.
     /// Takes no lock and frees nothing; later calls are FORKED.
     pub fn afterFork(self: *Image) void {
@@ -299,6 +321,7 @@ pub const Image = struct {
         self.fold.afterFork(self.disk);
         self.warming.afterFork();
         self.ahead.afterFork();
+        self.room.afterFork();
         self.closeFiles();
     }
 
@@ -648,6 +671,7 @@ test {
     _ = names;
     _ = @import("laying.zig");
     _ = @import("reading.zig");
+    _ = room_;
     _ = @import("test_commit.zig");
     _ = @import("test_copy.zig");
     _ = @import("test_edges.zig");

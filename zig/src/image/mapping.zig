@@ -115,8 +115,11 @@ const Builder = struct {
         if (image.mode == .read) return;
         if (Generation.openToMap(image.disk, image.place, image.place.name, generation.base_stat)) |file| {
             self.base = file;
-        } else image.maps_own_base = true;
-        if (generation.log >= 0) self.log = Generation.openToMap(image.disk, image.place, generation.log_name, generation.log_stat) orelse self.log;
+        } else image.maps_own_files = true;
+        if (generation.log < 0) return;
+        if (Generation.openToMap(image.disk, image.place, generation.log_name, generation.log_stat)) |file| {
+            self.log = file;
+        } else image.maps_own_files = true;
     }
 
     fn closeMapped(self: *Builder) void {

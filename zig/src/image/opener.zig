@@ -45,6 +45,7 @@ pub fn open(options: OpenOptions) errors.Error!*Image {
         .base_pages_min = options.base_pages_min,
         .sealed_len_min = options.sealed_len_min,
         .spare_len_min = options.spare_len_min,
+        .room_len_min = options.room_len_min,
         .here = .{ .disk = options.disk, .place = place },
         .pipe_size = options.pipe,
     };
@@ -184,7 +185,7 @@ fn settle(self: *Image, generation: *Generation) errors.Error!void {
 pub fn cutTail(disk: disk_.Disk, generation: *Generation, path: []const u8) errors.Error!void {
     if (disk.truncate(generation.log, generation.log_end)) |errno| return disk_.failErrno(errno, path, "Cannot cut the torn end of the log of image");
     generation.log_size = generation.log_end;
-    generation.zeros_end = 0;
+    generation.forgetZeros();
     generation.tail = false;
 }
 

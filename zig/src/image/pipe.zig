@@ -17,10 +17,14 @@ pub const Size = struct {
     /// A base from this many pages on is written by a pipe.
     pages_min: u64 = 4096,
     buffer_pages: usize = 256,
+    /// A record from this many pages on is written beside its copying, through the page cache.
+    record_pages_min: u64 = 1024,
 };
 
 const buffer_count = 8;
 const thread_count = 4;
+/// The medium begins to write what went through the page cache after so many bytes.
+const writeback_len = 2 << 20;
 /// Of a huge page: memory in one piece is handed to the device in one piece, where pages of 4 KiB
 /// took it twice as long.
 const huge_len = 2 << 20;
@@ -29,13 +33,17 @@ const Job = struct { state: enum { free, ready, writing } = .free, len: usize = 
 
 pub const Pipe = struct {
     disk: Disk,
-    /// Writes past the page cache, and through it for what the file system refuses that way.
+    /// Writes past the page cache, and through it for what the file system refuses that way; none: all
+    /// goes through it.
     direct: File,
     buffered: File,
     memory: []align(os.page_size) u8,
     /// Where the buffers begin in `memory`.
     first: usize = 0,
     buffer_len: usize,
+    buffers: usize = buffer_count,
+    /// What the medium was told to write ends here.
+    writeback_end: u64 = 0,
     jobs: [buffer_count]Job = @splat(.{}),
     /// The buffer being filled, and the next one to write.
     filling: usize = 0,
@@ -51,16 +59,35 @@ pub const Pipe = struct {
     /// must not move until `end`.
     pub fn start(self: *Pipe, disk: Disk, file: File, buffer_pages: usize) bool {
         const direct = disk.openDirect(file) orelse return false;
-        const buffer_len = buffer_pages * format.page_size;
-        self.* = .{ .disk = disk, .direct = direct, .buffered = file, .memory = &.{}, .buffer_len = buffer_len };
-        self.memory = os.allocatePages(buffer_count * buffer_len + huge_len) catch {
-            disk.close(&self.direct);
+        self.* = .{ .disk = disk, .direct = direct, .buffered = file, .memory = &.{}, .buffer_len = buffer_pages * format.page_size };
+        return self.go(thread_count);
+    }
+
+    /// The same for what is read again soon, through the page cache: in order, from `offset` on.
+    pub fn startCached(self: *Pipe, disk: Disk, file: File, offset: u64, buffer_pages: usize) bool {
+        if (os.processorCount() < 2) return false;
+        self.* = .{
+            .disk = disk,
+            .direct = disk_.none,
+            .buffered = file,
+            .memory = &.{},
+            .buffer_len = buffer_pages * format.page_size,
+            .buffers = buffer_count / 2,
+            .writeback_end = offset,
+        };
+        return self.go(1);
+    }
+
+    fn go(self: *Pipe, threads: usize) bool {
+        const len = self.buffers * self.buffer_len;
+        self.memory = os.allocatePages(len + huge_len) catch {
+            self.disk.close(&self.direct);
             return false;
         };
         const address = @intFromPtr(self.memory.ptr);
         self.first = std.mem.alignForward(usize, address, huge_len) - address;
-        _ = os.advise(address + self.first, buffer_count * buffer_len, std.os.linux.MADV.HUGEPAGE);
-        for (&self.threads) |*thread| thread.* = os.Thread.spawn(entry, self) catch null;
+        _ = os.advise(address + self.first, len, std.os.linux.MADV.HUGEPAGE);
+        for (self.threads[0..threads]) |*thread| thread.* = os.Thread.spawn(entry, self) catch null;
         if (self.threads[0] != null) return true;
         self.end();
         return false;
@@ -82,7 +109,7 @@ pub const Pipe = struct {
         defer self.mutex.unlock();
         std.debug.assert(self.jobs[self.filling].state == .free);
         self.jobs[self.filling] = .{ .state = .ready, .len = len, .offset = offset };
-        self.filling = (self.filling + 1) % buffer_count;
+        self.filling = (self.filling + 1) % self.buffers;
         self.changed();
         while (self.jobs[self.filling].state != .free) self.wait();
         return self.failure;
@@ -119,7 +146,7 @@ pub const Pipe = struct {
                 continue;
             }
             job.state = .writing;
-            self.writing = (index + 1) % buffer_count;
+            self.writing = (index + 1) % self.buffers;
             if (self.failure == null) {
                 self.mutex.unlock();
                 const errno = self.write(self.bufferAt(index)[0..job.len], job.offset);
@@ -132,6 +159,14 @@ pub const Pipe = struct {
     }
 
     fn write(self: *Pipe, bytes: []const u8, offset: u64) ?disk_.Errno {
+        if (self.direct < 0) {
+            if (self.disk.writeAll(self.buffered, bytes, offset)) |errno| return errno;
+            const stop = offset + bytes.len;
+            if (stop - self.writeback_end < writeback_len) return null;
+            self.disk.startWriting(self.buffered, self.writeback_end, stop - self.writeback_end);
+            self.writeback_end = stop;
+            return null;
+        }
         const errno = self.disk.writeAll(self.direct, bytes, offset) orelse return null;
         if (errno != disk_.code(.INVAL)) return errno;
         return self.disk.writeAll(self.buffered, bytes, offset);

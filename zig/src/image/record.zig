@@ -10,6 +10,7 @@ const disk_ = @import("disk.zig");
 const format = @import("format.zig");
 const generation_ = @import("generation.zig");
 const opener = @import("opener.zig");
+const pipe_ = @import("pipe.zig");
 const plant = @import("../plant.zig");
 const scratch_ = @import("scratch.zig");
 const history = @import("history.zig");
@@ -48,6 +49,10 @@ pub const Appender = struct {
     generation: *Generation,
     scratch: *Scratch,
     path: []const u8,
+    /// Writes the pages while the next ones are copied.
+    pipe: ?*pipe_.Pipe = null,
+    /// Pages written at a time.
+    staged_max: usize = scratch_.staging_pages,
     /// Pages in the staging buffer, and pages written.
     staged: usize = 0,
     written: u64 = 0,
@@ -59,11 +64,28 @@ pub const Appender = struct {
         if (generation.tail and !plant.is(.r2_tail_not_cut)) try opener.cutTail(disk, generation, path);
         scratch.runs.clearRetainingCapacity();
         scratch.sums.clearRetainingCapacity();
-        return .{ .disk = disk, .generation = generation, .scratch = scratch, .path = path };
+        return .{ .disk = disk, .generation = generation, .scratch = scratch, .path = path, .allocated_end = generation.room_end };
+    }
+
+    /// Has a thread write the pages, which are as many at most. To be ended with `endPipe`.
+    pub fn startPipe(self: *Appender, pipe: *pipe_.Pipe, pages: u64, size: pipe_.Size) void {
+        if (pages < size.record_pages_min) return;
+        const offset = self.generation.log_end + page_size;
+        const buffer_pages = @min(scratch_.staging_pages, size.buffer_pages);
+        if (!pipe.startCached(self.disk, self.generation.log, offset, buffer_pages)) return;
+        self.pipe = pipe;
+        self.staged_max = buffer_pages;
+    }
+
+    pub fn endPipe(self: *Appender) void {
+        if (self.pipe) |pipe| pipe.end();
+        self.pipe = null;
+        self.staged_max = scratch_.staging_pages;
     }
 
     /// Where the next page's bytes go before `push`.
     pub fn slot(self: *Appender) *align(page_size) [page_size]u8 {
+        if (self.pipe) |pipe| return @alignCast(pipe.buffer()[self.staged * page_size ..][0..page_size]);
         return self.scratch.slot(self.staged);
     }
 
@@ -71,7 +93,7 @@ pub const Appender = struct {
     pub fn push(self: *Appender, page: u64, sum: u64, more: u64) errors.Error!void {
         self.scratch.addPage(page, sum) catch return generation_.outOfMemory(self.path);
         self.staged += 1;
-        if (self.staged == scratch_.staging_pages) try self.flush(more);
+        if (self.staged == self.staged_max) try self.flush(more);
     }
 
     fn flush(self: *Appender, more: u64) errors.Error!void {
@@ -80,6 +102,14 @@ pub const Appender = struct {
         const len = self.staged * page_size;
         if (offset + len > self.allocated_end) {
             try self.roomAhead(offset, len, @max(len, @min(allocate_len, len + more * page_size)));
+        }
+        if (self.pipe) |pipe| {
+            self.written += self.staged;
+            self.staged = 0;
+            self.generation.tail = true;
+            self.generation.log_size = @max(self.generation.log_size, offset + len);
+            if (pipe.submit(len, offset)) |errno| return self.failed(errno);
+            return;
         }
         try self.write(self.scratch.staging[page_size..][0..len], offset);
         const before = self.written * page_size / writeback_len;
@@ -105,7 +135,7 @@ pub const Appender = struct {
         if (!disk_.isLack(errno) or ahead == len) return self.failed(errno);
         if (self.disk.truncate(self.generation.log, offset)) |cut| return self.failed(cut);
         self.generation.log_size = offset;
-        self.generation.zeros_end = 0;
+        self.generation.forgetZeros();
         try self.room(offset, len);
     }
 
@@ -132,22 +162,28 @@ pub const Appender = struct {
         header.tables_checksum = format.hash(bytes[0..at.tables_len]);
         header.seal();
 
+        // What a pipe still has to write comes before what tells that it is there.
+        if (self.pipe) |pipe| {
+            try self.flush(0);
+            if (pipe.finish()) |errno| return self.failed(errno);
+            self.endPipe();
+        }
         const offset = header.offset;
         const tables_end = at.tables + at.tables_len;
         if (self.written == 0 and tables_end <= scratch_.staging_len) {
-            const has_room = offset + at.end <= self.generation.zeros_end;
+            const has_room = offset + at.end <= @max(self.generation.zeros_end, self.allocated_end);
             if (!has_room) try self.room(offset, at.end);
             @memcpy(scratch.staging[0..page_size], std.mem.asBytes(&header));
             @memcpy(scratch.staging[at.tables..tables_end], bytes[0..at.tables_len]);
             try self.write(scratch.staging[0..tables_end], offset);
-            if (!has_room) if (self.aheadOf(at.end)) |len| try self.writeAhead(offset + at.end, len);
+            if (offset + at.end > self.generation.zeros_end) if (self.aheadOf(at.end)) |len| try self.writeAhead(offset + at.end, len);
         } else {
             try self.flush(0);
             if (offset + at.end > self.allocated_end) try self.room(offset + at.tables, at.end - at.tables);
-            if (self.allocated_end > offset + at.end) {
+            if (self.allocated_end > @max(offset + at.end, self.generation.room_end)) {
                 if (self.disk.truncate(self.generation.log, offset + at.end)) |errno| return self.failed(errno);
                 self.generation.log_size = offset + at.end;
-                self.generation.zeros_end = 0;
+                self.generation.forgetZeros();
             }
             if (self.aheadOf(at.end)) |len| try self.writeAhead(offset + at.end, len);
             try self.write(bytes[0..at.tables_len], offset + at.tables);
@@ -184,7 +220,7 @@ pub const Appender = struct {
         }
         if (self.disk.truncate(generation.log, end)) |errno| return self.failed(errno);
         generation.log_size = end;
-        generation.zeros_end = 0;
+        generation.forgetZeros();
     }
 
     fn writeFooter(self: *Appender, header: *const format.RecordHeader, at: format.RecordHeader.Layout) errors.Error!void {

@@ -13,6 +13,7 @@ const generation_ = @import("generation.zig");
 const history_ = @import("history.zig");
 const plant = @import("../plant.zig");
 const record_ = @import("record.zig");
+const Room = @import("room.zig").Room;
 const scratch_ = @import("scratch.zig");
 const table_ = @import("table.zig");
 const Generation = generation_.Generation;
@@ -29,7 +30,7 @@ pub const Successor = struct {
     scratch: *scratch_.Scratch,
     /// Bytes of `new` that are allocated: it is the image's spare.
     spare_len: u64 = 0,
-    /// The base that this one replaces becomes the spare.
+    /// The base that this one replaces becomes the spare, its log the room of the new one: commits go on.
     keeps_spare: bool = false,
 
     /// Claims `-new`, makes the log and writes its first page.
@@ -202,6 +203,7 @@ pub const Successor = struct {
         // Until the directory is synced the base before may be the one that is found again.
         if (if (plant.is(.sync_dir_after_rename)) null else disk.syncDir(dir)) |errno| {
             if (!plant.is(.reuse_unsure_exchange)) image.dropSpare();
+            _ = image.room.drop(image);
             if (plant.is(.r3_ack_without_dir_sync)) return;
             image.dead = !plant.is(.r3_log_lives_on);
             return disk_.failErrno(errno, path, "Cannot sync the directory of image");
@@ -210,6 +212,7 @@ pub const Successor = struct {
         if (keep_log) return;
         if (old_log) |log| {
             // While its log is there the base before can be read.
+            if (image.room.held.file >= 0 and image.room.make(image, log)) return;
             if (disk.unlink(dir, log.z()) != null and !plant.is(.reuse_log_left)) image.dropSpare();
         } else claim.removeStale(disk, image.place, self.image.generation.?.log_name.slice());
     }
@@ -233,7 +236,7 @@ pub const Successor = struct {
 
     fn maySpare(self: *const Successor) bool {
         const old = self.image.generation orelse return false;
-        if (self.image.maps_own_base and !plant.is(.reuse_own_map)) return false;
+        if (self.image.maps_own_files and !plant.is(.reuse_own_map)) return false;
         return self.keeps_spare and (!self.image.set_aside or plant.is(.reuse_damaged)) and old.base_stat.size >= self.image.spare_len_min;
     }
 
@@ -265,6 +268,8 @@ pub const Successor = struct {
                 image.spare_unused = 0;
                 old.base = disk_.none;
             }
+            _ = image.room.drop(image);
+            if (self.keeps_spare) Room.take(image, old, self.generation);
             image.disposal.take(disk, old, image.background);
         }
         disk.close(&image.replaced.file);

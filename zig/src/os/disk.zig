@@ -147,6 +147,15 @@ pub fn allocate(_: ?*anyopaque, file: File, offset: u64, len: u64) i64 {
     }
 }
 
+/// The space stays the file's, and reads as zeros from then on.
+pub fn zero(_: ?*anyopaque, file: File, offset: u64, len: u64) i64 {
+    const zero_range = 0x10;
+    while (true) {
+        const result = signed(linux.fallocate(file, zero_range, @bitCast(offset), @bitCast(len)));
+        if (result != -E(.INTR)) return result;
+    }
+}
+
 pub fn truncate(_: ?*anyopaque, file: File, len: u64) i64 {
     if (len > lengthLimit()) return -E(.FBIG);
     while (true) {

@@ -291,7 +291,8 @@ pub const Actor = struct {
             .base_pages_min = world.base_pages_min,
             .sealed_len_min = world.sealed_len_min,
             .spare_len_min = world.spare_len_min,
-            .pipe = .{ .pages_min = world.piped_pages_min, .buffer_pages = 24 },
+            .room_len_min = world.room_len_min,
+            .pipe = .{ .pages_min = world.piped_pages_min, .buffer_pages = 24, .record_pages_min = world.piped_pages_min },
             .verify = self.chance(10),
         };
     }

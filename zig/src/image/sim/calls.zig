@@ -234,6 +234,23 @@ pub fn allocate(c: ?*anyopaque, file: File, offset: u64, len: u64) i64 {
     return call.verdict.errno;
 }
 
+pub fn zero(c: ?*anyopaque, file: File, offset: u64, len: u64) i64 {
+    const call = begin(c, .bytes);
+    const machine = call.machine;
+    const inode = call.inode(file);
+    call.say("zero {d} bytes at {d} of {d}", .{ len, offset, inode.number });
+    if (machine.no_allocate) return no(.OPNOTSUPP);
+    if (call.process.dead and !call.verdict.effect) return call.verdict.errno;
+    std.debug.assert(openingOf(call.process, file).write and offset + len <= inode.size);
+    const done = if (call.verdict.errno != 0) machine.random().uintAtMost(u64, len) else len;
+    const zeros = gpa.alloc(u8, @intCast(done)) catch unreachable;
+    defer gpa.free(zeros);
+    @memset(zeros, 0);
+    _ = machine.date(inode);
+    machine.medium.store(inode, zeros, offset);
+    return call.verdict.errno;
+}
+
 pub fn truncate(c: ?*anyopaque, file: File, len: u64) i64 {
     const call = begin(c, .bytes);
     call.say("truncate {d} to {d}", .{ call.inode(file).number, len });
@@ -318,6 +335,9 @@ pub fn rename(c: ?*anyopaque, _: File, from: [*:0]const u8, to: [*:0]const u8, r
     if (!replace and machine.names.find(std.mem.span(to)) != null) return no(.EXIST);
     const moved: Change = .{ .rename = .{ .from = .of(std.mem.span(from)), .to = .of(std.mem.span(to)), .inode = inode } };
     moved.apply(&machine.names);
+    // A log that is replaced by a log.
+    const log = "-log-";
+    machine.rooms += @intFromBool(replace and std.mem.indexOf(u8, std.mem.span(from), log) != null and std.mem.indexOf(u8, std.mem.span(to), log) != null);
     machine.changes.append(gpa, moved) catch unreachable;
     return call.verdict.errno;
 }
@@ -429,8 +449,13 @@ pub fn holesCost(_: ?*anyopaque, _: File) i64 {
     return 0;
 }
 
-pub fn seek(_: ?*anyopaque, _: File, offset: u64, _: real_disk.Seek) i64 {
-    return @intCast(offset);
+/// Pages of zeros are holes.
+pub fn seek(c: ?*anyopaque, file: File, offset: u64, what: real_disk.Seek) i64 {
+    if (what == .hole) return @intCast(offset);
+    const bytes = openingOf(of(c), file).inode.?.bytes.items;
+    const from: usize = @intCast(@min(offset, bytes.len));
+    const found = std.mem.indexOfNone(u8, bytes[from..], &.{0}) orelse return no(.NXIO);
+    return @intCast(@max(offset, std.mem.alignBackward(u64, from + found, os.page_size)));
 }
 
 pub fn mapsFree(_: ?*anyopaque) u64 {

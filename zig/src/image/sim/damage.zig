@@ -48,6 +48,7 @@ const Case = struct {
             .base_pages_min = world.base_pages_min,
             .sealed_len_min = world.sealed_len_min,
             .spare_len_min = world.spare_len_min,
+            .room_len_min = world.room_len_min,
         };
     }
 

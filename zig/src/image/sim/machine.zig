@@ -102,6 +102,8 @@ pub const Machine = struct {
     refuses_unlink: bool = false,
     /// How often a file was found to be nobody else's.
     soles: u64 = 0,
+    /// Logs that took the space of those before.
+    rooms: u64 = 0,
     trace: bool = false,
 
     pub fn init(seed: u64) Machine {

@@ -112,3 +112,69 @@ test "a base whose log could not be removed is not written over: a reader may be
     try std.testing.expectEqual(null, try readerBetween(true));
     try std.testing.expectEqualStrings("a page that somebody has mapped is written over", (try readerBetween(false)).?);
 }
+
+/// A reader has opened the base and not its log yet when a new base takes its place. It goes on when the
+/// writer has just seen that nobody has that log open, whose space the new one is to get.
+fn readerBehind() !?[]const u8 {
+    var machine: machine_.Machine = .init(1);
+    defer machine.deinit();
+    var processes = [_]machine_.Process{ .{ .machine = &machine, .id = 0 }, .{ .machine = &machine, .id = 1 } };
+    machine.processes = &processes;
+    const scratch = try os.reserve(0, pages * os.page_size);
+    defer os.unmap(scratch, pages * os.page_size);
+    var heap = Heap.init(pages);
+    defer heap.deinit();
+    const image = try Image.open(.{
+        .disk = processes[0].disk(),
+        .path = "a",
+        .mode = .create,
+        .background = false,
+        .base_pages_min = 20,
+        .room_len_min = 0,
+    });
+    defer image.close();
+    try image.join(&heap.history, heap.identity.span, null);
+    var writer: Writer = .{ .heap = &heap, .image = image };
+    try writer.rewrite(1);
+    for (0..18) |page| heap.touch(&.{image}, page, 200 + page);
+    _ = try heap.commit(image, null);
+
+    var reader: Reader = .{ .process = &processes[1], .scratch = scratch };
+    var reading: Fiber = .init(1);
+    defer os.freePages(reading.stack);
+    var writing: Fiber = .init(0);
+    defer os.freePages(writing.stack);
+    const base = machine.names.find("a").?;
+    machine.switches_one_in = 1;
+    reading.start(Reader.run, &reader);
+    while (!hasOpen(&machine, &processes[1], base)) reading.goOn();
+    const soles = machine.soles;
+    writing.start(Writer.rewriteLast, &writer);
+    while (!writing.ended and machine.soles == soles) writing.goOn();
+    try std.testing.expect(!writing.ended);
+    machine.switches_one_in = 0;
+    while (!reading.ended) reading.goOn();
+    while (!writing.ended) writing.goOn();
+    try std.testing.expect(!reader.refused);
+    machine.unmap(scratch, pages * os.page_size);
+    const rooms = machine.rooms;
+    heap.touch(&.{image}, 3, 5);
+    _ = try heap.commit(image, null);
+    if (machine.medium.offence == null) try std.testing.expectEqual(rooms + 1, machine.rooms);
+    return machine.medium.offence;
+}
+
+fn hasOpen(machine: *machine_.Machine, process: *machine_.Process, inode: anytype) bool {
+    for (machine.files.items) |*opening| if (opening.open and opening.process == process and opening.inode == inode) return true;
+    return false;
+}
+
+test "a log whose name a reader may still ask for does not give its space away" {
+    if (!fiber.supported) return error.SkipZigTest;
+    os.waits = fiber.yield;
+    defer os.waits = null;
+    defer plant.active = .none;
+    try std.testing.expectEqual(null, try readerBehind());
+    plant.active = .room_name_left;
+    try std.testing.expectEqualStrings("a page that somebody has mapped is written over", (try readerBehind()).?);
+}

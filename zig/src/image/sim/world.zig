@@ -68,6 +68,7 @@ pub const Counts = struct {
     held: u64 = 0,
     piped: u64 = 0,
     soles: u64 = 0,
+    rooms: u64 = 0,
     checked: u64 = 0,
     copies: u64 = 0,
     /// Of shared heaps: flushes, files found with a mark, and those that rested under it.
@@ -103,6 +104,7 @@ pub const World = struct {
     base_pages_min: u64 = 8,
     sealed_len_min: u64 = 0,
     spare_len_min: u64 = 0,
+    room_len_min: u64 = 0,
     piped_pages_min: u64 = 0,
     staging_pages_max: u64 = 0,
     threadless: bool = false,
@@ -206,6 +208,7 @@ pub const World = struct {
         self.counts.kills += self.machine.kills;
         self.counts.piped += self.machine.directs;
         self.counts.soles += self.machine.soles;
+        self.counts.rooms += self.machine.rooms;
         self.counts.worlds += 1;
     }
 
@@ -244,9 +247,12 @@ pub const World = struct {
         self.idle_ns = ([_]u64{ 1000, 20_000, 200_000 })[random.uintLessThan(usize, 3)];
         self.shared_percent = ([_]u32{ 0, 0, 0, 40 })[random.uintLessThan(usize, 4)];
         self.copies_percent = ([_]u32{ 0, 0, 6 })[random.uintLessThan(usize, 3)];
+        self.room_len_min = ([_]u64{ 0, 0, 30_000, std.math.maxInt(u64) })[random.uintLessThan(usize, 4)];
         if (self.theme == .bases) {
             self.base_pages_min = 2;
             self.spare_len_min = 0;
+            self.room_len_min = 0;
+            self.machine.no_allocate = false;
             self.machine.no_exchange = false;
             self.running = 2;
             if (faults.errors) self.fails_one_in = 60;
