@@ -1,5 +1,6 @@
 // The kernel settings: on folders that stand for /proc/sys, and once on the real one.
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -162,6 +163,25 @@ test("settings without limits in bytes are applied and undone", () => {
   assert.equal(apply({ root: root.path }).isTuned, true);
   undo({ root: root.path });
   assert.deepEqual(root.files, few);
+});
+
+test("a setting that is a pipe or a device is a problem, and nobody waits for it", () => {
+  using root = new Root();
+  const path = `${root.path}/vm/dirty_ratio`;
+  const makers = [
+    () => execFileSync("mkfifo", [path]),
+    () => symlinkSync("/dev/zero", path),
+    () => symlinkSync("/dev/full", path),
+  ];
+  for (const make of makers) {
+    rmSync(path);
+    make();
+    const found = check({ root: root.path }).settings.find(({ name }) =>
+      name === "vm.dirty_ratio"
+    )!;
+    assert.match(found.problem!, /a device or socket/);
+    assert.throws(() => apply({ root: root.path }), withCode("IO"));
+  }
 });
 
 test("apply() that fails in the middle puts back what it changed", () => {

@@ -9,9 +9,10 @@ const linux = std.os.linux;
 pub const Result = union(enum) { bytes: usize, errno: u32 };
 
 pub fn read(path: [*:0]const u8, into: []u8) Result {
-    const fd = linux.open(path, .{ .ACCMODE = .RDONLY, .CLOEXEC = true }, 0);
+    const fd = linux.open(path, .{ .ACCMODE = .RDONLY, .CLOEXEC = true, .NONBLOCK = true }, 0);
     if (os.failed(fd)) |errno| return .{ .errno = errno };
     defer _ = linux.close(@intCast(fd));
+    if (!endsSomewhere(@intCast(fd))) return .{ .errno = @intFromEnum(os.E.NXIO) };
     var done: usize = 0;
     while (done < into.len) {
         const n = linux.read(@intCast(fd), into.ptr + done, into.len - done);
@@ -34,9 +35,11 @@ pub fn write(path: [*:0]const u8, from: []const u8, create: bool) Result {
         .EXCL = create,
         .TRUNC = !create,
         .CLOEXEC = true,
+        .NONBLOCK = true,
     }, 0o600);
     if (os.failed(fd)) |errno| return .{ .errno = errno };
     defer _ = linux.close(@intCast(fd));
+    if (!endsSomewhere(@intCast(fd))) return .{ .errno = @intFromEnum(os.E.NXIO) };
     var done: usize = 0;
     while (done < from.len) {
         const n = linux.write(@intCast(fd), from.ptr + done, from.len - done);
@@ -48,6 +51,14 @@ pub fn write(path: [*:0]const u8, from: []const u8, create: bool) Result {
     }
     if (create) if (os.failed(linux.fsync(@intCast(fd)))) |errno| return .{ .errno = errno };
     return .{ .bytes = done };
+}
+
+/// Whether it is a file, or a directory, of which reading says so: a pipe may never give anything, and
+/// a device never end.
+fn endsSomewhere(fd: i32) bool {
+    var raw: linux.Statx = undefined;
+    if (os.failed(linux.statx(fd, "", linux.AT.EMPTY_PATH, linux.STATX.BASIC_STATS, &raw)) != null) return false;
+    return linux.S.ISREG(raw.mode) or linux.S.ISDIR(raw.mode);
 }
 
 /// Unlinks a file: the error number, or null when it is gone.
