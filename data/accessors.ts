@@ -9,7 +9,15 @@
 import { adapter } from "../ffi/mod.ts";
 import { type Handle, paneOf, readerOf } from "./handle.ts";
 import type { Pane } from "./pane.ts";
-import { overflowsF32, refuseU53, refuseValue, type Type, wanted, writeU53 } from "./type.ts";
+import {
+  f32Limit,
+  overflowsF32,
+  refuseU53,
+  refuseValue,
+  type Type,
+  wanted,
+  writeU53,
+} from "./type.ts";
 
 /** A field's getter and setter; `offset` is from the struct's first byte, `label` is for errors. */
 export type Accessor = PropertyDescriptor & ThisType<Handle>;
@@ -157,7 +165,9 @@ const scalars: Readonly<Record<string, Factory>> = {
       return this.$view.getFloat32((this.$at + offset) | 0, true);
     },
     set(value: number) {
-      if (typeof value !== "number" || overflowsF32(value)) refuseValue(label, value, wanted.f32);
+      if (!(typeof value === "number" && value < f32Limit && value > -f32Limit)) {
+        expectF32(label, value);
+      }
       this.$view.setFloat32((this.$at + offset) | 0, value, true);
     },
   }),
@@ -180,6 +190,10 @@ const scalars: Readonly<Record<string, Factory>> = {
     },
   }),
 };
+
+function expectF32(label: string, value: unknown): void {
+  if (typeof value !== "number" || overflowsF32(value)) refuseValue(label, value, wanted.f32);
+}
 
 function setU53(view: DataView, at: number, value: number, label: string): void {
   if (typeof value === "number" && (value >>> 0) === value) {

@@ -305,10 +305,12 @@ export const i64: Type<bigint, bigint> = scalar(
   },
 );
 
+/** The least number that rounds to infinity as a 32-bit float: half a step beyond the largest one. */
+export const f32Limit = 2 ** 128 - 2 ** 103;
+
 /** Whether a number is one that a 32-bit float cannot hold: finite, but too large. */
 export function overflowsF32(value: number): boolean {
-  const rounded = Math.fround(value);
-  return rounded - rounded !== 0 && value - value === 0;
+  return !(value < f32Limit && value > -f32Limit) && value - value === 0;
 }
 
 /** A 32-bit float: a number, rounded when it is written. */

@@ -91,7 +91,7 @@ test("every scalar keeps its smallest and its largest value, and starts at zero"
     g: [0, 2 ** 32, Number.MAX_SAFE_INTEGER],
     h: [0n, 2n ** 64n - 1n],
     i: [-(2n ** 63n), 2n ** 63n - 1n],
-    j: [-Infinity, Math.fround(0.1), 3.4028234663852886e38, NaN],
+    j: [Infinity, -Infinity, Math.fround(0.1), 3.4028234663852886e38, -3.4028234663852886e38, NaN],
     k: [-0, Number.MIN_VALUE, -Infinity, NaN, 0.1],
     l: [true, false],
     m: ["", "12345", "ä€"],
@@ -125,6 +125,11 @@ test("every scalar keeps its smallest and its largest value, and starts at zero"
       (p as unknown as Record<string, unknown>)[name] = value;
       assert.ok(Object.is((p as unknown as Record<string, unknown>)[name], value), name);
     }
+  }
+  // The last number that rounds to the largest of 32 bits.
+  for (const sign of [1, -1]) {
+    p.j = sign * 3.4028235677973362e38;
+    assert.equal(p.j, sign * 3.4028234663852886e38);
   }
   // Neighbours are left alone.
   const kept = new All(heap, { a: 255, c: 4294967295, d: -1, f: -1 });
@@ -162,7 +167,7 @@ test("what a field cannot hold is refused, naming field and value, and changes n
     g: [-1, 2 ** 53, 0.5, NaN, "1", 1n, Infinity],
     h: [-1n, 2n ** 64n, 1, "1"],
     i: [-(2n ** 63n) - 1n, 2n ** 63n, 1],
-    j: [1e39, -1e300, "1", 1n, null],
+    j: [3.4028235677973366e38, -3.4028235677973366e38, 1e39, -1e300, "1", 1n, null],
     k: ["1", 1n, null, undefined, {}],
     l: [0, 1, "true", null],
     m: ["123456", "€€", 1, null, "a\0", "\ud800"],

@@ -54,7 +54,7 @@ interface Args {
 }
 
 /** Runs `work` on each and tells nanoseconds for one. */
-function timed<T>(list: readonly T[], work: (list: readonly T[]) => void): number {
+function timed<List extends { length: number }>(list: List, work: (list: List) => void): number {
   const before = performance.now();
   work(list);
   return (performance.now() - before) * 1e6 / list.length;
@@ -274,6 +274,20 @@ function ordered(
   return { ...sets, ...gets };
 }
 
+/** What an OrderedMap of numbers takes, and what a processor reads at once. */
+const BYTES_A_KEY = 24;
+const LINE = 64;
+
+/** Makes each line's first word lead to another line, all of them in one round. */
+function linkInOneRound(words: Int32Array, random: (limit: number) => number): void {
+  const order = Int32Array.from({ length: words.length * 4 / LINE }, (_, i) => i * LINE / 4);
+  for (let i = order.length - 1; i > 0; i--) {
+    const j = random(i + 1);
+    [order[i], order[j]] = [order[j], order[i]];
+  }
+  for (let i = 0; i < order.length; i++) words[order[i]] = order[(i + 1) % order.length];
+}
+
 /** The same map ten times as large, taking turns: what more a key costs there, and in a sorted-btree. */
 function large(
   { count, rounds, peers }: { count: number; rounds: number; peers: boolean },
@@ -301,6 +315,15 @@ function large(
     gets[`range, ${name}`] = () => timed(some(400), (keys) => sum += range(keys)) / RANGE;
   };
   for (const size of [count, 10 * count]) {
+    const lines = Math.floor(size * BYTES_A_KEY / LINE);
+    const words = heap.view(Int32Array, heap.calloc(lines, LINE), lines * LINE / 4);
+    linkInOneRound(words, random);
+    let at = 0;
+    gets[`one read, ${size}`] = () =>
+      timed({ length: count / 4 }, () => {
+        for (let i = 0; i < count / 4; i++) at = words[at];
+        sum += at;
+      });
     const ours = new (OrderedMap(u32, f64))(heap);
     add(`${size}`, size, ours, (keys) => {
       let sum = 0;
@@ -405,18 +428,23 @@ export const dataMaps: Measure = {
       reports.push({
         measure: "data-maps: OrderedMap, ten times as large",
         runtime,
-        lines: ["get", "range", "set"].flatMap((what): Line[] =>
-          (missing === undefined ? ["", "sorted-btree, "] : [""]).flatMap((who): Line[] => [
-            line(grown, `${what}, ${who}${size}`, "ns"),
-            line(grown, `${what}, ${who}${10 * size}`, "ns", {
-              to: `${what}, ${who}${size}`,
-              limit: what === "set" || who !== "" ? undefined : limit,
-            }),
-          ])
-        ),
+        lines: [
+          ...["get", "range", "set"].flatMap((what): Line[] =>
+            (missing === undefined ? ["", "sorted-btree, "] : [""]).flatMap((who): Line[] => [
+              line(grown, `${what}, ${who}${size}`, "ns"),
+              line(grown, `${what}, ${who}${10 * size}`, "ns", {
+                to: `${what}, ${who}${size}`,
+                limit: what === "set" || who !== "" ? undefined : limit,
+              }),
+            ])
+          ),
+          line(grown, `one read, ${size}`, "ns"),
+          line(grown, `one read, ${10 * size}`, "ns", { to: `one read, ${size}` }),
+        ],
         skipped: [],
         notes: [
           "number keys in random order to f64; the bar is the ratio of the sizes' logarithms",
+          "one read: of one word anywhere in as much memory as the map takes, where the last one told",
         ],
       });
       if (missing !== undefined) continue;
