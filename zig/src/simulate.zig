@@ -1,5 +1,5 @@
-//! `zig build simulate -- [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full,intruders,damage] [--trace]
-//! [--plant NAME,NAME|all] [--fuzz CASES]`: the simulator of the image engine as a program (docs/engine.md).
+//! `zig build simulate -- [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full,intruders,damage]
+//! [--theme NAME] [--trace] [--plant NAME,NAME|all] [--fuzz CASES]`: the simulator of the image engine as a program (docs/engine.md).
 
 const std = @import("std");
 const os = @import("os/os.zig");
@@ -42,6 +42,8 @@ pub fn main(init: std.process.Init) !void {
                 };
                 return usage(name);
             }
+        } else if (std.mem.eql(u8, arg, "--theme")) {
+            settings.options.theme = std.meta.stringToEnum(sim.Theme, value) orelse return usage(value);
         } else if (std.mem.eql(u8, arg, "--fuzz")) {
             settings.fuzz = std.fmt.parseInt(u64, value, 10) catch return usage(arg);
         } else if (std.mem.eql(u8, arg, "--plant")) {
@@ -64,7 +66,7 @@ pub fn main(init: std.process.Init) !void {
 }
 
 fn usage(what: []const u8) noreturn {
-    fatal("Cannot read \"{s}\"; usage: simulate [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full,intruders,damage] [--trace] [--plant NAME,NAME|all]\n", .{what});
+    fatal("Cannot read \"{s}\"; usage: simulate [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full,intruders,damage] [--theme NAME] [--trace] [--plant NAME,NAME|all]\n", .{what});
 }
 
 fn fatal(comptime format: []const u8, args: anytype) noreturn {

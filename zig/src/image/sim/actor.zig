@@ -164,12 +164,16 @@ pub const Actor = struct {
     fn entry(context: *anyopaque) void {
         const self: *Actor = @ptrCast(@alignCast(context));
         self.prepare();
+        // Where commits are to fail, what comes before them mostly does not.
+        self.process.spared = self.world.spares and self.chance(90);
+        defer self.process.spared = false;
+        const reads: u32 = if (self.world.theme == .attempts and self.process.id > 0) 95 else 25;
         if (self.chance(self.world.shared_percent)) {
             sharing.run(self) catch {};
-        } else if (self.chance(25)) {
-            self.reader() catch {};
+        } else if (self.chance(reads)) {
+            self.reader() catch self.wait();
         } else {
-            self.writer() catch {};
+            self.writer() catch self.wait();
             // Who may not write may read.
             if (self.turned_away and self.chance(70)) {
                 self.finish();
@@ -178,6 +182,15 @@ pub const Actor = struct {
             }
         }
         self.finish();
+    }
+
+    /// Who got nowhere leaves the others time.
+    fn wait(self: *Actor) void {
+        if (self.world.theme == .claims) return;
+        for (0..self.below(40)) |_| {
+            if (self.process.dead) return;
+            fiber.yield();
+        }
     }
 
     fn entryCalm(context: *anyopaque) void {
@@ -419,8 +432,11 @@ pub const Actor = struct {
             _ = self.openImage(which, .create) catch |err| return self.judge("a claim is refused for no reason", err);
             try self.alive();
         }
+        // A claim that comes to nothing leaves the path as it was.
+        if (self.world.theme == .claims and found[0] == null and self.chance(85)) return;
         try self.takeHeap(found);
-        const ops = 1 + self.below(30);
+        self.process.spared = false;
+        const ops = 1 + self.below(if (self.world.spares) 60 else 30);
         for (0..ops) |_| {
             try self.alive();
             try steps.step(self);
@@ -573,6 +589,8 @@ pub const Actor = struct {
 
     pub fn openAgain(self: *Actor, which: usize) Stop!void {
         if (self.current == null) return;
+        self.process.spared = self.world.spares and self.chance(90);
+        defer self.process.spared = false;
         const place = self.path(which);
         const floor = place.last;
         const image = self.openImage(which, .write) catch |err| {

@@ -271,7 +271,7 @@ pub fn sync(c: ?*anyopaque, file: File) i64 {
 }
 
 pub fn syncDir(c: ?*anyopaque, _: File) i64 {
-    const call = begin(c, .sync_dir);
+    const call = begin(c, if (of(c).machine.hasMoved()) .sync_moved else .sync_dir);
     call.say("sync directory", .{});
     if (call.verdict.errno != 0) return call.verdict.errno;
     const machine = call.machine;

@@ -38,6 +38,8 @@ pub const Process = struct {
     /// One call in so many fails, or does a part only; 0: none.
     fails_one_in: u32 = 0,
     short_one_in: u32 = 0,
+    /// Nothing of that happens for now.
+    spared: bool = false,
     /// A call failed since this was last cleared.
     failed: bool = false,
     failures: u32 = 0,
@@ -57,8 +59,9 @@ pub const Process = struct {
 
 pub const Crash = enum { none, cut, kill };
 
-/// What a call does to the medium: crashes and failures aim at what matters.
-pub const Kind = enum { look, bytes, names, sync, sync_dir };
+/// What a call does to the medium: crashes and failures aim at what matters. `sync_moved`: the directory's
+/// sync that makes a renaming sure.
+pub const Kind = enum { look, bytes, names, sync, sync_dir, sync_moved };
 
 pub const Machine = struct {
     prng: std.Random.DefaultPrng,
@@ -83,12 +86,18 @@ pub const Machine = struct {
     crash_on: ?Kind = null,
     /// A sync fails once in so many; 0: as other calls do.
     sync_fails_one_in: u32 = 0,
+    /// The same of a directory's that makes a renaming sure; 0: as other syncs.
+    moved_fails_one_in: u32 = 0,
+    /// The crash comes within so many steps of a sync that failed; 0: when it comes anyway.
+    crash_after_failure: u32 = 0,
     /// At the next chance somebody puts a file of his own in the way of a rename.
     intrudes: bool = false,
     intruder: ?struct { inode: *Inode, name: Name, original: ?*Inode, process: *Process } = null,
     power_lost: bool = false,
     /// Another fiber may go on at one call in so many; 0: never.
     switches_one_in: u32 = 0,
+    /// Others go on for a while during a sync.
+    slow_syncs: bool = false,
     /// Nothing may grow: the medium is full.
     full: bool = false,
     no_allocate: bool = false,
@@ -223,6 +232,12 @@ pub const Machine = struct {
         self.power_lost = false;
     }
 
+    /// A renaming is not sure yet.
+    pub fn hasMoved(self: *const Machine) bool {
+        for (self.changes.items) |each| if (each == .rename or each == .exchange) return true;
+        return false;
+    }
+
     /// Frees inodes that nothing names or has open.
     pub fn sweep(self: *Machine) void {
         for (self.inodes.items) |inode| inode.used = inode.sought > 0;
@@ -339,6 +354,11 @@ pub const Machine = struct {
             fiber.yield();
             if (process.dead) return gone;
         }
+        const syncs = kind == .sync or kind == .sync_dir or kind == .sync_moved;
+        if (syncs and self.slow_syncs) for (0..self.random().uintAtMost(usize, 40)) |_| {
+            fiber.yield();
+            if (process.dead) return gone;
+        };
         if (self.steps >= self.crash_at and (self.crash_on orelse kind) == kind) {
             self.crash_at = never;
             switch (self.crash) {
@@ -354,11 +374,17 @@ pub const Machine = struct {
             }
             if (process.dead) return .{ .errno = gone.errno, .effect = self.random().boolean() };
         }
-        const aimed = process.fails_one_in > 0 and (kind == .sync or kind == .sync_dir);
-        const fails_one_in = if (aimed) self.sync_fails_one_in else process.fails_one_in;
+        if (process.spared) return .{};
+        const aimed = process.fails_one_in > 0 and syncs;
+        const moved = kind == .sync_moved and self.moved_fails_one_in > 0;
+        const fails_one_in = if (!aimed) process.fails_one_in else if (moved) self.moved_fails_one_in else self.sync_fails_one_in;
         if (self.oneIn(fails_one_in)) {
             process.noteFailure();
             self.failures += 1;
+            if (aimed and self.crash_at != never and self.crash_after_failure > 0) {
+                self.crash_at = self.steps + 1 + self.random().uintLessThan(u64, self.crash_after_failure);
+                self.crash_on = null;
+            }
             const e: os.E = if (self.random().boolean()) .IO else .NOSPC;
             return .{ .errno = -@as(i64, @intFromEnum(e)), .effect = false };
         }

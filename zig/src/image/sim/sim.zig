@@ -11,6 +11,7 @@ const world_ = @import("world.zig");
 pub const World = world_.World;
 pub const Options = world_.Options;
 pub const Counts = world_.Counts;
+pub const Theme = world_.Theme;
 pub const Faults = world_.Faults;
 pub const Fuzz = @import("fuzz.zig").Fuzz;
 pub const supported = @import("fiber.zig").supported;

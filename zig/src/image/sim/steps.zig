@@ -20,7 +20,7 @@ pub fn step(self: *Actor) Stop!void {
     try commits.hear(self);
     if (self.chance(self.world.copies_percent)) return self.copyImage(if (self.world.two) self.below(2) else 0);
     if (self.chance(50)) switch (self.world.theme) {
-        .any, .restarts, .first => {},
+        .any, .restarts, .first, .slots => {},
         .folds => return switch (self.below(5)) {
             0, 1 => foldBeside(self),
             2 => fold(self),
@@ -33,6 +33,13 @@ pub fn step(self: *Actor) Stop!void {
             else => swapImage(self),
         },
         .bases => return commitAll(self),
+        .renames => return switch (self.below(5)) {
+            0, 1 => commitAll(self),
+            2, 3 => commitLittle(self),
+            else => fold(self),
+        },
+        .attempts => return commitLittle(self),
+        .claims => for (0..self.below(20)) |_| fiber.yield(),
     };
     switch (self.below(26)) {
         0, 1, 2, 3 => try fold(self),
@@ -69,6 +76,36 @@ fn readBackOrUse(self: *Actor) Stop!void {
 fn commitAll(self: *Actor) Stop!void {
     for (0..self.pages()) |page| if (!self.chance(10)) self.touch(page);
     try commitSomewhere(self);
+}
+
+/// A record, short or with pages in a row. One that fails is mostly tried again, with some of its changes
+/// undone, so that something shorter stands in its place.
+fn commitLittle(self: *Actor) Stop!void {
+    const run = if (self.pages() > 16 and self.chance(30)) 16 + self.below(self.pages() - 16) else 0;
+    for (0..run) |page| self.touch(page);
+    for (0..1 + self.below(4)) |_| self.touch(self.below(self.pages()));
+    try commitSomewhere(self);
+    for (0..2) |which| {
+        if (self.images[which] == null or !self.unsure[which] or !self.chance(70)) continue;
+        undo(self);
+        self.touch(self.below(self.pages()));
+        try commits.make(self, which);
+        // Whether what the first one left is gone shows when nothing came after it.
+        if (self.images[which] == null or !self.chance(30)) continue;
+        self.closeImage(which);
+        try self.openAgain(which);
+    }
+}
+
+/// Some of what was changed since the last commit is as it was again.
+fn undo(self: *Actor) void {
+    const state = &self.world.model.states.items[self.current orelse return];
+    for (0..self.pages()) |page| {
+        if (self.values[page] == state.values[page] or self.free[page] or self.chance(30)) continue;
+        self.values[page] = state.values[page];
+        self.written[page] = true;
+        model_.fill(@ptrFromInt(self.live + page * page_size), state.values[page]);
+    }
 }
 
 /// Free pages are in use again, as they were.

@@ -34,6 +34,8 @@ pub const Options = struct {
     trace: bool = false,
     /// Steps of one world.
     world_steps: u64 = 4000,
+    /// The theme of all worlds; null: each has its own.
+    theme: ?Theme = null,
 };
 
 /// What happens more often than elsewhere in a world: some rules matter in rare histories only.
@@ -49,6 +51,14 @@ pub const Theme = enum {
     folds,
     /// One new base after another.
     bases,
+    /// The same in one process, with crashes where names change and soon after syncs that failed.
+    renames,
+    /// Short records, many of which fail and are tried again, beside readers.
+    attempts,
+    /// Several processes claim an image that is not there yet, and mostly leave it so.
+    claims,
+    /// Shared heaps only.
+    slots,
 };
 
 pub const Counts = struct {
@@ -119,6 +129,8 @@ pub const World = struct {
     copies_percent: u32 = 0,
     copied: bool = false,
     theme: Theme = .any,
+    /// What fails are commits rather than openings.
+    spares: bool = false,
     running: usize = 1,
     fails_one_in: u32 = 0,
     short_one_in: u32 = 0,
@@ -223,7 +235,8 @@ pub const World = struct {
         self.base_pages_min = ([_]u64{ 2, 8, 20, 1024 })[random.uintLessThan(usize, 4)];
         self.sealed_len_min = ([_]u64{ 0, 40_000, std.math.maxInt(u64) })[random.uintLessThan(usize, 3)];
         self.spare_len_min = ([_]u64{ 0, 0, 60_000, std.math.maxInt(u64) })[random.uintLessThan(usize, 4)];
-        self.theme = ([_]Theme{ .any, .any, .any, .any, .restarts, .first, .pair, .folds, .bases })[random.uintLessThan(usize, 9)];
+        const themes = [_]Theme{ .any, .any, .any, .any, .any, .restarts, .first, .pair, .folds, .bases, .renames, .renames, .attempts, .attempts, .claims, .slots };
+        self.theme = self.options.theme orelse themes[random.uintLessThan(usize, themes.len)];
         self.piped_pages_min = ([_]u64{ 0, 20, 4096 })[random.uintLessThan(usize, 3)];
         self.staging_pages_max = ([_]u64{ 3, 40, 4096, 4096 })[random.uintLessThan(usize, 4)];
         self.threadless = random.uintLessThan(u8, 6) == 0;
@@ -232,6 +245,7 @@ pub const World = struct {
         self.fails_one_in = if (faults.errors) ([_]u32{ 0, 25, 60, 200 })[random.uintLessThan(usize, 4)] else 0;
         self.short_one_in = if (faults.shorts) ([_]u32{ 0, 10 })[random.uintLessThan(usize, 2)] else 0;
         self.machine.switches_one_in = ([_]u32{ 2, 5, 20 })[random.uintLessThan(usize, 3)];
+        self.machine.slow_syncs = random.boolean();
         self.foreign = random.uintLessThan(u8, 4) == 0;
         if (self.theme == .first and faults.errors) self.fails_one_in = 80;
         if (self.foreign) self.machine.create(foreign_name, foreign_text);
@@ -257,6 +271,47 @@ pub const World = struct {
             self.running = 2;
             if (faults.errors) self.fails_one_in = 60;
         }
+        self.spares = self.theme == .renames or self.theme == .attempts;
+        switch (self.theme) {
+            .renames => {
+                self.pages = 6;
+                self.base_pages_min = 2;
+                self.spare_len_min = 0;
+                self.machine.no_exchange = random.uintLessThan(u8, 3) == 0;
+                self.running = 1;
+                self.keep = ([_]u32{ 1, 1, 1, 2, 3 })[random.uintLessThan(usize, 5)];
+                self.copies_percent = 0;
+                self.shared_percent = 0;
+                self.asked_percent = 0;
+                if (faults.errors) self.fails_one_in = 300;
+            },
+            .attempts => {
+                self.pages = 24;
+                self.machine.slow_syncs = true;
+                self.base_pages_min = 1024;
+                self.running = ([_]usize{ 1, 2 })[random.uintLessThan(usize, 2)];
+                self.keep = ([_]u32{ 1, 3 })[random.uintLessThan(usize, 2)];
+                self.shared_percent = 0;
+                self.copies_percent = 0;
+                self.asked_percent = ([_]u32{ 0, 0, 30 })[random.uintLessThan(usize, 3)];
+                if (faults.errors) self.fails_one_in = ([_]u32{ 6, 25 })[random.uintLessThan(usize, 2)];
+            },
+            .claims => {
+                self.pages = 6;
+                self.two = false;
+                self.running = 3;
+                self.machine.switches_one_in = ([_]u32{ 5, 20 })[random.uintLessThan(usize, 2)];
+                self.copies_percent = 0;
+                self.shared_percent = 0;
+                self.fails_one_in = 0;
+            },
+            .slots => {
+                self.shared_percent = 100;
+                self.running = ([_]usize{ 1, 1, 2 })[random.uintLessThan(usize, 3)];
+                if (faults.errors) self.fails_one_in = 60;
+            },
+            else => {},
+        }
     }
 
     /// From one crash to the next.
@@ -265,19 +320,44 @@ pub const World = struct {
         const random = machine.random();
         const faults = self.options.faults;
         const after_crash = self.crashed;
+        const was_kill = machine.crash == .kill;
         const cut = if (faults.cuts and faults.kills) random.boolean() else faults.cuts;
         machine.crash = if (cut) .cut else if (faults.kills) .kill else .none;
         machine.crash_at = machine.steps + 1 + random.uintLessThan(u64, ([_]u64{ 40, 200, 2000 })[random.uintLessThan(usize, 3)]);
         machine.crash_on = switch (random.uintLessThan(u8, 6)) {
             0 => .names,
             1 => .sync,
-            2 => .sync_dir,
+            2 => if (random.boolean()) .sync_dir else .sync_moved,
             else => null,
         };
         // Crashes meet what crashes left.
-        const again = after_crash and random.uintLessThan(u8, 100) < @as(u8, if (self.theme == .restarts) 75 else 20);
+        const again = after_crash and random.uintLessThan(u8, 100) < @as(u8, switch (self.theme) {
+            .restarts => 75,
+            .renames => if (was_kill) 90 else 0,
+            .slots => 50,
+            else => 20,
+        });
         if (again) machine.crash_at = machine.steps + 1 + random.uintLessThan(u64, 24);
-        machine.sync_fails_one_in = if (self.theme == .first) 3 else ([_]u32{ 6, 40 })[random.uintLessThan(usize, 2)];
+        machine.sync_fails_one_in = switch (self.theme) {
+            .first => 3,
+            .attempts => ([_]u32{ 3, 1000 })[random.uintLessThan(usize, 2)],
+            .renames => 100,
+            else => ([_]u32{ 6, 40 })[random.uintLessThan(usize, 2)],
+        };
+        machine.crash_after_failure = if (random.uintLessThan(u8, 3) == 0) ([_]u32{ 10, 60 })[random.uintLessThan(usize, 2)] else 0;
+        machine.moved_fails_one_in = 0;
+        if (self.theme == .renames) {
+            machine.moved_fails_one_in = 3;
+            machine.crash_after_failure = ([_]u32{ 15, 60 })[random.uintLessThan(usize, 2)];
+            if (again) machine.crash_at = machine.steps + 1 + random.uintLessThan(u64, 40);
+            if (!again) machine.crash_on = if (random.uintLessThan(u8, 4) > 0) .sync_moved else null;
+            if (again and faults.cuts) machine.crash = .cut;
+        }
+        // One that dies over a sync leaves to the next what may never have been stored.
+        if (self.theme == .slots and faults.kills and faults.cuts) {
+            machine.crash = if (again or random.uintLessThan(u8, 3) == 0) .cut else .kill;
+            machine.crash_on = ([_]?machine_.Kind{ .sync, .sync, .sync_dir, null })[random.uintLessThan(usize, 4)];
+        }
         // What failed and was tried again matters when the power fails soon.
         if ((self.theme == .first or self.theme == .bases or self.theme == .folds) and faults.cuts and random.uintLessThan(u8, 3) > 0) {
             machine.crash = .cut;
@@ -287,7 +367,8 @@ pub const World = struct {
         machine.intrudes = faults.intruders and random.uintLessThan(u8, 4) == 0;
         machine.full = faults.full and random.uintLessThan(u8, 12) == 0;
         for (&self.processes) |*process| self.revive(process);
-        const end = machine.steps + 1500;
+        // A full medium lets little happen.
+        const end = machine.steps + @as(u64, if (machine.full) 200 else 1500);
         var idle: u32 = 0;
         while (self.failure == null and machine.steps < end) {
             const before = machine.steps;
@@ -336,7 +417,7 @@ pub const World = struct {
         process.dead = false;
         process.failed = false;
         process.failures = 0;
-        const faulty = self.machine.random().boolean() or self.theme == .first;
+        const faulty = self.machine.random().boolean() or self.theme == .first or self.spares;
         process.fails_one_in = if (faulty) self.fails_one_in else 0;
         process.short_one_in = self.short_one_in;
     }
