@@ -77,6 +77,8 @@ pub const Plant = enum {
     room_name_left,
     holes_not_recorded,
     free_pages_trusted,
+    // Commits in the background: one that was copied while the one before it failed is made all the same.
+    async_failed_before,
     // Folds that come by themselves.
     idle_close_unwaited,
     // Copies.

@@ -242,7 +242,7 @@ pub const Background = struct {
         know(job);
         self.lock.lock();
         defer self.lock.unlock();
-        if (job.image) |im| if (job.is_behind and im.inflight_failed and !self.queued(im)) {
+        if (job.image) |im| if (job.is_behind and im.inflight_failed and !self.queued(im) and !plant.is(.async_failed_before)) {
             // The commit that it builds on failed while this one was copied: nobody has its changes.
             job.refused = true;
             job.record = im.failure;

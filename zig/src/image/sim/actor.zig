@@ -462,10 +462,12 @@ pub const Actor = struct {
     fn checkDropped(self: *Actor, which: usize, image: *Image, found: usize) Stop!void {
         const place = self.path(which);
         if (!image.dropped or found != place.attempts.items.len - 1) return;
-        var buffer: [8]u8 = undefined;
-        const prefix = std.fmt.bufPrint(&buffer, "{s}-log-", .{place.name}) catch unreachable;
-        for (self.world.machine.names.entries.items) |*named| {
-            if (named.inode.haunted and std.mem.startsWith(u8, named.name.slice(), prefix)) return;
+        const generation = image.generation.?;
+        if (self.world.machine.names.find(generation.log_name.slice())) |log| {
+            const left = log.behind(generation.log_end);
+            const haunted = left.haunted or (image.mode != .read and log.cut_haunted);
+            const other = left.other or (image.mode != .read and log.cut_other);
+            if (haunted and !other) return;
         }
         self.world.fail("{s} tells of a commit dropped after epoch {d}, and there was none", .{ place.name, self.attemptOf(which, found).epoch });
         return error.Stop;

@@ -83,7 +83,12 @@ pub fn open(c: ?*anyopaque, _: File, name: [*:0]const u8, how: disk_.How) i64 {
         inode.sought -= 1;
         if (call.process.dead) return no(.IO);
     }
-    return if (call.verdict.errno != 0) call.verdict.errno else machine.opened(call.process, inode, how.write);
+    if (call.verdict.errno != 0) return call.verdict.errno;
+    if (how.write) {
+        inode.cut_haunted = false;
+        inode.cut_other = false;
+    }
+    return machine.opened(call.process, inode, how.write);
 }
 
 /// What is written past the page cache is not on the medium before a sync either: its own cache and
@@ -99,7 +104,7 @@ pub fn openDirect(c: ?*anyopaque, file: File) i64 {
 pub fn close(c: ?*anyopaque, file: File) void {
     const process = of(c);
     if (process.dead) return;
-    _ = openingOf(process, file);
+    if (openingOf(process, file).inode) |inode| process.machine.medium.mendMark(inode);
     process.machine.closeOpening(file);
 }
 
@@ -177,10 +182,13 @@ pub fn copy(c: ?*anyopaque, from: File, at: u64, to: File, to_at: u64, len: u64)
 /// A bit of what was just written stands otherwise in the file.
 fn flip(call: Call, inode: *Inode, offset: u64, len: usize) void {
     const machine = call.machine;
-    if (len == 0 or !machine.oneIn(call.process.flips_one_in)) return;
+    if (len == 0) return;
+    const first = @min(offset, medium_.mark_len);
+    const end = @min(offset + len, medium_.mark_len);
+    if (inode.mark) |*mark| @memcpy(mark[first..end], inode.bytes.items[first..end]);
+    if (!machine.oneIn(call.process.flips_one_in)) return;
     const at: usize = @intCast(offset + machine.random().uintLessThan(usize, len));
-    // By its mark is known what a crash leaves: with another one it would be somebody's file.
-    if (at < 8) return;
+    if (at < medium_.mark_len and inode.mark == null) inode.mark = inode.bytes.items[0..medium_.mark_len].*;
     call.process.flipped = true;
     const other = [1]u8{inode.bytes.items[at] ^ 4};
     machine.medium.store(inode, &other, at);

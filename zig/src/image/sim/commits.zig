@@ -8,6 +8,7 @@ const std = @import("std");
 const actor_ = @import("actor.zig");
 const background = @import("../../heap/background.zig");
 const errors = @import("../../errors.zig");
+const fiber = @import("fiber.zig");
 const image_ = @import("../image.zig");
 const model_ = @import("model.zig");
 const os = @import("../../os/os.zig");
@@ -277,7 +278,13 @@ pub fn ask(self: *Actor, which: usize) Stop!void {
     }) catch unreachable;
     self.world.counts.asked += 1;
     submitted = true;
+    wait(self);
     behind.submit(job);
+}
+
+/// The thread that makes commits goes on at any moment: those under way may end, or fail.
+fn wait(self: *Actor) void {
+    if (self.chance(30)) for (0..self.below(30)) |_| fiber.yield();
 }
 
 /// What changed is copied; false when there is no room for it.
@@ -285,6 +292,7 @@ fn copyAside(self: *Actor, which: usize, job: *background.Job, tried: *Tried) St
     const behind = &self.behind;
     const image = job.image.?;
     const alone = !behind.has(image);
+    wait(self);
     const compare = self.chance(20);
     const whole = alone and (image.outlook(&self.identity, compare) catch |err| return self.judge("looking ahead fails for no reason", err)).whole;
     try self.alive();
@@ -303,6 +311,7 @@ fn copyAside(self: *Actor, which: usize, job: *background.Job, tried: *Tried) St
         .compare = compare,
         .other = job.input.other,
     }) catch unreachable;
+    wait(self);
     if (capture.count > 0) {
         const part = behind.takePart(capture.count) orelse return false;
         behind.holdPart(capture, part) catch unreachable;
@@ -311,6 +320,7 @@ fn copyAside(self: *Actor, which: usize, job: *background.Job, tried: *Tried) St
     tried.* = try announce(self, which, &stock);
     job.input.used = job_allocator.dupe(image_.PageRange, &stock.used) catch unreachable;
     job.input.holes = job_allocator.dupe(image_.PageRange, stock.holes()) catch unreachable;
+    wait(self);
     image.taken(capture, job.input.holes);
     job.is_behind = !alone;
     job.input.capture = capture;

@@ -96,8 +96,8 @@ pub const Machine = struct {
     power_lost: bool = false,
     /// Another fiber may go on at one call in so many; 0: never.
     switches_one_in: u32 = 0,
-    /// Others go on for a while during a sync.
-    slow_syncs: bool = false,
+    /// So long others may go on during a sync.
+    sync_turns_max: usize = 0,
     /// Nothing may grow: the medium is full.
     full: bool = false,
     no_allocate: bool = false,
@@ -157,6 +157,7 @@ pub const Machine = struct {
     /// What a process held is given back by the system; a forked child of it may live on, which has the
     /// mappings and no descriptor.
     pub fn reap(self: *Machine, process: *Process, has_child: bool) void {
+        for (self.inodes.items) |inode| self.medium.mendMark(inode);
         if (!has_child) for (self.inodes.items) |inode| {
             var index = inode.mappings.items.len;
             while (index > 0) {
@@ -355,7 +356,7 @@ pub const Machine = struct {
             if (process.dead) return gone;
         }
         const syncs = kind == .sync or kind == .sync_dir or kind == .sync_moved;
-        if (syncs and self.slow_syncs) for (0..self.random().uintAtMost(usize, 40)) |_| {
+        if (syncs and self.sync_turns_max > 0) for (0..self.random().uintAtMost(usize, self.sync_turns_max)) |_| {
             fiber.yield();
             if (process.dead) return gone;
         };

@@ -33,13 +33,18 @@ pub const Name = struct {
 };
 
 /// What the medium may hold of a sector: a value, and those before it.
-const Version = struct { before: u32, bytes: Sector };
+const Version = struct { before: u32, bytes: Sector, haunted: bool };
 
-const SectorState = struct { head: u32 = 0, dirty: bool = false };
+/// `haunted`: what it holds was written over once; a power cut brought it back, since the sync of what came
+/// after it had failed.
+const SectorState = struct { head: u32 = 0, dirty: bool = false, haunted: bool = false };
 
 pub const Note = struct { bytes: [64]u8 = undefined, len: usize = 0 };
 
 pub const Mapping = struct { process: *Process, file: File, offset: u64, address: usize, len: usize };
+
+/// A file's first bytes tell whose it is.
+pub const mark_len = 8;
 
 pub const Inode = struct {
     number: u32 = 0,
@@ -62,13 +67,36 @@ pub const Inode = struct {
     notes: [4]Note = @splat(.{}),
     mappings: std.ArrayList(Mapping) = .empty,
     used: bool = false,
-    /// A power cut brought back what a failed sync had left on the medium, though it was written over.
-    haunted: bool = false,
+    /// What was cut off since it was last opened for writing: something haunted, and something else.
+    cut_haunted: bool = false,
+    cut_other: bool = false,
+    /// Bytes of its mark as they were meant, where they were written otherwise.
+    mark: ?[mark_len]u8 = null,
     /// Who found it by its name and is about to have it open.
     sought: u32 = 0,
 
     pub fn content(self: *const Inode) []u8 {
         return self.bytes.items[0..@intCast(self.size)];
+    }
+
+    pub const Behind = struct { haunted: bool = false, other: bool = false };
+
+    /// What stands from `offset` on, whole sectors, apart from zeros and from a seal, which may come first.
+    pub fn behind(self: *const Inode, offset: u64) Behind {
+        const seal_len = 64;
+        var found: Behind = .{};
+        var at: usize = @intCast(offset);
+        const end: usize = @intCast(self.size);
+        while (at < end) {
+            const next = @min(end, (at / sector_len + 1) * sector_len);
+            const first = if (at == offset) @min(next, at + seal_len) else at;
+            const haunted = self.sectors.items[at / sector_len].haunted;
+            if (!std.mem.allEqual(u8, self.bytes.items[if (haunted) at else first..next], 0)) {
+                if (haunted) found.haunted = true else found.other = true;
+            }
+            at = next;
+        }
+        return found;
     }
 
     pub fn deinit(self: *Inode) void {
@@ -83,7 +111,9 @@ pub const Inode = struct {
         self.size_dirty = false;
         self.mode = 0o600;
         self.lock = disk_.none;
-        self.haunted = false;
+        self.cut_haunted = false;
+        self.cut_other = false;
+        self.mark = null;
         self.date = 0;
         self.dates = @splat(0);
         self.note = .{};
@@ -158,14 +188,15 @@ pub const Medium = struct {
         if (self.offence == null) self.offence = what;
     }
 
-    fn version(self: *Medium, before: u32, bytes: *const Sector) u32 {
+    fn version(self: *Medium, before: u32, bytes: *const Sector, haunted: bool) u32 {
         const index = self.versions_free;
+        const made: Version = .{ .before = before, .bytes = bytes.*, .haunted = haunted };
         if (index != 0) {
             self.versions_free = self.versions.items[index].before;
-            self.versions.items[index] = .{ .before = before, .bytes = bytes.* };
+            self.versions.items[index] = made;
             return index;
         }
-        self.versions.append(gpa, .{ .before = before, .bytes = bytes.* }) catch unreachable;
+        self.versions.append(gpa, made) catch unreachable;
         return @intCast(self.versions.items.len - 1);
     }
 
@@ -189,15 +220,31 @@ pub const Medium = struct {
         } else {
             if (isMapped(inode, index * sector_len + from, bytes.len)) self.accuse("a page that somebody has mapped is written over");
             if (state.head == 0) {
-                state.head = self.version(0, sector);
+                state.head = self.version(0, sector, state.haunted);
                 inode.unsure.append(gpa, @intCast(index)) catch unreachable;
             }
             @memcpy(sector[from..][0..bytes.len], bytes);
-            state.head = self.version(state.head, sector);
+            state.haunted = false;
+            state.head = self.version(state.head, sector, false);
         }
         if (state.dirty) return;
         state.dirty = true;
         inode.dirty.append(gpa, @intCast(index)) catch unreachable;
+    }
+
+    /// What somebody leaves who gives a file up, or dies, can be told by its mark, also when that was written
+    /// otherwise: nobody could find out whose it is.
+    pub fn mendMark(self: *Medium, inode: *Inode) void {
+        const meant = inode.mark orelse return;
+        inode.mark = null;
+        if (inode.size < meant.len) return;
+        const written: [mark_len]u8 = inode.bytes.items[0..mark_len].*;
+        inode.bytes.items[0..mark_len].* = meant;
+        var at = inode.sectors.items[0].head;
+        while (at != 0) : (at = self.versions.items[at].before) {
+            const mark = self.versions.items[at].bytes[0..mark_len];
+            if (std.mem.eql(u8, mark, &written)) mark.* = meant;
+        }
     }
 
     fn isMapped(inode: *const Inode, offset: u64, len: u64) bool {
@@ -217,6 +264,9 @@ pub const Medium = struct {
             for (inode.mappings.items) |*mapping| {
                 if (mapping.offset + mapping.len > std.mem.alignForward(u64, size, os.page_size)) self.accuse("a page that somebody has mapped is cut away");
             }
+            const behind = inode.behind(size);
+            inode.cut_haunted = inode.cut_haunted or behind.haunted;
+            inode.cut_other = inode.cut_other or behind.other;
             const zeros: Sector = @splat(0);
             var at: usize = @intCast(size);
             const end: usize = @intCast(std.mem.alignForward(u64, inode.size, sector_len));
@@ -272,9 +322,10 @@ pub const Medium = struct {
             while (at != 0) : (at = self.versions.items[at].before) count += 1;
             if (count == 0) continue;
             var back = if (chance.uintLessThan(u8, 20) < bias) 0 else chance.uintLessThan(u32, count);
-            if (back > 0 and !state.dirty) inode.haunted = true;
+            const forgotten = back > 0 and !state.dirty;
             at = state.head;
             while (back > 0) : (back -= 1) at = self.versions.items[at].before;
+            state.haunted = forgotten or self.versions.items[at].haunted;
             @memcpy(inode.bytes.items[index * sector_len ..][0..sector_len], &self.versions.items[at].bytes);
             self.forget(state);
         }

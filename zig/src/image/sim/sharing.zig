@@ -220,7 +220,7 @@ pub fn run(self: *Actor) Stop!void {
         }
         if (self.chance(60)) try session.flush();
         // Nothing is stored for a while: most kills may come now.
-        for (0..self.below(12)) |_| {
+        for (0..self.below(if (self.world.theme == .slots) 4 else 12)) |_| {
             var stat: @import("../disk.zig").Stat = .{};
             _ = self.process.disk().statAt(0, name, &stat);
             try self.alive();

@@ -81,7 +81,7 @@ fn commitAll(self: *Actor) Stop!void {
 /// A record, short or with pages in a row. One that fails is mostly tried again, with some of its changes
 /// undone, so that something shorter stands in its place.
 fn commitLittle(self: *Actor) Stop!void {
-    const run = if (self.pages() > 16 and self.chance(30)) 16 + self.below(self.pages() - 16) else 0;
+    const run = if (self.pages() > 16 and self.chance(50)) 16 + self.below(self.pages() - 16) else 0;
     for (0..run) |page| self.touch(page);
     for (0..1 + self.below(4)) |_| self.touch(self.below(self.pages()));
     try commitSomewhere(self);
@@ -177,7 +177,7 @@ fn freePages(self: *Actor) void {
 }
 
 fn fold(self: *Actor) Stop!void {
-    const which = self.below(2);
+    const which = if (self.images[1] == null) 0 else self.below(2);
     const image = self.images[which] orelse return;
     const task = &self.folds[which];
     if (!task.fiber.ended) return;

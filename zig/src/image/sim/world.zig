@@ -212,6 +212,7 @@ pub const World = struct {
         self.crashed = false;
         self.heaps = 0;
         self.choose();
+        if (self.machine.trace) std.debug.print("theme {t}, {d} pages, {d} processes\n", .{ self.theme, self.pages, self.running });
         while (self.failure == null and self.machine.steps < self.options.world_steps) self.epoch();
         self.endAll();
         if (self.failure == null) self.calmEnd();
@@ -235,7 +236,7 @@ pub const World = struct {
         self.base_pages_min = ([_]u64{ 2, 8, 20, 1024 })[random.uintLessThan(usize, 4)];
         self.sealed_len_min = ([_]u64{ 0, 40_000, std.math.maxInt(u64) })[random.uintLessThan(usize, 3)];
         self.spare_len_min = ([_]u64{ 0, 0, 60_000, std.math.maxInt(u64) })[random.uintLessThan(usize, 4)];
-        const themes = [_]Theme{ .any, .any, .any, .any, .any, .restarts, .first, .pair, .folds, .bases, .renames, .renames, .attempts, .attempts, .claims, .slots };
+        const themes = [_]Theme{ .any, .any, .any, .any, .restarts, .first, .pair, .folds, .bases, .renames, .renames, .renames, .attempts, .attempts, .attempts, .claims, .slots, .slots };
         self.theme = self.options.theme orelse themes[random.uintLessThan(usize, themes.len)];
         self.piped_pages_min = ([_]u64{ 0, 20, 4096 })[random.uintLessThan(usize, 3)];
         self.staging_pages_max = ([_]u64{ 3, 40, 4096, 4096 })[random.uintLessThan(usize, 4)];
@@ -245,7 +246,7 @@ pub const World = struct {
         self.fails_one_in = if (faults.errors) ([_]u32{ 0, 25, 60, 200 })[random.uintLessThan(usize, 4)] else 0;
         self.short_one_in = if (faults.shorts) ([_]u32{ 0, 10 })[random.uintLessThan(usize, 2)] else 0;
         self.machine.switches_one_in = ([_]u32{ 2, 5, 20 })[random.uintLessThan(usize, 3)];
-        self.machine.slow_syncs = random.boolean();
+        self.machine.sync_turns_max = if (random.boolean()) 40 else 0;
         self.foreign = random.uintLessThan(u8, 4) == 0;
         if (self.theme == .first and faults.errors) self.fails_one_in = 80;
         if (self.foreign) self.machine.create(foreign_name, foreign_text);
@@ -279,6 +280,7 @@ pub const World = struct {
                 self.spare_len_min = 0;
                 self.machine.no_exchange = random.uintLessThan(u8, 3) == 0;
                 self.running = 1;
+                self.two = random.uintLessThan(u8, 4) == 0;
                 self.keep = ([_]u32{ 1, 1, 1, 2, 3 })[random.uintLessThan(usize, 5)];
                 self.copies_percent = 0;
                 self.shared_percent = 0;
@@ -287,9 +289,10 @@ pub const World = struct {
             },
             .attempts => {
                 self.pages = 24;
-                self.machine.slow_syncs = true;
+                self.machine.sync_turns_max = 120;
                 self.base_pages_min = 1024;
-                self.running = ([_]usize{ 1, 2 })[random.uintLessThan(usize, 2)];
+                self.running = 2;
+                self.two = false;
                 self.keep = ([_]u32{ 1, 3 })[random.uintLessThan(usize, 2)];
                 self.shared_percent = 0;
                 self.copies_percent = 0;
@@ -342,6 +345,7 @@ pub const World = struct {
             .first => 3,
             .attempts => ([_]u32{ 3, 1000 })[random.uintLessThan(usize, 2)],
             .renames => 100,
+            .slots => ([_]u32{ 3, 40 })[random.uintLessThan(usize, 2)],
             else => ([_]u32{ 6, 40 })[random.uintLessThan(usize, 2)],
         };
         machine.crash_after_failure = if (random.uintLessThan(u8, 3) == 0) ([_]u32{ 10, 60 })[random.uintLessThan(usize, 2)] else 0;
