@@ -433,10 +433,14 @@ pub const Actor = struct {
             try self.alive();
         }
         // A claim that comes to nothing leaves the path as it was.
-        if (self.world.theme == .claims and found[0] == null and self.chance(85)) return;
+        if (self.world.theme == .claims and found[0] == null and self.chance(50)) return;
         try self.takeHeap(found);
         self.process.spared = false;
-        const ops = 1 + self.below(if (self.world.spares) 60 else 30);
+        const ops = 1 + self.below(switch (self.world.theme) {
+            .renames, .attempts, .returns => 60,
+            .first => 10,
+            else => 30,
+        });
         for (0..ops) |_| {
             try self.alive();
             try steps.step(self);

@@ -152,7 +152,7 @@ fn once(self: *Actor, which: usize) Stop!void {
     const other = self.images[1 - which];
     const events = place.events;
     // Records are to fail: there has to be a log first.
-    if (world.theme == .attempts and (image.generation == null or image.dead)) self.process.spared = self.chance(80);
+    if ((world.theme == .attempts or world.theme == .returns) and (image.generation == null or image.dead)) self.process.spared = self.chance(80);
     defer self.process.spared = false;
     self.process.failed = false;
     var attempt = image.begin() catch |err| return self.judge("a commit does not begin", err);

@@ -21,9 +21,10 @@ pub fn step(self: *Actor) Stop!void {
     if (self.chance(self.world.copies_percent)) return self.copyImage(if (self.world.two) self.below(2) else 0);
     if (self.chance(50)) switch (self.world.theme) {
         .any, .restarts, .first, .slots => {},
-        .folds => return switch (self.below(5)) {
+        .folds => return switch (self.below(6)) {
             0, 1 => foldBeside(self),
             2 => fold(self),
+            3, 4 => goBackBeside(self),
             else => goBack(self),
         },
         .pair => return switch (self.below(5)) {
@@ -38,7 +39,7 @@ pub fn step(self: *Actor) Stop!void {
             2, 3 => commitLittle(self),
             else => fold(self),
         },
-        .attempts => return commitLittle(self),
+        .attempts, .returns => return commitLittle(self),
         .claims => for (0..self.below(20)) |_| fiber.yield(),
     };
     switch (self.below(26)) {
@@ -63,8 +64,10 @@ fn commitSomewhere(self: *Actor) Stop!void {
     if (self.images[which] == null) return swapImage(self);
     if (self.chance(self.world.asked_percent)) return commits.ask(self, which);
     try commits.make(self, which);
-    // What failed is tried again, as it is.
-    if (self.images[which] != null and self.unsure[which] and self.chance(if (self.world.theme == .first) 80 else 30)) try commits.make(self, which);
+    // What failed is tried again, as it is or with less.
+    if (self.images[which] == null or !self.unsure[which] or !self.chance(if (self.world.theme == .first) 80 else 30)) return;
+    if (self.world.theme == .first and self.chance(50)) freePages(self);
+    try commits.make(self, which);
 }
 
 fn readBackOrUse(self: *Actor) Stop!void {
@@ -86,12 +89,23 @@ fn commitLittle(self: *Actor) Stop!void {
     for (0..1 + self.below(4)) |_| self.touch(self.below(self.pages()));
     try commitSomewhere(self);
     for (0..2) |which| {
-        if (self.images[which] == null or !self.unsure[which] or !self.chance(70)) continue;
+        if (self.images[which] == null or !self.unsure[which]) continue;
+        // Or the image is opened anew, with what may never have been stored.
+        const returns = self.world.theme == .returns;
+        if (self.chance(if (!returns) 10 else if (self.world.fails_one_in > 6) 80 else 0)) {
+            try commits.drain(self);
+            self.closeImage(which);
+            try self.openAgain(which);
+            for (0..self.below(4)) |_| try reading.readImage(self, which);
+            continue;
+        }
+        if (!self.chance(70)) continue;
         undo(self);
         self.touch(self.below(self.pages()));
         try commits.make(self, which);
         // Whether what the first one left is gone shows when nothing came after it.
-        if (self.images[which] == null or !self.chance(30)) continue;
+        if (self.images[which] == null or !self.chance(if (returns) 80 else 30)) continue;
+        try commits.drain(self);
         self.closeImage(which);
         try self.openAgain(which);
     }
@@ -131,6 +145,20 @@ fn foldBeside(self: *Actor) Stop!void {
         try self.alive();
         for (0..1 + self.below(3)) |_| try reading.readImage(self, which);
     }
+}
+
+/// The heap goes back while a fold is under way, and goes on from there.
+fn goBackBeside(self: *Actor) Stop!void {
+    for (0..1 + self.below(3)) |_| {
+        self.touch(self.below(self.pages()));
+        try commitSomewhere(self);
+    }
+    try fold(self);
+    for (0..self.below(10)) |_| fiber.yield();
+    try goBack(self);
+    self.touch(self.below(self.pages()));
+    try commitSomewhere(self);
+    try reading.readBack(self);
 }
 
 /// Both images hold one commit; what changes while one of them is closed is told to the other only.

@@ -55,6 +55,8 @@ pub const Theme = enum {
     renames,
     /// Short records, many of which fail and are tried again, beside readers.
     attempts,
+    /// After a record that failed, or one that came in its place, the image is opened anew, and the power fails.
+    returns,
     /// Several processes claim an image that is not there yet, and mostly leave it so.
     claims,
     /// Shared heaps only.
@@ -236,7 +238,7 @@ pub const World = struct {
         self.base_pages_min = ([_]u64{ 2, 8, 20, 1024 })[random.uintLessThan(usize, 4)];
         self.sealed_len_min = ([_]u64{ 0, 40_000, std.math.maxInt(u64) })[random.uintLessThan(usize, 3)];
         self.spare_len_min = ([_]u64{ 0, 0, 60_000, std.math.maxInt(u64) })[random.uintLessThan(usize, 4)];
-        const themes = [_]Theme{ .any, .any, .any, .any, .restarts, .first, .pair, .folds, .bases, .renames, .renames, .renames, .attempts, .attempts, .attempts, .claims, .slots, .slots };
+        const themes = [_]Theme{ .any, .any, .any, .any, .restarts, .first, .first, .pair, .folds, .folds, .bases, .renames, .renames, .renames, .attempts, .attempts, .attempts, .returns, .claims, .slots, .slots };
         self.theme = self.options.theme orelse themes[random.uintLessThan(usize, themes.len)];
         self.piped_pages_min = ([_]u64{ 0, 20, 4096 })[random.uintLessThan(usize, 3)];
         self.staging_pages_max = ([_]u64{ 3, 40, 4096, 4096 })[random.uintLessThan(usize, 4)];
@@ -272,7 +274,10 @@ pub const World = struct {
             self.running = 2;
             if (faults.errors) self.fails_one_in = 60;
         }
-        self.spares = self.theme == .renames or self.theme == .attempts;
+        self.spares = switch (self.theme) {
+            .first, .renames, .attempts, .returns => true,
+            else => false,
+        };
         switch (self.theme) {
             .renames => {
                 self.pages = 6;
@@ -292,12 +297,22 @@ pub const World = struct {
                 self.machine.sync_turns_max = 120;
                 self.base_pages_min = 1024;
                 self.running = 2;
-                self.two = false;
+                self.two = random.uintLessThan(u8, 3) == 0;
                 self.keep = ([_]u32{ 1, 3 })[random.uintLessThan(usize, 2)];
                 self.shared_percent = 0;
                 self.copies_percent = 0;
-                self.asked_percent = ([_]u32{ 0, 0, 30 })[random.uintLessThan(usize, 3)];
+                self.asked_percent = ([_]u32{ 0, 30, 90 })[random.uintLessThan(usize, 3)];
                 if (faults.errors) self.fails_one_in = ([_]u32{ 6, 25 })[random.uintLessThan(usize, 2)];
+            },
+            .returns => {
+                self.pages = 6;
+                self.base_pages_min = 1024;
+                self.running = 1;
+                self.two = false;
+                self.shared_percent = 0;
+                self.copies_percent = 0;
+                self.asked_percent = 0;
+                if (faults.errors) self.fails_one_in = ([_]u32{ 100, 6 })[random.uintLessThan(usize, 2)];
             },
             .claims => {
                 self.pages = 6;
@@ -344,11 +359,23 @@ pub const World = struct {
         machine.sync_fails_one_in = switch (self.theme) {
             .first => 3,
             .attempts => ([_]u32{ 3, 1000 })[random.uintLessThan(usize, 2)],
+            .returns => if (self.fails_one_in > 6) 3 else 1000,
             .renames => 100,
             .slots => ([_]u32{ 3, 40 })[random.uintLessThan(usize, 2)],
             else => ([_]u32{ 6, 40 })[random.uintLessThan(usize, 2)],
         };
         machine.crash_after_failure = if (random.uintLessThan(u8, 3) == 0) ([_]u32{ 10, 60 })[random.uintLessThan(usize, 2)] else 0;
+        if (self.theme == .returns and faults.cuts) {
+            machine.crash = .cut;
+            machine.crash_at = machine.steps + 200 + random.uintLessThan(u64, 400);
+            machine.crash_after_failure = 90;
+        }
+        if (self.theme == .attempts) machine.crash_after_failure = ([_]u32{ 0, 40, 100 })[random.uintLessThan(usize, 3)];
+        if (self.theme == .claims and faults.cuts and random.boolean()) {
+            machine.crash = .cut;
+            machine.crash_at = machine.steps + 20 + random.uintLessThan(u64, 200);
+            machine.crash_on = null;
+        }
         machine.moved_fails_one_in = 0;
         if (self.theme == .renames) {
             machine.moved_fails_one_in = 3;
@@ -409,6 +436,20 @@ pub const World = struct {
             std.debug.assert(path.contenders == 0);
         }
         if (machine.trace) std.debug.print("{d:>7}   == power cut\n", .{machine.steps});
+        // Where claims are the matter, there is nothing again.
+        if (self.theme == .claims) self.removeImage(0);
+    }
+
+    /// Somebody removes the image, whose model begins anew.
+    fn removeImage(self: *World, which: usize) void {
+        const path = &self.model.paths[which];
+        var index = self.machine.names.entries.items.len;
+        while (index > 0) {
+            index -= 1;
+            const name = self.machine.names.entries.items[index].name;
+            if (std.mem.startsWith(u8, name.slice(), path.name) and !std.mem.eql(u8, name.slice(), foreign_name)) self.machine.remove(name.slice());
+        }
+        path.clear();
     }
 
     fn revive(self: *World, process: *machine_.Process) void {
