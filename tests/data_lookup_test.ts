@@ -29,6 +29,7 @@ import {
   Vec,
 } from "../data/mod.ts";
 import { Lookup } from "../data/lookup.ts";
+import { command, repository, run, thisRuntime } from "./runtimes.ts";
 import { expectCode, Folder, randomNumbers } from "./support.ts";
 
 // deno-lint-ignore no-explicit-any
@@ -324,3 +325,27 @@ test("an iterator that has come to its end says so again and again, with nothing
     for (let i = 0; i < 3; i++) assert.deepEqual(iterator.next(), end);
   }
 });
+
+const notHere = thisRuntime === "deno" &&
+  "it is about JavaScriptCore, and told by the run under Bun";
+
+test(
+  "what a get comes down to is short enough for JavaScriptCore's loops",
+  { skip: notHere },
+  () => {
+    const child = `${repository}tests/data_lookup_child.ts`;
+    const { code, err } = run(command("bun", child), {
+      env: { BUN_JSC_reportDFGCompileTimes: "1" },
+    });
+    assert.equal(code, 0, err);
+    const told = Array.from(
+      err.matchAll(/^Optimized ([\w$]+)#\S+ None\w+, (\d+) /gm),
+      ([, name, length]) => ({ name, length: Number(length) }),
+    );
+    for (const name of ["quickGet", "seek", "$seek", "hashOf"]) {
+      const lengths = told.filter((one) => one.name === name).map(({ length }) => length);
+      assert.notEqual(lengths.length, 0, `nothing is told of ${name}`);
+      assert.ok(Math.max(...lengths) <= 170, `${name}: ${lengths} bytes of bytecode`);
+    }
+  },
+);
