@@ -446,12 +446,24 @@ pub const Allocator = struct {
     /// more to it.
     pub inline fn tryFree(self: *Allocator, address: usize) bool {
         const cache = threads.enter(self) orelse return false;
+        if (!cache.pending.isQuiet()) {
+            @branchHint(.unlikely);
+            return tryFreeMarked(cache, address);
+        }
+        const done = freeOwn(cache, address, .away);
+        threads.leave(cache);
+        return done;
+    }
+
+    /// Apart, since its registers would be saved in every `free`.
+    noinline fn tryFreeMarked(cache: *Cache, address: usize) bool {
         const done = freeOwn(cache, address, .here);
         threads.leave(cache);
         return done;
     }
 
-    /// Where a block that is freed comes from: another thread may have freed it.
+    /// Where a block that is freed comes from: another thread may have freed one that is `here`, and
+    /// then there is a mark.
     pub const From = enum { here, away };
 
     /// Frees a block of a span that `cache` owns, if nothing changes but bits of the span.
@@ -464,34 +476,32 @@ pub const Allocator = struct {
             return false;
         }
 
-        const word = &near.words.?[index / 64];
-        const old = word.*;
-        const new = clearBit(old, index);
-        const mask = old ^ new;
-        if (mask == 0) {
+        // From here on `index` is not kept: `free` has no register for it.
+        const bit = caches_room.inRegister(u64, near.bits + index);
+        const word: caches_room.Word = .of(bit);
+        var left = word.load();
+        if (!caches_room.takeBit(&left, bit)) {
             @branchHint(.unlikely);
             return false;
         }
         // A block that another thread freed has its bit until it arrives.
-        if (from == .here and !cache.pending.isQuiet()) {
-            @branchHint(.unlikely);
-            if (@atomicLoad(u8, cache.marks.of(near.class, near.first, index), .monotonic) != 0) return false;
-        }
+        if (from == .here and
+            @atomicLoad(u8, cache.marks.of(near.class, near.first, bit - near.bits), .monotonic) != 0) return false;
         // The last block of its word may be the last of its span, which then is given up.
-        if (new == 0) {
+        if (left == 0) {
             @branchHint(.unlikely);
             if (near.line().kept == 0 and near.line().state != state.current) return false;
         }
-        if (!cache.push(near.class, address, word, mask)) {
+        if (!cache.push(near.class, address, bit)) {
             @branchHint(.unlikely);
             // No room for a hint: the summary tells of the block, in a span that is in a list.
             const line = near.line();
             if (line.state == state.idle) return false;
-            line.free_words |= @as(u64, 1) << @truncate(index / 64);
-            word.* = new;
+            line.free_words |= @as(u64, 1) << @truncate((bit - near.bits) / 64);
+            word.store(left);
             return true;
         }
-        word.* = new;
+        word.store(left);
         // It will be handed out next in its class, and then be written to.
         @prefetch(@as(*allowzero const u8, @ptrFromInt(address)), .{ .rw = .write, .locality = 3 });
         return true;
@@ -585,9 +595,10 @@ pub const Allocator = struct {
         line.free_words |= word_mask;
         const start = self.tables.addressOf(block.slice);
         cache.note(address, start, block.class, &line.words);
-        if (!cache.push(line.class, address, &line.words[w], mask)) {
+        const bit = caches_room.bitAt(&line.words, block.index);
+        if (!cache.push(line.class, address, bit)) {
             try spans.forgetOlder(self, cache, line.class);
-            _ = cache.push(line.class, address, &line.words[w], mask);
+            _ = cache.push(line.class, address, bit);
         }
         try spans.settle(self, cache, block.slice);
     }
@@ -912,16 +923,6 @@ fn pack(result: Error!usize) usize {
 inline fn unpack(packed_result: usize) Error!usize {
     if (packed_result > std.math.maxInt(u16)) return packed_result;
     return @errorCast(@errorFromInt(@as(u16, @intCast(packed_result))));
-}
-
-/// `word` without bit `index` % 64. As two instructions: the compiler makes a mask first, and then
-/// runs out of registers in `free`.
-inline fn clearBit(word: u64, index: u64) u64 {
-    return asm ("btrq %[index], %[out]"
-        : [out] "=r" (-> u64),
-        : [word] "0" (word),
-          [index] "r" (index),
-        : .{ .cc = true });
 }
 
 fn bytesAt(address: usize, len: usize) []u8 {

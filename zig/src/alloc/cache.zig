@@ -45,7 +45,8 @@ pub const Near = extern struct {
     before: usize = 0,
     /// The class's divisor.
     inverse: u64 = 0,
-    words: ?[*]u64 = null,
+    /// The address of the first bit of the span's bitmap.
+    bits: u64 = 0,
     shift: u8 = 0,
     class: u8 = 0,
     reserved: u16 = 0,
@@ -57,7 +58,7 @@ pub const Near = extern struct {
         return .{
             .before = start - classes.table[class].size,
             .inverse = divisor.inverse,
-            .words = words,
+            .bits = bitAt(words, 0),
             .shift = divisor.shift,
             .class = @intCast(class),
             .first = first,
@@ -73,7 +74,7 @@ pub const Near = extern struct {
 
     pub inline fn line(self: *const Near) *layout.Slice {
         @setRuntimeSafety(false);
-        return @fieldParentPtr("words", @as(*[64]u64, @ptrCast(self.words.?)));
+        return @fieldParentPtr("words", @as(*[64]u64, @ptrFromInt(self.bits / 8)));
     }
 };
 
@@ -83,10 +84,61 @@ pub const near_count = 1 << 16;
 /// A block that is free.
 pub const Hint = extern struct {
     address: usize,
-    word: *u64,
-    mask: u64,
-    padding: u64 = undefined,
+    /// The address of its bit.
+    bit: u64,
 };
+
+/// A bit's address is eight times its byte's and its place there: one number that says word and bit.
+pub inline fn bitAt(words: [*]const u64, index: u64) u64 {
+    return @intFromPtr(words) * 8 + index;
+}
+
+/// The word that holds a bit. By its number, which the processor scales as it loads and stores; the
+/// compiler would make an address of it, which takes an instruction.
+pub const Word = struct {
+    number: u64,
+
+    pub inline fn of(bit: u64) Word {
+        return .{ .number = bit / 64 };
+    }
+
+    pub inline fn load(self: Word) u64 {
+        return asm volatile ("movq (,%[number],8), %[out]"
+            : [out] "=r" (-> u64),
+            : [number] "r" (self.number),
+            : .{ .memory = true });
+    }
+
+    pub inline fn store(self: Word, value: u64) void {
+        asm volatile ("movq %[value], (,%[number],8)"
+            :
+            : [value] "r" (value),
+              [number] "r" (self.number),
+            : .{ .memory = true });
+    }
+};
+
+/// `word` with the bit set whose address is `bit`. One instruction, which the compiler does not find.
+inline fn setBit(word: u64, bit: u64) u64 {
+    return asm ("btsq %[bit], %[out]"
+        : [out] "=r" (-> u64),
+        : [word] "0" (word),
+          [bit] "r" (bit),
+        : .{ .cc = true });
+}
+
+/// Clears the bit whose address is `bit` in `word`: whether it was set.
+pub inline fn takeBit(word: *u64, bit: u64) bool {
+    var new: u64 = undefined;
+    const was = asm ("btrq %[bit], %[new]"
+        : [was] "={@ccc}" (-> u8),
+          [new] "=r" (new),
+        : [old] "1" (word.*),
+          [bit] "r" (bit),
+    );
+    word.* = new;
+    return was != 0;
+}
 
 /// A class's hints are a stack. Its first place leads to bits that are set for good, so taking needs
 /// no count; it is aligned to its size, so putting finds the end by the address alone.
@@ -225,19 +277,20 @@ pub const Cache = extern struct {
             @branchHint(.unlikely);
             return 0;
         }
-        newest[0].word.* |= newest[0].mask;
+        const bit = newest[0].bit;
+        const word: Word = .of(bit);
+        word.store(setBit(word.load(), bit));
         self.newest[class] = newest - 1;
         return address;
     }
 
     /// Remembers a block that was freed; false when there is no room.
-    pub inline fn push(self: *Cache, class: usize, address: usize, word: *u64, mask: u64) bool {
+    pub inline fn push(self: *Cache, class: usize, address: usize, bit: u64) bool {
         @setRuntimeSafety(false);
         const newest = inRegister([*]Hint, self.newest[class] + 1);
         if (@intFromPtr(newest) % stack_bytes == 0) return false;
         newest[0].address = address;
-        newest[0].word = word;
-        newest[0].mask = mask;
+        newest[0].bit = bit;
         self.newest[class] = newest;
         return true;
     }
@@ -247,7 +300,7 @@ pub const Cache = extern struct {
     }
 
     fn noHint(self: *Cache) Hint {
-        return .{ .address = 0, .word = &self.full, .mask = 1 };
+        return .{ .address = 0, .bit = bitAt(@ptrCast(&self.full), 0) };
     }
 
     /// The hints of `class`, the newest last.
@@ -282,7 +335,7 @@ pub const Cache = extern struct {
 
 /// Keeps the compiler from computing an address anew for each field, which takes it more registers
 /// than `free` has.
-inline fn inRegister(comptime T: type, address: T) T {
+pub inline fn inRegister(comptime T: type, address: T) T {
     return asm (""
         : [out] "=r" (-> T),
         : [in] "0" (address),

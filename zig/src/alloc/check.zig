@@ -346,10 +346,9 @@ fn checkHint(t: *const Tables, cache: *const Cache, class: usize, hint: Hint, hi
     if (line.kind != kind.small or line.class != class or line.owner != cache.owner or
         index >= classes.table[class].blocks)
         return corrupt(hint.address, "a hint is to no block of its owner's");
-    const word = &line.words[index / 64];
-    if (hint.word != word or hint.mask != @as(u64, 1) << @truncate(index))
+    if (hint.bit != caches.bitAt(&line.words, index))
         return corrupt(hint.address, "a hint names another block's bit");
-    if (word.* & hint.mask != 0) return corrupt(hint.address, "a hint is to a block in use");
+    if (line.words[index / 64] >> @truncate(index) & 1 != 0) return corrupt(hint.address, "a hint is to a block in use");
     if (line.free_words >> @truncate(index / 64) & 1 == 0) hinted.* -%= 1;
 }
 

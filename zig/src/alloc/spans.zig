@@ -189,8 +189,7 @@ fn gather(a: *Allocator, cache: *Cache, class: u32) bool {
             count -= 1;
             places[count] = .{
                 .address = start_of_word + bit * shape.size,
-                .word = &line.words[w],
-                .mask = free & (0 -% free),
+                .bit = caches.bitAt(&line.words, w * 64 + bit),
             };
         }
         if (free == 0) line.free_words &= ~(@as(u64, 1) << @intCast(w));
@@ -211,15 +210,15 @@ pub fn forgetOlder(a: *Allocator, cache: *Cache, class: u32) Error!void {
 /// Puts blocks that lose their hints into their spans' summaries.
 fn summarize(a: *Allocator, cache: *Cache, hints: []const caches.Hint) Error!void {
     const t = &a.tables;
-    var before: ?*u64 = null;
+    var before: u64 = 0;
     for (hints) |hint| {
         // Neighbours are often freed one after the other.
-        if (hint.word == before) continue;
-        before = hint.word;
+        if (hint.bit / 64 == before) continue;
+        before = hint.bit / 64;
         const here = (hint.address - t.data) >> layout.slice_shift;
         const slice = t.owned[here].first;
         const line = t.line(slice);
-        const w = (@intFromPtr(hint.word) - @intFromPtr(&line.words)) / @sizeOf(u64);
+        const w = (hint.bit - caches.bitAt(&line.words, 0)) / 64;
         line.free_words |= @as(u64, 1) << @intCast(w);
         if (line.state == state.idle) try offer(a, cache, slice, line);
     }
