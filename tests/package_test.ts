@@ -253,6 +253,35 @@ try {
   },
 );
 
+test(
+  "a program of CommonJS modules requires the npm package, with its file and without",
+  npm,
+  () => {
+    using folder = new Folder();
+    install(folder);
+    writeFileSync(
+      folder.file("visit.cjs"),
+      `const { Heap } = require("@perm/heap");
+const { roots, u32, Vec } = require("@perm/heap/data");
+const heap = Heap.open({ file: "visits.heap", size: 1 << 20 });
+const visits = roots(heap).open("visits", Vec(u32));
+visits.push(1);
+heap.flush();
+console.log(visits.length);
+`,
+    );
+    let visits = 0;
+    const expectVisits = () => {
+      for (const runtime of runtimes) {
+        assert.equal(runInstalled(runtime, folder, "visit.cjs"), `${++visits}\n`);
+      }
+    };
+    expectVisits();
+    rmSync(folder.file(`node_modules/@perm/heap/dist/${library.file}`));
+    expectVisits();
+  },
+);
+
 test("a program that was bundled with the npm package needs no file of it", npm, () => {
   using folder = new Folder();
   install(folder);

@@ -72,7 +72,8 @@ function bundle(into: string): void {
         JSON.stringify(`${root}tuning/mod.ts`)
       };\n`,
   );
-  writeFileSync(`${into}/core.js`, build(`${work}/core.ts`, "--external=*/embedded.json"));
+  const core = build(`${work}/core.ts`, "--external=*/embedded.json");
+  writeFileSync(`${into}/core.js`, withoutAwait(core));
   writeFileSync(`${into}/data/mod.js`, data);
   writeFileSync(`${into}/mod.js`, `export { ${Object.keys(mod).join(", ")} } from "./core.js";\n`);
   writeFileSync(
@@ -81,6 +82,26 @@ function bundle(into: string): void {
       names.map((name) => `tuning_${name} as ${name}`).join(", ")
     } } from "../core.js";\n`,
   );
+}
+
+/**
+ * Fetches the library's bytes without waiting, in the one place that does: a module that awaits
+ * cannot be had by `require`. Bundlers follow the first way, and bring the bytes; the second is for
+ * modules that have no `require`. (Modules that come by https have neither, so the source awaits.)
+ */
+function withoutAwait(core: string): string {
+  const parts = core.split(/\(await import\("[^"]*embedded\.json"[^)]*\)\)\.default/);
+  if (parts.length !== 2) throw new Error(`embedded.json is awaited ${parts.length - 1} times`);
+  return parts.join("libraryBytes()") + `
+function libraryBytes() {
+  try {
+    return require("./embedded.json");
+  } catch {
+    const { createRequire } = process.getBuiltinModule("node:module");
+    return createRequire(import.meta.url)("./embedded.json");
+  }
+}
+`;
 }
 
 function build(entry: string, ...options: string[]): string {
