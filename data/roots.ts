@@ -287,12 +287,18 @@ export class Roots {
     const start = rootsAt(heap, make);
     if (start === 0) return;
     let link = start + firstAt;
-    for (let p = heap.load(link); p !== 0; p = heap.load(link)) {
+    for (let p = this.#load(link); p !== 0; p = this.#load(link)) {
       const root = Root.at(heap, p);
       yield { root, link };
       link = p + nextAt;
     }
     atEnd?.(link);
+  }
+
+  /** In the pane that is there already: `heap.load` would make a window of its own. */
+  #load(link: Pointer): Pointer {
+    const pane = this.#access.pane(link, 8);
+    return readU53(pane.view, (link - pane.base) | 0);
   }
 
   #link(link: Pointer, p: Pointer): void {

@@ -69,9 +69,11 @@ function textOf(type: Type): string {
 function hashOf(text: string): bigint {
   let low = 0x84222325;
   let high = 0xcbf29ce4;
-  for (const byte of new TextEncoder().encode(text)) {
+  const bytes = new TextEncoder().encode(text);
+  // By index: JavaScriptCore's first walk of an array by `of` takes half a millisecond.
+  for (let i = 0; i < bytes.length; i++) {
     // The prime is 2^40 + 0x1b3.
-    const mixed = (low ^ byte) >>> 0;
+    const mixed = (low ^ bytes[i]) >>> 0;
     const product = mixed * 0x1b3;
     high = (Math.imul(high, 0x1b3) + Math.floor(product / 2 ** 32) + (mixed << 8)) >>> 0;
     low = product >>> 0;

@@ -36,27 +36,31 @@ export interface Window {
   readonly base: Pointer;
 }
 
-const typeNames: ReadonlyMap<unknown, string> = new Map(
-  [
-    "Int8Array",
-    "Uint8Array",
-    "Uint8ClampedArray",
-    "Int16Array",
-    "Uint16Array",
-    "Int32Array",
-    "Uint32Array",
-    "Float16Array",
-    "Float32Array",
-    "Float64Array",
-    "BigInt64Array",
-    "BigUint64Array",
-  ].map((name): [unknown, string] => [(globalThis as Record<string, unknown>)[name], name])
-    .filter(([type]) => type !== undefined),
-);
+let typeNames: ReadonlyMap<unknown, string> | undefined;
+
+/** Made when it is first asked for: JavaScriptCore sets up each of these types at its first mention. */
+const namesOfTypes = (): ReadonlyMap<unknown, string> =>
+  new Map(
+    [
+      "Int8Array",
+      "Uint8Array",
+      "Uint8ClampedArray",
+      "Int16Array",
+      "Uint16Array",
+      "Int32Array",
+      "Uint32Array",
+      "Float16Array",
+      "Float32Array",
+      "Float64Array",
+      "BigInt64Array",
+      "BigUint64Array",
+    ].map((name): [unknown, string] => [(globalThis as Record<string, unknown>)[name], name])
+      .filter(([type]) => type !== undefined),
+  );
 
 /** Name of a typed array's constructor; refuses what is none, subclasses included. */
 export function expectType(type: unknown): string {
-  const name = typeNames.get(type);
+  const name = (typeNames ??= namesOfTypes()).get(type);
   if (name === undefined) {
     throw new PermError(
       "INVALID_ARGUMENT",
