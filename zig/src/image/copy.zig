@@ -176,7 +176,7 @@ fn readBack(made: *const Successor, records: usize) errors.Error!void {
     }
     copied.base = made.new.file;
     if (disk.stat(copied.base, &copied.base_stat)) |errno| return disk_.failErrno(errno, path, "Cannot look at the copy of an image");
-    try copied.loadBase(disk, path, false);
+    try copied.loadBase(disk, path, .{});
     if (copied.header.checksum != made.generation.header.checksum) return generation_.corrupt(path, "its header is another");
     if (try copied.openLog(disk, target.place, false, path) != .whole) return generation_.corrupt(path, "its log is not whole");
     try copied.loadRecords(disk, path, false);

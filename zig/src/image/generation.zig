@@ -223,9 +223,11 @@ pub const Generation = struct {
 
     // ---- reading a base
 
-    /// Reads and checks header, lines, runs and page checksums of the open file `base`; `helped`: many
-    /// checksums on two threads.
-    pub fn loadBase(self: *Generation, disk: Disk, path: []const u8, helped: bool) errors.Error!void {
+    /// What makes reading many checksums quicker: another thread, another opening of the base to map from.
+    pub const Help = struct { thread: bool = false, map: File = disk_.none };
+
+    /// Reads and checks header, lines, runs and page checksums of the open file `base`.
+    pub fn loadBase(self: *Generation, disk: Disk, path: []const u8, help: Help) errors.Error!void {
         const size = self.base_stat.size;
         const header_bytes = std.mem.asBytes(self.header);
         if (size < page_size) {
@@ -273,7 +275,7 @@ pub const Generation = struct {
         if (total != header.page_count) return corrupt(path, "its index does not add up");
         var reading: reading_.Reading = undefined;
         var sums: Sums = .{ .generation = self, .disk = disk };
-        if (helped and reading.start(disk, self.base, at.sums, header.page_count * 8)) sums.reading = &reading;
+        if (help.thread and reading.start(disk, self.base, help.map, at.sums, header.page_count * 8)) sums.reading = &reading;
         defer if (sums.reading != null) reading.end();
         while (try sums.next(path)) |_| {}
         self.lines = lines;

@@ -12,6 +12,7 @@ const format = @import("format.zig");
 const generation_ = @import("generation.zig");
 const image_ = @import("image.zig");
 const names = @import("names.zig");
+const os = @import("../os/os.zig");
 const shared_file = @import("shared_file.zig");
 const plant = @import("../plant.zig");
 const Generation = generation_.Generation;
@@ -113,7 +114,10 @@ fn load(self: *Image, write: bool, recover: bool) errors.Error!*Generation {
         errdefer generation.destroy(disk);
         generation.base = held.file;
         generation.base_stat = held.stat;
-        generation.loadBase(disk, path, self.background) catch |err| switch (disk.names(self.place.dir, self.place.name.z(), held.stat)) {
+        // A map through the descriptor that has the lock could outlive it in a forked child.
+        var to_map = if (self.background and os.isOwner(held.stat.owner)) Generation.openToMap(disk, self.place, self.place.name, held.stat) orelse disk_.none else disk_.none;
+        defer disk.close(&to_map);
+        generation.loadBase(disk, path, .{ .thread = self.background, .map = to_map }) catch |err| switch (disk.names(self.place.dir, self.place.name.z(), held.stat)) {
             .other, .free => {
                 generation.destroy(disk);
                 continue;

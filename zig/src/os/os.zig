@@ -270,6 +270,23 @@ pub fn isResident(address: usize, pages: usize) bool {
     return true;
 }
 
+/// Whether the page cache holds all of these pages of a file. Only owners of a file are told.
+pub fn areResident(address: usize, pages: usize) bool {
+    var states: [4096]u8 = undefined;
+    var done: usize = 0;
+    while (done < pages) {
+        const part = states[0..@min(states.len, pages - done)];
+        if (failed(linux.syscall3(.mincore, address + done * page_size, part.len * page_size, @intFromPtr(part.ptr))) != null) return false;
+        for (part) |state| if (state & 1 == 0) return false;
+        done += part.len;
+    }
+    return true;
+}
+
+pub fn isOwner(user: u32) bool {
+    return linux.geteuid() == user;
+}
+
 /// Pages to be copied to many places in one call: the kernel fills pages that were never touched
 /// without an exception for each, which is more than half of what copying there costs.
 pub fn Scatter(comptime pages_max: usize) type {
