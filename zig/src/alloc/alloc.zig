@@ -556,12 +556,15 @@ pub const Allocator = struct {
 
     pub fn freeInside(self: *Allocator, cache: *Cache, address: usize, comptime from: From) Error!void {
         switch (try find.locate(self, address, "free")) {
-            .large => |block| if (from == .here) try self.freeLarge(block.first, block.slices),
+            .large => |block| if (from == .here)
+                try self.freeLarge(block.first, block.slices)
+            else
+                return find.doubleFree(address),
             .small => |block| {
                 const line = self.tables.line(block.slice);
-                if (from == .here) try self.expectHere(address, block);
                 while (true) {
                     const owner = @atomicLoad(u64, &line.owner, .seq_cst);
+                    if (from == .here and (owner != cache.owner or !cache.pending.isQuiet())) try self.expectHere(address, block);
                     if (owner == cache.owner) break;
                     if (self.ownerOf(owner)) |other| {
                         if (spans.freeRemote(self, block, other)) return;
@@ -592,6 +595,7 @@ pub const Allocator = struct {
             return find.doubleFree(address);
         }
         line.words[w] ^= mask;
+        if (!cache.pending.isQuiet()) @atomicStore(u8, cache.marks.of(block.class, block.slice, block.index), 0, .release);
         line.free_words |= word_mask;
         const start = self.tables.addressOf(block.slice);
         cache.note(address, start, block.class, &line.words);

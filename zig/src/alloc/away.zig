@@ -275,6 +275,12 @@ noinline fn begin(a: *Allocator, cache: *Cache, out: *Outgoing, owner: u16) bool
     return false;
 }
 
+/// Whether blocks of a span are away.
+pub fn anyOf(marks: *const Marks, class: u32, first: u32) bool {
+    const bytes: [*]const u8 = @ptrCast(marks.of(class, first, 0));
+    return std.mem.indexOfNone(u8, bytes[0..classes.table[class].blocks], &.{0}) != null;
+}
+
 /// Hands a batch to its owner, whether that lives or not: who looks for room finds it.
 noinline fn dispatch(a: *Allocator, out: *Outgoing) void {
     if (out.owner == 0) return;
@@ -295,33 +301,31 @@ pub fn dispatchAll(a: *Allocator, cache: *Cache) void {
 /// Takes the blocks that have arrived for `cache`, by its own thread or while that is held. They get
 /// hints, so this is no place between two looks at a class's bitmaps.
 pub fn receive(a: *Allocator, cache: *Cache) Error!void {
+    if (cache.pending.inbox.load(.monotonic) == null) return;
     var failed: ?Error = null;
     var next = cache.pending.inbox.swap(null, .acquire);
     while (next) |batch| {
         next = batch.next;
-        take(a, cache, batch) catch |err| {
+        for (batch.entries[0..batch.len]) |entry| arrive(a, cache, entry) catch |err| {
             failed = err;
         };
+        finish(cache, batch);
     }
     if (failed) |err| return err;
 }
 
-fn take(a: *Allocator, cache: *Cache, batch: *Batch) Error!void {
-    var failed: ?Error = null;
-    for (batch.entries[0..batch.len]) |entry| {
-        if (Allocator.freeOwn(cache, entry.blockAddress(), .away)) {
-            @atomicStore(u8, entry.mark(cache), 0, .release);
-            continue;
-        }
-        a.freeInside(cache, entry.blockAddress(), .away) catch |err| switch (err) {
-            // Two threads freed it at the same time.
-            error.DOUBLE_FREE, error.BAD_POINTER => {},
-            else => failed = err,
+/// Clears a block's bit and then its mark, or tells the owner that its span has now. A block that two
+/// threads freed at the same time comes twice: the second time its mark is gone.
+fn arrive(a: *Allocator, cache: *Cache, entry: Entry) Error!void {
+    const mark = entry.mark(cache);
+    if (@atomicLoad(u8, mark, .monotonic) == 0) return;
+    if (!Allocator.freeOwn(cache, entry.blockAddress(), .away)) {
+        return a.freeInside(cache, entry.blockAddress(), .away) catch |err| switch (err) {
+            error.DOUBLE_FREE, error.BAD_POINTER => @atomicStore(u8, mark, 0, .release),
+            else => err,
         };
-        @atomicStore(u8, entry.mark(cache), 0, .release);
     }
-    finish(cache, batch);
-    if (failed) |err| return err;
+    @atomicStore(u8, mark, 0, .release);
 }
 
 fn finish(owner: *Cache, batch: *Batch) void {
@@ -341,11 +345,16 @@ pub fn spill(a: *Allocator, from: *Cache) void {
 
 fn spillBatch(a: *Allocator, from: *Cache, batch: *Batch) void {
     for (batch.entries[0..batch.len]) |entry| {
+        const mark = entry.mark(from);
+        if (@atomicLoad(u8, mark, .monotonic) == 0) continue;
         const block = find.locate(a, entry.blockAddress(), "free") catch {
-            @atomicStore(u8, entry.mark(from), 0, .release);
+            @atomicStore(u8, mark, 0, .release);
             continue;
         };
-        if (block != .small) continue;
+        if (block != .small) {
+            @atomicStore(u8, mark, 0, .release);
+            continue;
+        }
         // The mark stays: it says so for the remote table too.
         const owner = a.ownerOf(@atomicLoad(u64, &a.tables.line(block.small.slice).owner, .seq_cst));
         _ = spans.freeRemote(a, block.small, owner orelse from);

@@ -347,7 +347,9 @@ fn own(a: *Allocator, cache: *Cache, slice: u32, line: *Slice) void {
     line.state = state.idle;
     line.kept = 0;
     unnote(a, slice, line);
-    if (a.sends.load(.monotonic)) _ = cache.pending.away.fetchOr(away.Pending.adopted, .seq_cst);
+    // What is on its way to the last owner is looked for by its marks.
+    if (a.sends.load(.monotonic) and away.anyOf(&cache.marks, line.class, slice))
+        _ = cache.pending.away.fetchOr(away.Pending.adopted, .seq_cst);
     @atomicStore(u64, &line.owner, cache.owner, .seq_cst);
     collect(a, slice, line);
     // The last owner's hints are gone.
