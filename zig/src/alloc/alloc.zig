@@ -47,6 +47,7 @@ const Error = errors.Error;
 const fail = errors.fail;
 const Cache = caches_room.Cache;
 const Owned = caches_room.Owned;
+const Near = caches_room.Near;
 const Slice = layout.Slice;
 const kind = layout.kind;
 const state = layout.state;
@@ -446,30 +447,36 @@ pub const Allocator = struct {
     /// more to it.
     pub inline fn tryFree(self: *Allocator, address: usize) bool {
         const cache = threads.enter(self) orelse return false;
-        if (!cache.pending.isQuiet()) {
+        const near = cache.nearOf(address);
+        if (near.marked != 0) {
             @branchHint(.unlikely);
-            return tryFreeMarked(cache, address);
+            return freeMarked(cache, address);
         }
-        const done = freeOwn(cache, address, .away);
+        const done = freeOwn(cache, near, address);
         threads.leave(cache);
         return done;
     }
 
-    /// Apart, since its registers would be saved in every `free`.
-    noinline fn tryFreeMarked(cache: *Cache, address: usize) bool {
-        const done = freeOwn(cache, address, .here);
+    /// A block that another thread freed has its bit until it arrives. Apart, since its registers would
+    /// be saved in every `free`.
+    noinline fn freeMarked(cache: *Cache, address: usize) bool {
+        @setRuntimeSafety(false);
+        const near = cache.nearOf(address);
+        const index = near.indexOf(address);
+        const done = index < layout.blocks_max and
+            @atomicLoad(u8, cache.marks.of(near.class, near.first, index), .monotonic) == 0 and
+            freeOwn(cache, near, address);
         threads.leave(cache);
         return done;
     }
 
-    /// Where a block that is freed comes from: another thread may have freed one that is `here`, and
-    /// then there is a mark.
+    /// Where a block that is freed comes from: of one that is `here` a mark tells if another thread
+    /// freed it; one that was `away` has its mark still.
     pub const From = enum { here, away };
 
     /// Frees a block of a span that `cache` owns, if nothing changes but bits of the span.
-    pub inline fn freeOwn(cache: *Cache, address: usize, comptime from: From) bool {
+    pub inline fn freeOwn(cache: *Cache, near: *const Near, address: usize) bool {
         @setRuntimeSafety(false);
-        const near = cache.nearOf(address);
         const index = near.indexOf(address);
         if (index >= layout.blocks_max) {
             @branchHint(.unlikely);
@@ -484,9 +491,6 @@ pub const Allocator = struct {
             @branchHint(.unlikely);
             return false;
         }
-        // A block that another thread freed has its bit until it arrives.
-        if (from == .here and
-            @atomicLoad(u8, cache.marks.of(near.class, near.first, bit - near.bits), .monotonic) != 0) return false;
         // The last block of its word may be the last of its span, which then is given up.
         if (left == 0) {
             @branchHint(.unlikely);
@@ -549,6 +553,10 @@ pub const Allocator = struct {
         const away_mark = cache.marks.of(class, first, index);
         if (@atomicLoad(u8, away_mark, .acquire) != 0) return false;
         if (@atomicLoad(u64, &words[index / 64], .monotonic) >> @truncate(index) & 1 == 0) return false;
+        if (owned.marked == 0) {
+            @branchHint(.unlikely);
+            away.tell(self, @intCast(slice), self.caches[mark - 1].?);
+        }
         @atomicStore(u8, away_mark, 1, .release);
         return away.send(self, cache, mark, class, address, back) or
             spans.freeRemote(self, .{ .slice = first, .class = class, .index = @intCast(index) }, self.caches[mark - 1].?);
@@ -564,7 +572,7 @@ pub const Allocator = struct {
                 const line = self.tables.line(block.slice);
                 while (true) {
                     const owner = @atomicLoad(u64, &line.owner, .seq_cst);
-                    if (from == .here and (owner != cache.owner or !cache.pending.isQuiet())) try self.expectHere(address, block);
+                    if (from == .here and (owner != cache.owner or self.isMarked(address))) try self.expectHere(address, block);
                     if (owner == cache.owner) break;
                     if (self.ownerOf(owner)) |other| {
                         if (spans.freeRemote(self, block, other)) return;
@@ -575,6 +583,11 @@ pub const Allocator = struct {
                 try self.freeOwned(cache, address, block);
             },
         }
+    }
+
+    /// Whether the block at `address`, of a span that has an owner, may have a mark.
+    fn isMarked(self: *const Allocator, address: usize) bool {
+        return @atomicLoad(u8, &self.tables.owned[(address - self.tables.data) >> layout.slice_shift].marked, .monotonic) != 0;
     }
 
     /// DOUBLE_FREE for a block that another thread freed. The mark before the bit: the owner clears
@@ -595,7 +608,7 @@ pub const Allocator = struct {
             return find.doubleFree(address);
         }
         line.words[w] ^= mask;
-        if (!cache.pending.isQuiet()) @atomicStore(u8, cache.marks.of(block.class, block.slice, block.index), 0, .release);
+        if (self.isMarked(address)) @atomicStore(u8, cache.marks.of(block.class, block.slice, block.index), 0, .release);
         line.free_words |= word_mask;
         const start = self.tables.addressOf(block.slice);
         cache.note(address, start, block.class, &line.words);
@@ -647,6 +660,7 @@ pub const Allocator = struct {
         var reciprocal: u64 = 0;
         var line: *Slice = undefined;
         var owned: *const Owned = undefined;
+        var marked = false;
         var i: usize = 0;
         while (i < pointers.len) : (i += 1) {
             const address = numbers.exact(pointers[i]) orelse return i;
@@ -661,6 +675,8 @@ pub const Allocator = struct {
                 size = @floatFromInt(class.size);
                 reciprocal = classes.reciprocals[owned.class];
                 line = owned.line();
+                marked = false;
+                for (cache.owned[owned.first..][0..class.slices]) |*each| marked = marked or each.marked != 0;
             }
             const index = classes.indexOf(reciprocal, address - start) orelse return i;
             const word = &line.words[index / 64];
@@ -669,8 +685,7 @@ pub const Allocator = struct {
             var left = word.*;
             if (left & mask == 0 or line.state == state.idle) return i;
             // Blocks that other threads freed have their bits until they arrive.
-            const quiet = cache.pending.isQuiet();
-            if (!quiet and cache.marks.of(owned.class, owned.first, index).* != 0) return i;
+            if (marked and cache.marks.of(owned.class, owned.first, index).* != 0) return i;
             if (left == mask and line.kept == 0 and line.state != state.current) return i;
             left ^= mask;
             line.free_words |= word_mask;
@@ -679,7 +694,7 @@ pub const Allocator = struct {
                 while (true) {
                     mask <<= 1;
                     if (left & mask == 0 or (left == mask and !may_empty)) break;
-                    if (!quiet and cache.marks.of(owned.class, owned.first, index / 64 * 64 + @ctz(mask)).* != 0) break;
+                    if (marked and cache.marks.of(owned.class, owned.first, index / 64 * 64 + @ctz(mask)).* != 0) break;
                     left ^= mask;
                     i += 1;
                     if (i + 1 >= pointers.len or pointers[i + 1] != pointers[i] + size) break;

@@ -110,25 +110,16 @@ pub const MarkPages = struct {
     }
 };
 
-/// Slices in which other threads freed blocks by the remote table, and what comes in batches. Bit b
-/// stands for all slices congruent to b, so the set has one size for every heap; setting a bit twice
-/// is harmless, and so is a bit too many.
+/// What other threads freed: slices in which they did so by the remote table, and batches. Bit b stands
+/// for all slices congruent to b, so the set has one size for every heap; setting a bit twice is
+/// harmless, and so is a bit too many.
 pub const Pending = extern struct {
-    any: std.atomic.Value(u32) align(64),
-    /// Batches of blocks of this owner's that are being filled or on their way; and `adopted`.
-    away: std.atomic.Value(u32),
+    any: std.atomic.Value(u64) align(64),
     inbox: std.atomic.Value(?*Batch),
-    groups: [32]std.atomic.Value(u64) align(64),
-    slices: [2048]std.atomic.Value(u64),
+    groups: [64]std.atomic.Value(u64) align(64),
+    slices: [4096]std.atomic.Value(u64),
 
-    pub const period = 64 * 2048;
-    /// In `away`: the owner has spans of threads that are gone, for which batches may be on their way.
-    pub const adopted: u32 = 1 << 31;
-
-    /// Whether blocks may be away, of both kinds, in one look.
-    pub inline fn isQuiet(self: *const Pending) bool {
-        return @as(*const u64, @ptrCast(&self.any)).* == 0;
-    }
+    pub const period = 64 * 4096;
 
     pub fn add(self: *Pending, slice: u32) void {
         const bit = slice % period;
@@ -138,7 +129,11 @@ pub const Pending = extern struct {
         if (self.slices[word].fetchOr(mask, .seq_cst) != 0) return;
         const group = word / 64;
         if (self.groups[group].fetchOr(@as(u64, 1) << @truncate(word), .seq_cst) != 0) return;
-        _ = self.any.fetchOr(@as(u32, 1) << @truncate(group), .seq_cst);
+        _ = self.any.fetchOr(@as(u64, 1) << @truncate(group), .seq_cst);
+    }
+
+    pub inline fn isQuiet(self: *const Pending) bool {
+        return self.isEmpty() and self.inbox.load(.monotonic) == null;
     }
 
     /// Whether no slice is in the set.
@@ -151,13 +146,13 @@ pub const Pending = extern struct {
         while (true) {
             const groups = self.any.load(.seq_cst);
             if (groups == 0) return null;
-            const g: u5 = @intCast(@ctz(groups));
+            const g: u6 = @intCast(@ctz(groups));
             const words = self.groups[g].load(.seq_cst);
             if (words == 0) {
                 // Clear, then look again: who adds sees either the bit cleared or finds us here.
-                _ = self.any.fetchAnd(~(@as(u32, 1) << g), .seq_cst);
+                _ = self.any.fetchAnd(~(@as(u64, 1) << g), .seq_cst);
                 if (self.groups[g].load(.seq_cst) != 0)
-                    _ = self.any.fetchOr(@as(u32, 1) << g, .seq_cst);
+                    _ = self.any.fetchOr(@as(u64, 1) << g, .seq_cst);
                 continue;
             }
             const w: u6 = @intCast(@ctz(words));
@@ -170,7 +165,6 @@ pub const Pending = extern struct {
 
     pub fn clear(self: *Pending) void {
         while (self.pop()) |_| {}
-        self.away.store(0, .monotonic);
         self.inbox.store(null, .monotonic);
     }
 };
@@ -256,6 +250,13 @@ pub inline fn send(a: *Allocator, cache: *Cache, owner: u16, class: u32, address
     return true;
 }
 
+/// Makes `owner`, when it frees blocks of a slice itself, look at their marks.
+pub noinline fn tell(a: *Allocator, slice: u32, owner: *Cache) void {
+    @atomicStore(u8, &a.tables.owned[slice].marked, 1, .seq_cst);
+    // If another slice stands there: `note` looks at the first.
+    @atomicStore(u8, &owner.nearOf(a.tables.addressOf(slice)).marked, 1, .seq_cst);
+}
+
 /// How many batches are looked at for one that came back, each time.
 const looks = 4;
 
@@ -267,7 +268,6 @@ noinline fn begin(a: *Allocator, cache: *Cache, out: *Outgoing, owner: u16) bool
         if (batch.lent.load(.acquire) != 0) continue;
         batch.len = 0;
         batch.lent.store(1, .monotonic);
-        _ = a.caches[owner - 1].?.pending.away.fetchAdd(1, .seq_cst);
         if (!a.sends.load(.monotonic)) a.sends.store(true, .monotonic);
         out.* = .{ .batch = batch, .room = Batch.len_max, .owner = owner };
         return true;
@@ -309,7 +309,7 @@ pub fn receive(a: *Allocator, cache: *Cache) Error!void {
         for (batch.entries[0..batch.len]) |entry| arrive(a, cache, entry) catch |err| {
             failed = err;
         };
-        finish(cache, batch);
+        batch.lent.store(0, .release);
     }
     if (failed) |err| return err;
 }
@@ -319,18 +319,13 @@ pub fn receive(a: *Allocator, cache: *Cache) Error!void {
 fn arrive(a: *Allocator, cache: *Cache, entry: Entry) Error!void {
     const mark = entry.mark(cache);
     if (@atomicLoad(u8, mark, .monotonic) == 0) return;
-    if (!Allocator.freeOwn(cache, entry.blockAddress(), .away)) {
+    if (!Allocator.freeOwn(cache, cache.nearOf(entry.blockAddress()), entry.blockAddress())) {
         return a.freeInside(cache, entry.blockAddress(), .away) catch |err| switch (err) {
             error.DOUBLE_FREE, error.BAD_POINTER => @atomicStore(u8, mark, 0, .release),
             else => err,
         };
     }
     @atomicStore(u8, mark, 0, .release);
-}
-
-fn finish(owner: *Cache, batch: *Batch) void {
-    batch.lent.store(0, .release);
-    _ = owner.pending.away.fetchSub(1, .seq_cst);
 }
 
 /// Puts what has arrived for a thread that is gone into the remote table, where `collectPending` finds
@@ -359,7 +354,7 @@ fn spillBatch(a: *Allocator, from: *Cache, batch: *Batch) void {
         const owner = a.ownerOf(@atomicLoad(u64, &a.tables.line(block.small.slice).owner, .seq_cst));
         _ = spans.freeRemote(a, block.small, owner orelse from);
     }
-    finish(from, batch);
+    batch.lent.store(0, .release);
 }
 
 // ------------------------------------------------------------------ the whole
@@ -375,7 +370,6 @@ pub fn fold(a: *Allocator) void {
         // Damage shows up where somebody asks for memory.
         if (a.alive[slot].load(.monotonic)) receive(a, cache.?) catch {} else spill(a, cache.?);
     }
-    for (all) |cache| _ = cache.?.pending.away.fetchAnd(~Pending.adopted, .monotonic);
 }
 
 /// Forgets all blocks that are away: the heap that they were in is no more. Held.
@@ -391,7 +385,6 @@ pub fn forget(a: *Allocator) void {
 }
 
 comptime {
-    assert(@offsetOf(Pending, "away") == @offsetOf(Pending, "any") + 4);
     for (classes.table, 0..) |class, i| {
         const shift = if (i < fine_classes) fine_shift else coarse_shift;
         assert(class.blocks <= class.slices << shift);

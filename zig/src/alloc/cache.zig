@@ -28,7 +28,8 @@ pub const Owned = extern struct {
     /// Number of the owner's slot, and 1; 0 where no thread owns a span.
     owner: u16 = 0,
     class: u8 = 0,
-    reserved: u8 = 0,
+    /// Not 0 where blocks of the slice may have marks (away.zig): set by whoever frees another's.
+    marked: u8 = 0,
 
     pub inline fn line(self: *const Owned) *layout.Slice {
         @setRuntimeSafety(false);
@@ -49,7 +50,9 @@ pub const Near = extern struct {
     bits: u64 = 0,
     shift: u8 = 0,
     class: u8 = 0,
-    reserved: u16 = 0,
+    /// As in `Owned`, or set without need.
+    marked: u8 = 0,
+    reserved: u8 = 0,
     /// The span's first slice.
     first: u32 = 0,
 
@@ -250,8 +253,14 @@ pub const Cache = extern struct {
 
     /// Notes a slice of an owned span that begins at `start`.
     pub fn note(self: *Cache, address: usize, start: usize, class: u32, words: [*]u64) void {
+        const near = self.nearOf(address);
         const first: u32 = @intCast((start - self.data) >> layout.slice_shift);
-        self.nearOf(address).* = .of(start, first, class, words);
+        const new: Near = .of(start, first, class, words);
+        if (near.before == new.before and near.class == new.class) return;
+        near.* = new;
+        // Who marks a block sets both the other way round: one of us sees the other.
+        const owned = &self.owned[(address - self.data) >> layout.slice_shift];
+        if (@atomicRmw(u8, &owned.marked, .Or, 0, .seq_cst) != 0) @atomicStore(u8, &near.marked, 1, .release);
     }
 
     /// Forgets a slice of a span that begins at `start` and is not owned any more.

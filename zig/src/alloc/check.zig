@@ -249,13 +249,14 @@ fn checkSpan(a: *Allocator, slice: u32, hinted: *u64) Error!u32 {
 /// What `free` looks at is true for every slice of a span.
 fn checkOwned(t: *const Tables, slice: u32, line: *const Slice, owner: ?*const Cache) Error!void {
     const cache = owner orelse return;
-    const expected: caches.Owned = .{
+    var expected: caches.Owned = .{
         .words = &t.line(slice).words,
         .first = slice,
         .owner = cache.mark,
         .class = line.class,
     };
     for (t.owned[slice..][0..line.slices]) |owned| {
+        expected.marked = owned.marked;
         if (!std.meta.eql(owned, expected))
             return corrupt(t.addressOf(slice), "a span and its owner's notes disagree");
     }
@@ -267,7 +268,7 @@ fn checkNear(t: *const Tables, cache: *Cache) Error!void {
         const at = t.addressOf(@intCast(i));
         const near = cache.nearOf(at);
         if (near.inverse == 0) {
-            if (!std.meta.eql(near.*, caches.Near{})) return corrupt(at, "a thread's note of no slice is not empty");
+            if (!std.meta.eql(near.*, caches.Near{ .marked = near.marked })) return corrupt(at, "a thread's note of no slice is not empty");
             continue;
         }
         if (near.class >= classes.count) return corrupt(at, "a thread's note has no class");
@@ -276,8 +277,11 @@ fn checkNear(t: *const Tables, cache: *Cache) Error!void {
         const slice: u32 = @intCast(offset >> layout.slice_shift);
         const line = t.line(slice);
         if (line.kind != kind.small or line.class != near.class or line.owner != cache.owner or
-            !std.meta.eql(near.*, caches.Near.of(t.addressOf(slice), slice, line.class, &line.words)))
+            (i >= slice and i - slice < line.slices and near.marked < t.owned[i].marked))
             return corrupt(at, "a thread's note and the span disagree");
+        var expected: caches.Near = .of(t.addressOf(slice), slice, line.class, &line.words);
+        expected.marked = near.marked;
+        if (!std.meta.eql(near.*, expected)) return corrupt(at, "a thread's note and the span disagree");
     }
 }
 

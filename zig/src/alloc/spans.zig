@@ -235,14 +235,13 @@ fn summaryOf(line: *const Slice) u64 {
 }
 
 fn markOwned(a: *Allocator, cache: *Cache, slice: u32, class: u32) void {
-    const note: caches.Owned = .{
-        .words = &a.tables.line(slice).words,
-        .first = slice,
-        .owner = cache.mark,
-        .class = @intCast(class),
-    };
     const slices = classes.table[class].slices;
-    @memset(a.tables.owned[slice..][0..slices], note);
+    for (a.tables.owned[slice..][0..slices]) |*owned| {
+        owned.words = &a.tables.line(slice).words;
+        owned.first = slice;
+        owned.class = @intCast(class);
+        @atomicStore(u16, &owned.owner, cache.mark, .release);
+    }
     const start = a.tables.addressOf(slice);
     for (0..slices) |i| cache.note(start + (i << layout.slice_shift), start, class, &a.tables.line(slice).words);
 }
@@ -347,14 +346,16 @@ fn own(a: *Allocator, cache: *Cache, slice: u32, line: *Slice) void {
     line.state = state.idle;
     line.kept = 0;
     unnote(a, slice, line);
-    // What is on its way to the last owner is looked for by its marks.
-    if (a.sends.load(.monotonic) and away.anyOf(&cache.marks, line.class, slice))
-        _ = cache.pending.away.fetchOr(away.Pending.adopted, .seq_cst);
+    const slices = a.tables.owned[slice..][0..classes.table[line.class].slices];
+    for (slices) |*owned| owned.marked = 0;
     @atomicStore(u64, &line.owner, cache.owner, .seq_cst);
     collect(a, slice, line);
     // The last owner's hints are gone.
     line.free_words = summaryOf(line);
     markOwned(a, cache, slice, line.class);
+    // What is on its way to the last owner is found by its marks.
+    if (!a.sends.load(.seq_cst) or !away.anyOf(&cache.marks, line.class, slice)) return;
+    for (0..slices.len) |i| away.tell(a, slice + @as(u32, @intCast(i)), cache);
 }
 
 /// Makes `cache` the owner of `slice`'s span, which belonged to nobody when the caller looked;
@@ -376,6 +377,8 @@ pub fn freeRemote(a: *Allocator, block: find.Small, owner: *Cache) bool {
     @setRuntimeSafety(false);
     const w = block.index / 64;
     const mask = @as(u64, 1) << @truncate(block.index);
+    const here = block.slice + @as(u32, @intCast(@as(u64, block.index) * classes.table[block.class].size >> layout.slice_shift));
+    if (@atomicLoad(u8, &a.tables.owned[here].marked, .monotonic) == 0) away.tell(a, here, owner);
     // The mark first: who clears the bit then clears the mark.
     @atomicStore(u8, a.tables.mark_pages.marks.of(block.class, block.slice, block.index), 1, .release);
     const old = @atomicRmw(u64, &a.tables.remote(block.slice).words[w], .Or, mask, .seq_cst);
