@@ -17,11 +17,11 @@
 //!   malloc   newest hint of the thread's cache → set the bit → address
 //!   free     address → slice's place in the thread's own table → index by an exact division, which
 //!            proves the pointer → bit must be set → clear it, remember a hint; not the owner: set
-//!            the bit in the remote bitmap and tell the owner's cache
+//!            a mark and put the block into a batch for the owner (away.zig)
 //!
 //! Rooms: layout (bytes in the heap), classes (sizes), tables (free runs), cache and threads
-//! (process side), spans (slow paths), find (the block of an address), check (proof and statistics).
-//! Outside of this folder only this file is used.
+//! (process side), spans (slow paths), away (other threads' blocks), find (the block of an address),
+//! check (proof and statistics). Outside of this folder only this file is used.
 //!
 //! Invariants: user memory is never read nor written (except to zero or copy a block for its
 //! caller), so no use after free can damage the allocator. Nothing found in the tables is followed

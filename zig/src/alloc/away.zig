@@ -12,8 +12,8 @@
 //!
 //! Invariants: a block has a mark from the moment another thread freed it until its bit is cleared, in
 //! this order, so who looks at the mark first and then at the bit cannot miss both. While the allocator
-//! is held no batch holds a block. A thread lends `Batch.per_thread` batches at most. A heap in which
-//! blocks may be away has `away` or `any` of their owner's `Pending` set.
+//! is held no batch holds a block. A thread lends `Batch.per_thread` batches at most. A slice of an owned
+//! span whose blocks may have marks says so in `Owned`, and in its owner's `Near`.
 
 const std = @import("std");
 const os = @import("../os/os.zig");
