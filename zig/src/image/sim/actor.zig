@@ -105,6 +105,8 @@ pub const Actor = struct {
     refused: bool = false,
     maybe: bool = false,
     turned_away: bool = false,
+    /// The last opening read every page.
+    verifies: bool = false,
     /// Commits that a thread makes, and those not heard of yet.
     behind: background.Background = .{},
     asked: std.ArrayList(commits.Asked) = .empty,
@@ -293,6 +295,7 @@ pub const Actor = struct {
 
     fn optionsOf(self: *Actor, which: usize, mode: image_.Mode) image_.OpenOptions {
         const world = self.world;
+        self.verifies = self.chance(10);
         return .{
             .disk = self.process.disk(),
             .path = self.path(which).name,
@@ -306,7 +309,7 @@ pub const Actor = struct {
             .spare_len_min = world.spare_len_min,
             .room_len_min = world.room_len_min,
             .pipe = .{ .pages_min = world.piped_pages_min, .buffer_pages = 24, .record_pages_min = world.piped_pages_min },
-            .verify = self.chance(10),
+            .verify = self.verifies,
         };
     }
 
@@ -389,8 +392,17 @@ pub const Actor = struct {
         try self.alive();
         self.world.counts.readers += 1;
         self.process.failed = false;
+        if (image.dropped and !self.verifies) if (place.writer) |other| if (!self.world.processes[other].dead) {
+            self.world.fail("a reader of {s} tells of a dropped commit beside its writer", .{place.name});
+            return error.Stop;
+        };
+        const last = place.last;
         const point = image.point(null) catch |err| return self.judge("a reader finds no commit", err);
         const found = try reading.identify(self, which, image, point, floor orelse 0);
+        if (image.dropped) if (last) |index| if (index > found) {
+            self.world.fail("a reader of {s} tells of a commit dropped after attempt {d}, and {d} was acknowledged", .{ place.name, found, index });
+            return error.Stop;
+        };
         // What was built stays mapped while others go on.
         std.mem.swap(usize, &self.live, &self.scratch);
         try self.checkDropped(which, image, found);
@@ -618,7 +630,7 @@ pub const Actor = struct {
     /// fails half-way has begun to watch what it did not tell.
     pub fn scan(start: usize, end: usize, context: *anyopaque, visit: *const fn (*anyopaque, pagemap.Range) void) bool {
         const self = active;
-        const fails = self.chance(2);
+        const fails = self.chance(if (self.world.theme == .pair) 8 else 2);
         const told = if (fails) self.below(self.pages()) else self.pages();
         for (0..self.pages()) |page| {
             const at = self.live + page * page_size;

@@ -94,7 +94,9 @@ fn announce(self: *Actor, which: usize, stock: *const Stock) Stop!Tried {
         return error.Stop;
     }
     const parent = if (under_way == 0) self.standing[which] else null;
-    const known = if (unchanged and self.images[1 - which] != null)
+    // The other image ends with that commit: else who opens both would go on from what came after it.
+    const other_last = if (self.images[1 - which] != null) self.path(1 - which).last else null;
+    const known = if (unchanged and other_last != null and self.attemptOf(1 - which, other_last.?).state == self.current.?)
         model.attempt(place, .{ .state = self.current.?, .epoch = epoch_before, .parent = parent })
     else
         null;

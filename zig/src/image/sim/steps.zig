@@ -27,11 +27,13 @@ pub fn step(self: *Actor) Stop!void {
             3, 4 => goBackBeside(self),
             else => goBack(self),
         },
-        .pair => return switch (self.below(5)) {
-            4 => tellWhileClosed(self),
+        .pair => return switch (self.below(8)) {
             0 => tellTracker(self),
             1 => readBackOrUse(self),
-            else => swapImage(self),
+            2, 3 => swapImage(self),
+            4 => tellWhileClosed(self),
+            5 => freeAndUse(self),
+            else => oneThenOther(self),
         },
         .bases => return commitAll(self),
         .renames => return switch (self.below(5)) {
@@ -125,6 +127,58 @@ fn undo(self: *Actor) void {
 /// Free pages are in use again, as they were.
 fn useFree(self: *Actor) void {
     for (self.free[0..self.pages()]) |*free| free.* = free.* and self.chance(60);
+}
+
+/// Pages are changed, free for one commit, and in use again as they were.
+fn freeAndUse(self: *Actor) Stop!void {
+    touchSome(self);
+    freePages(self);
+    try commitSomewhere(self);
+    self.free = @splat(false);
+    try commitSomewhere(self);
+}
+
+/// One image gets a commit, and the other one the same heap, or nearly: with a page changed, in the place of
+/// another, changed back, or after going back. They may not call it the same commit then.
+fn oneThenOther(self: *Actor) Stop!void {
+    const first = self.below(2);
+    if (self.images[0] == null or self.images[1] == null) return swapImage(self);
+    self.touch(self.below(self.pages()));
+    try commits.make(self, first);
+    if (self.images[0] == null or self.images[1] == null) return;
+    const other = 1 - first;
+    switch (self.below(5)) {
+        0 => self.touch(self.below(self.pages())),
+        1 => moveFree(self),
+        2 => try goBackIn(self, first),
+        3 => if (self.standing[other]) |index| becomeAgain(self, self.attemptOf(other, index).state),
+        else => {
+            self.touch(self.below(self.pages()));
+            try commits.make(self, first);
+        },
+    }
+    if (self.images[0] == null or self.images[1] == null) return;
+    try commits.make(self, other);
+}
+
+/// As many pages are in use as before, and others.
+fn moveFree(self: *Actor) void {
+    const free = self.below(self.pages());
+    const used = self.below(self.pages());
+    std.mem.swap(bool, &self.free[free], &self.free[used]);
+}
+
+/// The heap's pages are those of an earlier state again.
+fn becomeAgain(self: *Actor, index: usize) void {
+    const state = &self.world.model.states.items[index];
+    if (state.heap != self.heap) return;
+    for (0..self.pages()) |page| {
+        if (self.values[page] == state.values[page]) continue;
+        self.free[page] = false;
+        self.values[page] = state.values[page];
+        self.written[page] = true;
+        model_.fill(@ptrFromInt(self.live + page * page_size), state.values[page]);
+    }
 }
 
 /// What changed is told to the images, and no commit comes of it.
@@ -224,7 +278,10 @@ fn fold(self: *Actor) Stop!void {
 }
 
 fn goBack(self: *Actor) Stop!void {
-    const which = self.below(2);
+    try goBackIn(self, self.below(2));
+}
+
+fn goBackIn(self: *Actor, which: usize) Stop!void {
     const image = self.images[which] orelse return;
     try commits.drain(self);
     if (image.head() == null) return;
