@@ -142,28 +142,36 @@ fn freeAndUse(self: *Actor) Stop!void {
 /// another, changed back, or after going back. They may not call it the same commit then.
 fn oneThenOther(self: *Actor) Stop!void {
     const first = self.below(2);
+    const other = 1 - first;
     if (self.images[0] == null or self.images[1] == null) return swapImage(self);
+    const kind = self.below(6);
+    if (kind == 1) freePages(self);
     self.touch(self.below(self.pages()));
     try commits.make(self, first);
     if (self.images[0] == null or self.images[1] == null) return;
-    const other = 1 - first;
-    switch (self.below(5)) {
+    switch (kind) {
         0 => self.touch(self.below(self.pages())),
         1 => moveFree(self),
         2 => try goBackIn(self, first),
         3 => if (self.standing[other]) |index| becomeAgain(self, self.attemptOf(other, index).state),
-        else => {
+        4, 5 => {
+            // Mostly one that fails.
+            const rate = self.process.fails_one_in;
+            if (rate > 0) self.process.fails_one_in = 4;
+            defer self.process.fails_one_in = rate;
             self.touch(self.below(self.pages()));
             try commits.make(self, first);
         },
+        else => unreachable,
     }
     if (self.images[0] == null or self.images[1] == null) return;
+    if (self.chance(30)) return commits.ask(self, other);
     try commits.make(self, other);
 }
 
 /// As many pages are in use as before, and others.
 fn moveFree(self: *Actor) void {
-    const free = self.below(self.pages());
+    const free = std.mem.findScalar(bool, self.free[0..self.pages()], true) orelse return;
     const used = self.below(self.pages());
     std.mem.swap(bool, &self.free[free], &self.free[used]);
 }
