@@ -379,4 +379,9 @@ test("limits of the process are respected", { skip: unable || lacks(glibc), time
   assert.deepEqual([limited.code, limited.signal, limited.err], [0, null, ""]);
   assert.ok(Number(limited.out.split("\n")[0]) < 410);
   well(preloaded("-n 16", "rules"));
+  // With less address space than tables are made for at first there is a small pool, or none.
+  for (const kib of [60_000, 80_000, 100_000, 120_000, 160_000, 200_000]) {
+    const { signal } = preloaded(`-v ${kib}`, "nothing");
+    assert.equal(signal, null, `${kib} KiB of address space`);
+  }
 });

@@ -72,7 +72,7 @@ pub const Pool = struct {
         if (self.newFile()) |errno| return .{ .what = "no file can be made in it", .errno = errno };
         if (!self.setAside(size)) return .{ .what = "the system gives no address space of that size" };
         if (!self.extend(touched_piece)) return .{ .what = "there is no room in it" };
-        self.allocator.format(self.base, self.geometry, tables_first, .{
+        self.allocator.format(self.base, self.geometry, self.tablesFirst(), .{
             .context = self,
             .grow = growHook,
             .give_back = giveBackHook,
@@ -98,10 +98,15 @@ pub const Pool = struct {
             self.geometry = geometry;
             const bits: [*]u64 = @ptrFromInt(self.base + geometry.span);
             self.gone = bits[0 .. (geometry.slices + 63) / 64];
-            if (self.grow(tables_first)) return true;
+            if (self.grow(self.tablesFirst())) return true;
             os.unmap(reserved, len);
         }
         return false;
+    }
+
+    /// A pool that got little address space is smaller than what tables are made for at first.
+    fn tablesFirst(self: *const Pool) u64 {
+        return @min(tables_first, self.geometry.maxSize());
     }
 
     /// The headers before the tables, and what rounding may miss.
