@@ -5,8 +5,8 @@ export const embedded: Readonly<
   Record<string, { soname: string; file: string; bytes: number }>
 > = {
   "linux-x64": {
-    soname: "/dev/null/ph-9cbc0ce497683a7e.so",
-    file: "ph-9cbc0ce497683a7e.so",
-    bytes: 740176,
+    soname: "/dev/null/ph-f281647ce88379b1.so",
+    file: "ph-f281647ce88379b1.so",
+    bytes: 759936,
   },
 };
