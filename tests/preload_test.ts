@@ -384,4 +384,17 @@ test("limits of the process are respected", { skip: unable || lacks(glibc), time
     const { signal } = preloaded(`-v ${kib}`, "nothing");
     assert.equal(signal, null, `${kib} KiB of address space`);
   }
+  // Where there is a pool, there is address space left for what a program needs besides.
+  for (const kib of [160_000, 250_000, 400_000, 600_000, 1_000_000]) {
+    const listed = outcome([
+      "/bin/bash",
+      "-c",
+      `ulimit -v ${kib}; LD_PRELOAD=$PRELOAD exec /bin/ls /`,
+    ], {
+      ...pooled(folder.path),
+      LD_PRELOAD: undefined,
+      PRELOAD: library(),
+    });
+    assert.deepEqual([listed.code, listed.signal, listed.err], [0, null, ""], `ls with ${kib} KiB`);
+  }
 });

@@ -557,7 +557,8 @@ pub const Allocator = struct {
             @branchHint(.unlikely);
             away.tell(self, @intCast(slice), self.caches[mark - 1].?);
         }
-        @atomicStore(u8, away_mark, 1, .release);
+        // Of two threads that free it at the same time one finds the other's mark.
+        if (@atomicRmw(u8, away_mark, .Xchg, 1, .acq_rel) != 0) return false;
         return away.send(self, cache, mark, class, address, back) or
             spans.freeRemote(self, .{ .slice = first, .class = class, .index = @intCast(index) }, self.caches[mark - 1].?);
     }

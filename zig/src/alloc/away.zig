@@ -8,7 +8,7 @@
 //!     none left: bits in the remote table      →     pending → bits cleared
 //!
 //! A block that is away still has its bit in its span's bitmap. What tells that it is free is its byte
-//! in `Marks`, in process memory: a byte, so that setting it needs no lock.
+//! in `Marks`, in process memory: a byte, so that setting it is one instruction.
 //!
 //! Invariants: a block has a mark from the moment another thread freed it until its bit is cleared, in
 //! this order, so who looks at the mark first and then at the bit cannot miss both. While the allocator

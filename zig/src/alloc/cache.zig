@@ -8,6 +8,7 @@
 //! a hint or is in the span's summary.
 
 const std = @import("std");
+const builtin = @import("builtin");
 const os = @import("../os/os.zig");
 const layout = @import("layout.zig");
 const classes = @import("classes.zig");
@@ -96,6 +97,9 @@ pub inline fn bitAt(words: [*]const u64, index: u64) u64 {
     return @intFromPtr(words) * 8 + index;
 }
 
+/// Zig's own backend, which makes Debug builds, does not know such operands.
+const assembles = builtin.zig_backend == .stage2_llvm;
+
 /// The word that holds a bit. By its number, which the processor scales as it loads and stores; the
 /// compiler would make an address of it, which takes an instruction.
 pub const Word = struct {
@@ -106,6 +110,7 @@ pub const Word = struct {
     }
 
     pub inline fn load(self: Word) u64 {
+        if (!assembles) return self.pointer().*;
         return asm volatile ("movq (,%[number],8), %[out]"
             : [out] "=r" (-> u64),
             : [number] "r" (self.number),
@@ -113,16 +118,25 @@ pub const Word = struct {
     }
 
     pub inline fn store(self: Word, value: u64) void {
+        if (!assembles) {
+            self.pointer().* = value;
+            return;
+        }
         asm volatile ("movq %[value], (,%[number],8)"
             :
             : [value] "r" (value),
               [number] "r" (self.number),
             : .{ .memory = true });
     }
+
+    inline fn pointer(self: Word) *volatile u64 {
+        return @ptrFromInt(self.number * 8);
+    }
 };
 
 /// `word` with the bit set whose address is `bit`. One instruction, which the compiler does not find.
 inline fn setBit(word: u64, bit: u64) u64 {
+    if (!assembles) return word | @as(u64, 1) << @truncate(bit);
     return asm ("btsq %[bit], %[out]"
         : [out] "=r" (-> u64),
         : [word] "0" (word),
@@ -132,6 +146,11 @@ inline fn setBit(word: u64, bit: u64) u64 {
 
 /// Clears the bit whose address is `bit` in `word`: whether it was set.
 pub inline fn takeBit(word: *u64, bit: u64) bool {
+    if (!assembles) {
+        const old = word.*;
+        word.* = old & ~(@as(u64, 1) << @truncate(bit));
+        return old != word.*;
+    }
     var new: u64 = undefined;
     const was = asm ("btrq %[bit], %[new]"
         : [was] "={@ccc}" (-> u8),

@@ -239,6 +239,45 @@ test "a thread that ends hands over what it gathered" {
     try expectEmpty(heap);
 }
 
+test "of two threads that free the same blocks at the same time one is told of each" {
+    const Race = struct {
+        a: *Allocator,
+        blocks: []const usize,
+        /// How many blocks both threads are at.
+        together: *std.atomic.Value(usize),
+        freed: usize = 0,
+        told: usize = 0,
+
+        fn run(context: ?*anyopaque) callconv(.c) ?*anyopaque {
+            const self: *@This() = @ptrCast(@alignCast(context.?));
+            for (self.blocks, 1..) |block, count| {
+                _ = self.together.fetchAdd(1, .seq_cst);
+                while (self.together.load(.seq_cst) < 2 * count) std.atomic.spinLoopHint();
+                if (self.a.free(block)) {
+                    self.freed += 1;
+                } else |err| {
+                    if (err == error.DOUBLE_FREE) self.told += 1;
+                }
+            }
+            return null;
+        }
+    };
+    const heap = try TestHeap.create(64 << 20, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var blocks: [2000]usize = undefined;
+    for (&blocks) |*block| block.* = try a.malloc(100);
+    var together: std.atomic.Value(usize) = .init(0);
+    var races: [2]Race = @splat(.{ .a = a, .blocks = &blocks, .together = &together });
+    const first: os.Thread = try .spawn(Race.run, &races[0]);
+    const second: os.Thread = try .spawn(Race.run, &races[1]);
+    first.join();
+    second.join();
+    try testing.expectEqual(blocks.len, races[0].freed + races[1].freed);
+    try testing.expectEqual(blocks.len, races[0].told + races[1].told);
+    try expectEmpty(heap);
+}
+
 test "blocks that are away when their owner ends are found by whoever needs some" {
     const heap = try TestHeap.create(64 << 20, 1 << 20);
     defer heap.destroy();

@@ -23,6 +23,9 @@ const table_alignment = 2 << 20;
 /// Address space is set aside for this much at least, where the system gives it.
 const reach_wanted: u64 = 1 << 40;
 const reach_max: u64 = 16 << 40;
+/// This much, or a quarter of what is taken, is left for threads' own tables, stacks and libraries:
+/// without it a program under `ulimit -v` got a pool and could not allocate from it.
+const left_min: u64 = 32 << 20;
 /// Tables are made usable for this much data at first.
 const tables_first: u64 = 256 << 20;
 /// Up to this size of a file its room is had by touching pages, which a file system can forget again
@@ -92,7 +95,9 @@ pub const Pool = struct {
             const geometry = alloc.Geometry.init(reach) catch return false;
             const gone_bytes = std.mem.alignForward(u64, geometry.slices / 8 + 8, table_alignment);
             const len = table_alignment + geometry.span + gone_bytes;
-            const reserved = os.reserve(0, len) catch continue;
+            const left = @max(left_min, len / 4);
+            const reserved = os.reserve(0, len + left) catch continue;
+            os.unmap(reserved + len, left);
             self.base = std.mem.alignForward(usize, reserved, table_alignment);
             self.data = self.base + geometry.data_offset;
             self.geometry = geometry;
