@@ -5,8 +5,8 @@ export const embedded: Readonly<
   Record<string, { soname: string; file: string; bytes: number }>
 > = {
   "linux-x64": {
-    soname: "/dev/null/ph-f281647ce88379b1.so",
-    file: "ph-f281647ce88379b1.so",
-    bytes: 759936,
+    soname: "/dev/null/ph-8cc224cdaa3cc32f.so",
+    file: "ph-8cc224cdaa3cc32f.so",
+    bytes: 759968,
   },
 };
