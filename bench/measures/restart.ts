@@ -3,9 +3,9 @@
  * record is read and until all are, beside SQLite, and how much longer than an empty program the
  * whole process takes. Six numbers and a short name a record, read by a loop over the map.
  *
- * What is measured is the package as npm delivers it; how long the same takes from the sources, as JSR
- * delivers them, stands beside it. The processes take turns; files are in the page cache. SQLite's file is closed cleanly, which spares
- * it a recovery that the heap's has to stand.
+ * What is measured is the package as npm delivers it; how long the same takes from the sources of a
+ * clone stands beside it. The processes take turns; files are in the page cache. SQLite's file is
+ * closed cleanly, which spares it a recovery that the heap's has to stand.
  *
  * @module
  */
