@@ -206,7 +206,7 @@ const OFTEN = 200;
  * bound, and spares an opening what preparing for that takes, 6 µs each.
  */
 const seldom: ReadonlySet<string> = new Set<keyof typeof symbols>([
-  ...["ph_abi", "ph_error", "ph_file_read", "ph_file_write", "ph_mopen", "ph_open"] as const,
+  ...["ph_error", "ph_file_read", "ph_file_write", "ph_mopen", "ph_open"] as const,
   ...["ph_close", "ph_attach", "ph_detach", "ph_handle_text", "ph_check", "ph_grow"] as const,
   ...["ph_live_blocks", "ph_own_blocks", "ph_perm", "ph_unperm", "ph_static", "ph_bopen"] as const,
   ...["ph_bclose", "ph_commit_wait", "ph_restore", "ph_image_info", "ph_epochs"] as const,
