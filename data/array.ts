@@ -8,7 +8,7 @@ import { describe, PermError } from "../ffi/mod.ts";
 import { Handle, paneOf, readerOf } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
 import { objectSizeMax, type Pane } from "./pane.ts";
-import { copyOf, plain, shown } from "./show.ts";
+import { apart, copyOf, plain, shown } from "./show.ts";
 import { refuseSize } from "./text.ts";
 import {
   expectTypeOf,
@@ -230,11 +230,16 @@ export function array<T>(element: T, n: number): ArrayType<T> {
       value: FixedArray<T> | ArrayLike<InputOf<T>>,
       what = `array(${type.name}, ${n})`,
     ): void {
-      const values: ArrayLike<unknown> = value instanceof FixedArray ? value.toArray() : value;
+      let values: ArrayLike<unknown> = value instanceof FixedArray ? value.toArray() : value;
       if (typeof values !== "object" || values === null || values.length !== n) {
         refuseValue(what, value, `an array of ${n} values`);
       }
       const { size } = type;
+      // Objects may be elements of this very array in another order.
+      if (type.kind === "array" || "open" in type) {
+        const start = pane.base + at;
+        values = Array.from(values, (each) => apart(each, type, start, start + n * size));
+      }
       for (let index = 0; index < n; index++) {
         const place = (at + index * size) | 0;
         try {

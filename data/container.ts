@@ -11,7 +11,7 @@
 import { arrayBuffer, check, describe, native, nativeError, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
 import type { Pointer } from "../heap/views.ts";
-import { type Handle, type ObjectType, paneOf, place, stale } from "./handle.ts";
+import { type Handle, type ObjectType, paneOf, place, stale, typeOf } from "./handle.ts";
 import { type Maker, makerFor } from "./makers.ts";
 import { accessTo, type Pane } from "./pane.ts";
 import { charactersMax } from "./text.ts";
@@ -449,6 +449,49 @@ export function containerType(prototype: Container, of: ContainerParts): ObjectT
   Object.setPrototypeOf(Type.prototype, prototype);
   const maker: Maker = makerFor(Type.prototype);
   return Type as unknown as ObjectType;
+}
+
+/**
+ * Gives a container other contents: all of them or, after an error, those that it had. They are made
+ * aside, since what is given may be taken from what stands there: `p.items = p.items.filter(…)`.
+ *
+ * @param isEmpty Whether nothing stands there: then nothing can be taken from it.
+ */
+export function refill<C extends Container & { clear(): void }>(
+  container: C,
+  shape: number,
+  isEmpty: boolean,
+  fill: (into: C) => void,
+): void {
+  const { handle, access: { heap } } = paneOf(container);
+  const writable = native.ph_writable(handle);
+  if (writable < 0) failed(container, writable);
+  if (isEmpty) {
+    try {
+      fill(container);
+    } catch (error) {
+      if (!container.$view.buffer.detached) container.clear();
+      throw error;
+    }
+    return;
+  }
+  const made = new (typeOf(container) as unknown as new (heap: Heap) => C)(heap);
+  try {
+    fill(made);
+    const { ptr } = container;
+    // An empty header has no count of changes, which walks go by.
+    if (made.$view.getUint32(made.$at, true) === 0) container.clear();
+    else {
+      const result = native.ph_container_swap(handle, ptr, shape, made.ptr);
+      if (result < 0) failed(container, result);
+    }
+  } finally {
+    if (!made.$view.buffer.detached) {
+      const { ptr } = made;
+      made.$destroy();
+      heap.free(ptr);
+    }
+  }
 }
 
 /** Tells a walker the blocks that a container owns itself. */

@@ -7,7 +7,15 @@
 
 import { describe, native, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
-import { changesAt, type Container, expectIndex, paneFor, Walk, walkBlocks } from "./container.ts";
+import {
+  changesAt,
+  type Container,
+  expectIndex,
+  paneFor,
+  refill,
+  Walk,
+  walkBlocks,
+} from "./container.ts";
 import {
   type AnySequence,
   call,
@@ -177,8 +185,9 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
         `Cannot store ${describe(value)} in ${what}: give an array`,
       );
     }
-    this.clear();
-    for (const each of value as Iterable<I>) insertBefore(this, 0, each);
+    refill<ListHandle<T, I>>(this, shapeFor(this), this.length === 0, (list) => {
+      for (const each of value as Iterable<I>) insertBefore(list, 0, each);
+    });
   }
 
   /** @internal */

@@ -15,6 +15,7 @@ import {
   paneFor,
   passed,
   passText,
+  refill,
   textAddress,
   Walk,
   walkBlocks,
@@ -222,14 +223,15 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
   $assign(value: unknown, what: string): void {
     if (isSame(this, value)) return;
     const pairs = expectPairs(value, what);
-    this.clear();
-    for (const pair of pairs) {
-      if (typeof pair !== "object" || pair === null || !(Symbol.iterator in pair)) {
-        refuseValue(what, pair, "a Map, or an array of [key, value] pairs");
+    refill<MapHandle<K, V, KI, VI>>(this, shapeFor(this), this.size === 0, (map) => {
+      for (const pair of pairs) {
+        if (typeof pair !== "object" || pair === null || !(Symbol.iterator in pair)) {
+          refuseValue(what, pair, "a Map, or an array of [key, value] pairs");
+        }
+        const [key, each] = pair;
+        map.set(key as KI, each as VI);
       }
-      const [key, each] = pair;
-      this.set(key as KI, each as VI);
-    }
+    });
   }
 
   /** @internal */

@@ -222,13 +222,24 @@ export class Roots {
         schema = schemaOf(typeOf(current)).text;
       }
     } catch (error) {
-      for (const made of new Set([...before.slice(1), ...current ? [current] : []])) destroy(made);
+      this.#destroyUnnamed([...before, ...current ? [current] : []]);
       throw error;
     }
     const found = this.#find(name);
     this.#replace(name, found.root, found.link, current!);
-    const { ptr } = current!;
-    for (const old of before) if (old.ptr !== ptr) destroy(old);
+    this.#destroyUnnamed(before);
+  }
+
+  /** Destroys what no root names, this one or another, and what the program has not destroyed itself. */
+  #destroyUnnamed(objects: readonly Handle[]): void {
+    const left = new Map(
+      objects.filter((object) => !object.$view.buffer.detached).map((
+        object,
+      ) => [object.ptr, object]),
+    );
+    if (left.size === 0) return;
+    for (const { root } of this.#all(false)) left.delete(root.object);
+    for (const object of left.values()) destroy(object);
   }
 
   /** Puts a new entry in the place of the old one, or before the first. */
@@ -287,7 +298,12 @@ export class Roots {
     const start = rootsAt(heap, make);
     if (start === 0) return;
     let link = start + firstAt;
+    // A list that turns back comes again to where it was after 1, 2, 4, 8 … roots.
+    let seen = 0;
+    let steps = 0;
     for (let p = this.#load(link); p !== 0; p = this.#load(link)) {
+      if (p === seen) throw circular(p);
+      if ((++steps & (steps - 1)) === 0) seen = p;
       const root = Root.at(heap, p);
       yield { root, link };
       link = p + nextAt;
@@ -346,6 +362,15 @@ export function rootsAt(heap: Heap, make: boolean): Pointer {
     );
   }
   return p;
+}
+
+function circular(p: Pointer): PermError {
+  return new PermError(
+    "CORRUPT",
+    `Cannot read the heap's roots: their list leads in a circle to 0x${p.toString(16)}; it was ` +
+      "overwritten",
+    { address: p },
+  );
 }
 
 function mismatch(name: string, stored: string, given: string, migrated: boolean): PermError {

@@ -13,7 +13,7 @@ import { describe, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
 import type { Pointer } from "../heap/views.ts";
 import { accessor } from "./accessors.ts";
-import { addressText, copyOf, plain, shownReference } from "./show.ts";
+import { addressText, apart, copyOf, plain, shownReference } from "./show.ts";
 import { Handle, isKindOf, paneOf, place, typeOf } from "./handle.ts";
 import { isKind } from "./kinds.ts";
 import { type Maker, makerFor, type Reader } from "./makers.ts";
@@ -135,6 +135,8 @@ interface Layout {
   readonly owns: boolean;
   /** Whether its bytes are all there is to a value, so that copying them copies it. */
   readonly flat: boolean;
+  /** Fields that are read as live objects in the struct. */
+  readonly inner: readonly Field[];
 }
 
 const identifier = /^[A-Za-z_][A-Za-z0-9_]*$/;
@@ -205,7 +207,8 @@ function layOut(name: string, given: Map<string, () => unknown>): Layout {
   const text = `struct ${name} { ${lines.join("; ")} } ${size} bytes`;
   const byName = new Map(fields.map((field) => [field.name, field]));
   const flat = fields.every(({ type }) => isFlat(type));
-  return { fields, byName, setters: [], size, align, text, owns, flat };
+  const inner = fields.filter(({ type }) => type.kind === "array" || "open" in type);
+  return { fields, byName, setters: [], size, align, text, owns, flat, inner };
 }
 
 function alignUp(offset: number, align: number): number {
@@ -330,6 +333,19 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     if (given !== 0) expectFields(values, what);
   }
 
+  /** Values that may be fields of the very struct that they are given to, as when two change places. */
+  function standing(pane: Pane, at: number, values: object): object {
+    const { inner, size } = resolve();
+    const start = pane.base + at;
+    let out: Record<string, unknown> | undefined;
+    for (const { name: field, type } of inner) {
+      const value = (values as Record<string, unknown>)[field];
+      const copy = apart(value, type, start, start + size);
+      if (copy !== value) (out ??= { ...values })[field] = copy;
+    }
+    return out ?? values;
+  }
+
   function expectFields(values: object, what: string): void {
     for (const key of Object.keys(values)) {
       if (layout!.byName.has(key)) continue;
@@ -412,7 +428,9 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       if (values instanceof Handle && !isKindOf(typeOf(values), this)) {
         refuseValue(name, values, `a ${name}, or an object of its fields`);
       }
-      assignAt(paneOf(target), target.$at, values, name, false);
+      const pane = paneOf(target);
+      const given = values instanceof Handle ? values : standing(pane, target.$at, values);
+      assignAt(pane, target.$at, given, name, false);
       return target;
     }
 
@@ -430,10 +448,10 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     }
 
     static set(pane: Pane, at: number, value: unknown, what: string = name): void {
-      const { fields, flat, size } = resolve();
+      const { fields, flat, inner, size } = resolve();
       if (!(value instanceof Handle)) {
         expectValues(what, value);
-        assignAt(pane, at, value, what, true);
+        assignAt(pane, at, inner.length === 0 ? value : standing(pane, at, value), what, true);
         return;
       }
       if (!isKindOf(typeOf(value), this)) {

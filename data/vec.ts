@@ -18,6 +18,7 @@ import {
   expectIndex,
   failed,
   paneFor,
+  refill,
   walkBlocks,
   wholeNumber,
 } from "./container.ts";
@@ -30,9 +31,9 @@ import {
   shapeFor,
 } from "./sequence.ts";
 import { registerKind } from "./kinds.ts";
-import { isSame, type ObjectType, paneOf } from "./handle.ts";
+import { Handle, isSame, type ObjectType, paneOf } from "./handle.ts";
 import type { Pane } from "./pane.ts";
-import { copyOf } from "./show.ts";
+import { apart, copyOf } from "./show.ts";
 import {
   type InputOf,
   readU53,
@@ -207,7 +208,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
       elements(this, p, length).set(values as unknown as ArrayLike<number>);
       return this.length;
     }
-    const each = values as Iterable<I>;
+    const each = (isSame(this, values) ? this.$copy() : values) as Iterable<I>;
     if (typeof values !== "object" || values === null) {
       refuseValue(this.$of.name(), values, "an array, or what else can be iterated");
     }
@@ -397,8 +398,9 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
         `Cannot store ${describe(value)} in ${what}: give an array`,
       );
     }
-    this.clear();
-    this.pushAll(value as Iterable<I>);
+    refill<VecHandle<T, I>>(this, shapeFor(this), this.length === 0, (vec) => {
+      vec.pushAll(value as Iterable<I>);
+    });
   }
 
   /** @internal */
@@ -451,7 +453,16 @@ function remove(vec: AnyVec, from: number, count: number): void {
   call(vec, native.ph_vec_remove(...place(vec), from, count));
 }
 
-function pushOne(vec: AnyVec, value: unknown): void {
+/** A value to insert, which may be an element that will move. */
+function standing(vec: AnyVec, value: unknown): unknown {
+  if (typeof value !== "object" || !(value instanceof Handle)) return value;
+  const { type, size } = vec.$of;
+  const data = readU53(vec.$view, (vec.$at + dataAt) | 0);
+  return apart(value, type, data, data + vec.length * size);
+}
+
+function pushOne(vec: AnyVec, given: unknown): void {
+  const value = standing(vec, given);
   const p = insert(vec, -1, 1);
   const { type, size } = vec.$of;
   const pane = paneFor(vec.$pane, p, size);
@@ -465,8 +476,10 @@ function pushOne(vec: AnyVec, value: unknown): void {
   }
 }
 
-function insertValues(vec: AnyVec, at: number, values: readonly unknown[]): void {
-  if (values.length === 0) return;
+function insertValues(vec: AnyVec, at: number, given: readonly unknown[]): void {
+  if (given.length === 0) return;
+  shapeFor(vec);
+  const values = given.map((value) => standing(vec, value));
   insert(vec, at, values.length);
   const changes = changesOf(vec);
   try {

@@ -4,7 +4,20 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { f64, HashMap, List, OrderedMap, struct, Text, text, u32, Vec } from "../data/mod.ts";
+import {
+  array,
+  f64,
+  HashMap,
+  leaks,
+  List,
+  OrderedMap,
+  roots,
+  struct,
+  Text,
+  text,
+  u32,
+  Vec,
+} from "../data/mod.ts";
 import { Heap, PermError } from "../mod.ts";
 import { expectCode, expectWell } from "./support.ts";
 
@@ -155,4 +168,133 @@ test("functions that are called with elements may change, close and restore", ()
       if (end === "clear") heap.check();
     }
   }
+});
+
+const Shelf = struct("Shelf", {
+  vec: Vec(Item),
+  list: List(Item),
+  map: HashMap(text, Item),
+  tree: OrderedMap(u32, Item),
+  rows: Vec(Vec(f64)),
+});
+
+function item(a: number): { a: number; name: string } {
+  return { a, name: `${long} ${a}` };
+}
+
+/** A shelf that is all of its heap's contents, so that what is lost is a leak. */
+function fullShelf(heap: Heap): Any {
+  const shelf: Any = roots(heap).open("shelf", Shelf);
+  Shelf.assign(shelf, {
+    vec: [1, 2, 3, 4].map(item),
+    list: [1, 2, 3, 4].map(item),
+    map: [1, 2, 3, 4].map((a): [string, Any] => [`${long} key ${a}`, item(a)]),
+    tree: [1, 2, 3, 4].map((a): [number, Any] => [a, item(a)]),
+    rows: [[1], [2, 2], [3, 3, 3]],
+  });
+  return shelf;
+}
+
+const as = (container: Any) => JSON.parse(JSON.stringify(container));
+
+test("a container is given contents that are made of its own elements", () => {
+  using heap = Heap.open({ size: 1 << 20 });
+  const shelf = fullShelf(heap);
+  const walk = shelf.vec.values();
+  walk.next();
+  shelf.vec = shelf.vec.filter(({ a }: Any) => a !== 2);
+  expectCode(() => walk.next(), "STALE");
+  assert.deepEqual(as(shelf.vec), [1, 3, 4].map(item));
+  shelf.list = shelf.list.toArray().reverse();
+  assert.deepEqual(as(shelf.list), [4, 3, 2, 1].map(item));
+  shelf.map = [...shelf.map].slice(2);
+  assert.deepEqual([...shelf.map.values()].map(as), [3, 4].map(item));
+  assert.equal(shelf.map.get(`${long} key 4`).a, 4);
+  assert.equal(shelf.map.has(`${long} key 1`), false);
+  for (let i = 0; i < 200; i++) assert.equal(shelf.tree.get(1).a, 1);
+  shelf.tree = [...shelf.tree].map(([key, value]: Any) => [key + 1, { ...as(value), a: key }]);
+  assert.deepEqual([...shelf.tree.keys()], [2, 3, 4, 5]);
+  assert.equal(shelf.tree.get(1), undefined);
+  assert.equal(shelf.tree.get(2).a, 1);
+  shelf.rows = shelf.rows.slice(1).reverse();
+  assert.deepEqual(as(shelf.rows), [[3, 3, 3], [2, 2]]);
+  shelf.rows = shelf.rows.values();
+  assert.deepEqual(as(shelf.rows), [[3, 3, 3], [2, 2]]);
+  shelf.list = shelf.vec;
+  assert.deepEqual(as(shelf.list), [1, 3, 4].map(item));
+  shelf.vec = [];
+  assert.deepEqual(as(shelf.vec), []);
+  for (const name of ["vec", "list", "map", "tree", "rows"]) shelf[name].$check();
+  assert.deepEqual(leaks(heap), []);
+  expectWell(heap);
+});
+
+test("a container that is refused its new contents keeps those that it has", () => {
+  using heap = Heap.open({ size: 1 << 20 });
+  const shelf = fullShelf(heap);
+  const before = JSON.stringify(shelf);
+  const { liveBlocks } = heap.stats();
+  const fails = function* (values: Any[]) {
+    yield* values;
+    throw new RangeError("no more");
+  };
+  for (
+    const action of [
+      () => shelf.vec = [item(9), { a: "x" }],
+      () => shelf.list = [item(9), { b: 1 }],
+      () => shelf.map = [["key", item(9)], ["other", { a: "x" }]],
+      () => shelf.map = [["key", item(9)], 5],
+      () => shelf.tree = [[1, item(9)], [-1, item(9)]],
+      () => shelf.rows = [[1, 2], [1, "x"]],
+      () => Shelf.assign(shelf, { vec: [item(1), null] } as Any),
+    ]
+  ) expectCode(action, "INVALID_ARGUMENT");
+  assert.throws(() => shelf.vec = fails([item(9)]), RangeError);
+  assert.throws(() => shelf.list = fails([item(9)]), RangeError);
+  assert.throws(() => shelf.tree = fails([[1, item(9)]]), RangeError);
+  assert.equal(JSON.stringify(shelf), before);
+  const empty: Any = new Shelf(heap);
+  assert.throws(() => empty.vec = fails([item(9)]), RangeError);
+  assert.throws(() => empty.map = fails([["key", item(9)]]), RangeError);
+  assert.equal(JSON.stringify([empty.vec, empty.map]), "[[],[]]");
+  assert.equal(heap.stats().liveBlocks, liveBlocks + 1);
+  expectWell(heap);
+});
+
+test("elements of a Vec are added to it, and fields of a struct change places", () => {
+  using heap = Heap.open({ size: 1 << 20 });
+  const vec: Any = new (Vec(Item))(heap, [1, 2, 3].map(item));
+  vec.reserve(100);
+  vec.unshift(vec.get(0));
+  assert.deepEqual(as(vec), [1, 1, 2, 3].map(item));
+  vec.splice(1, 1, vec.get(3), vec.get(2));
+  assert.deepEqual(as(vec), [1, 3, 2, 2, 3].map(item));
+  vec.push(...vec);
+  vec.pushAll(vec);
+  assert.deepEqual(as(vec), Array(4).fill([1, 3, 2, 2, 3]).flat().map(item));
+  const rows: Any = new (Vec(Vec(f64)))(heap, [[1], [2, 2]]);
+  rows.reserve(10);
+  rows.unshift(rows.get(1));
+  rows.get(0).push(7);
+  assert.deepEqual(as(rows), [[2, 2, 7], [1], [2, 2]]);
+  expectCode(() => rows.unshift(vec.get(0)), "INVALID_ARGUMENT");
+  // What an element owns is copied to where the Vec's elements stood before it grew.
+  const Wide = struct("Wide", { numbers: Vec(f64), last: text });
+  for (let length = 7; length < 200; length += 7) {
+    const wide = new (Vec(Wide))(heap, [{ numbers: Array(length).fill(1), last: long }]);
+    for (let i = 0; i < 40; i++) wide.push(wide.get(0));
+    assert.ok(wide.every(({ numbers, last }) => numbers.length === length && last === long));
+  }
+
+  const Pair = struct("Pair", { one: Item, two: Item, three: array(Item, 3), four: Vec(Item) });
+  const pair: Any = new Pair(heap, { one: item(1), two: item(2), three: [3, 4, 5].map(item) });
+  Pair.assign(pair, { one: pair.two, two: pair.one });
+  assert.deepEqual(as([pair.one, pair.two]), [2, 1].map(item));
+  pair.three = pair.three.toArray().reverse();
+  assert.deepEqual(as(pair.three), [5, 4, 3].map(item));
+  const pairs: Any = new (List(Pair))(heap, [pair]);
+  const [first] = pairs;
+  pairs.set(0, { one: first.three.get(2), two: first.one, three: [first.two, first.one, item(0)] });
+  assert.deepEqual(as([first.one, first.two]), [3, 2].map(item));
+  expectWell(heap);
 });

@@ -22,6 +22,7 @@ import {
   u8,
   Vec,
 } from "../data/mod.ts";
+import { rootsOf } from "../data/roots.ts";
 import { schemaOf, typeOfSchema } from "../data/schema.ts";
 import { elsewhere, expectCode, expectWell, Folder, otherRuntime } from "./support.ts";
 
@@ -232,6 +233,79 @@ test("migrations lead from any older layout to the newest, or change nothing", (
   }
   expectCode(() => migration(V1, 5 as never), "INVALID_ARGUMENT");
   expectCode(() => migration(5 as never, () => ({})), "INVALID_ARGUMENT");
+});
+
+test("a migration destroys what it made, and nothing that a root names", () => {
+  const V1 = struct("User", { name: text });
+  const V2 = struct("User", { name: text, age: u8 });
+  const V3 = struct("User", { name: text, age: u8, size: u8 });
+  const name = "a name too long to stand in its slot";
+  using heap = Heap.open({ size: 1 << 20 });
+  const all = roots(heap);
+  all.set("old", new V1(heap, { name }));
+  all.set("same", all.get("old", V1)!);
+  all.set("other", new V2(heap, { name }));
+  const before = heap.stats().liveBlocks;
+  const broken = migration(V2, (): object => {
+    throw new RangeError("broken");
+  });
+  // The old object itself, by its handle and by another one, and that of another root.
+  expectCode(() => all.get("old", V2, migration(V1, (old) => old)), "LAYOUT_MISMATCH");
+  const again = migration(V1, () => all.get("old", V1)!);
+  expectCode(() => all.get("old", V2, [again, again]), "LAYOUT_MISMATCH");
+  const borrowed = migration(V1, () => all.get("other", V2)!);
+  assert.throws(() => all.get("old", V3, [borrowed, broken]), RangeError);
+  assert.deepEqual([all.get("old", V1)!.name, all.get("other", V2)!.name], [name, name]);
+  assert.equal(heap.stats().liveBlocks, before);
+
+  // On the way to another layout, that of another root stays as well.
+  const grown = migration(V2, (old, heap) => new V3(heap, { name: old.name, age: 7 }));
+  assert.equal(all.get("old", V3, [borrowed, grown])!.age, 7);
+  assert.deepEqual([all.get("same", V1)!.name, all.get("other", V2)!.name], [name, name]);
+  const one = migration(V1, (old, heap) => {
+    const made = new V2(heap, { name: old.name });
+    destroy(old);
+    return made;
+  });
+  assert.equal(all.get("same", V2, one)!.name, name);
+  assert.deepEqual(leaks(heap), []);
+  heap.check();
+});
+
+test("a migration in which the heap is closed or restored ends with an error, and changes nothing", () => {
+  using folder = new Folder();
+  const V1 = struct("User", { name: text });
+  const V2 = struct("User", { name: text, age: u8 });
+  const heap = Heap.open({ file: folder.file("a"), size: 1 << 20 });
+  roots(heap).set("user", new V1(heap, { name: "ann" }));
+  heap.flush();
+  for (const end of [() => heap.restore(), () => heap.close()]) {
+    const step = migration(V1, (old, heap) => {
+      const made = new V2(heap, { name: old.name });
+      end();
+      return made;
+    });
+    expectCode(() => roots(heap).get("user", V2, step), "STALE");
+  }
+  using again = Heap.open({ file: folder.file("a"), size: 1 << 20 });
+  assert.equal(roots(again).get("user", V1)!.name, "ann");
+});
+
+test("a list of roots that leads in a circle is CORRUPT, however long the circle", () => {
+  for (const length of [1, 2, 3, 7, 8, 100]) {
+    using heap = Heap.open({ size: 1 << 20 });
+    const all = roots(heap);
+    for (let i = 0; i < length; i++) all.set(`root ${i}`, new Other(heap));
+    const last = Array.from(rootsOf(heap)).at(-1)!;
+    for (const target of [rootsOf(heap)[0], rootsOf(heap)[length >> 1], last]) {
+      last.next = target;
+      for (const action of [() => all.names(), () => all.has("none"), () => leaks(heap)]) {
+        expectCode(action, "CORRUPT", { message: /in a circle/ });
+      }
+      assert.ok(all.has("root 0"));
+      last.next = null;
+    }
+  }
 });
 
 test("a schema's text is a type again", () => {

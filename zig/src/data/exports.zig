@@ -52,6 +52,11 @@ pub const functions = struct {
         return result(change(handle, container, shape, .destroy));
     }
 
+    /// Exchanges what two containers of that shape hold, in one step.
+    pub fn ph_container_swap(handle: HeapHandle, container: f64, shape: f64, other: f64) callconv(.c) f64 {
+        return result(swap(handle, container, shape, other));
+    }
+
     /// Proves a container's invariants: 0, or CORRUPT.
     pub fn ph_container_check(handle: HeapHandle, container: f64, shape: f64) callconv(.c) f64 {
         return result(check(handle, container, shape));
@@ -330,6 +335,27 @@ fn change(handle: HeapHandle, container: f64, shape: f64, what: Whole) Error!voi
         }
     };
     return onAny(space, container, shape, Context{ .what = what });
+}
+
+fn swap(handle: HeapHandle, container: f64, shape: f64, other: f64) Error!void {
+    const space = try writable(handle);
+    const inside = try space.alloc.beginChange();
+    defer space.alloc.endChange(inside);
+    const Context = struct {
+        space: Space,
+        other: u64,
+        shape: u64,
+        const Result = void;
+        fn of(self: @This(), it: anytype) Error!void {
+            const that = try @TypeOf(it.*).open(self.space, self.other, self.shape);
+            const counts = .{ it.header.changes, that.header.changes };
+            std.mem.swap(@TypeOf(it.header.*), it.header, that.header);
+            // A count goes on where it stands, or a walk and a lookup would take this for what it was.
+            if (it.header.shape != 0) it.header.changes = counts[0] +% 1;
+            if (that.header.shape != 0) that.header.changes = counts[1] +% 1;
+        }
+    };
+    return onAny(space, container, shape, Context{ .space = space, .other = try addressOf(other), .shape = shapeOf(shape) });
 }
 
 fn expectOpen(handle: HeapHandle, container: f64, shape: f64) Error!void {
