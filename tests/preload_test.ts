@@ -11,7 +11,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
-import { mountTmpfs, refusesMounts } from "./mounts.ts";
+import { loopKinds, mountLoop, mountTmpfs, refusesLoop, refusesMounts } from "./mounts.ts";
 import {
   lacks,
   library,
@@ -47,7 +47,8 @@ function compiled(target = glibc, linked = false): string {
 
 for (const target of targets) {
   const skip = unable || lacks(target);
-  for (const task of ["rules", "threads", "dlopen", "foreign", "closed", "atfork"]) {
+  const tasks = ["rules", "threads", "dlopen", "foreign", "closed", "atfork", "descriptors"];
+  for (const task of tasks) {
     test(`${target.name}: ${task}`, { skip, timeout }, () => {
       using folder = new Folder();
       well(outcome([compiled(target), task], pooled(folder.path)));
@@ -56,7 +57,7 @@ for (const target of targets) {
   }
 
   for (const mode of ["1", "2", "3"]) {
-    for (const task of ["fork", "fork_threads"]) {
+    for (const task of ["fork", "fork_threads", "closed_threads"]) {
       test(`${target.name}: fork mode ${mode} keeps parent and child apart (${task})`, {
         skip,
         timeout,
@@ -67,6 +68,32 @@ for (const target of targets) {
       });
     }
   }
+
+  test(`${target.name}: a child's memory lies where its fork mode says`, { skip, timeout }, () => {
+    using folder = new Folder();
+    const old = "shared in the file, new shared in the file";
+    const private_ = "private, new shared in another file";
+    const copied = "shared in another file, new shared in its file";
+    const gone = "private, new shared in the file";
+    for (
+      const [mode, task, child, parent] of [
+        ["0", "fork_backing", old, old],
+        ["1", "fork_backing", private_, gone],
+        ["2", "fork_backing", copied, old],
+        ["3", "fork_backing", copied, old],
+        // A parent with several threads makes no copy beforehand.
+        ["1", "fork_backing_threads", private_, gone],
+        ["2", "fork_backing_threads", copied, gone],
+        ["3", "fork_backing_threads", copied, gone],
+      ]
+    ) {
+      const result = outcome(
+        [compiled(target), task],
+        pooled(folder.path, { VMMALLOC_FORK: mode }),
+      );
+      well(result, `child: old ${child}\nparent: old ${parent}\nok\n`);
+    }
+  });
 
   test(
     `${target.name}: programs start others by vfork, system and popen`,
@@ -208,6 +235,58 @@ test("the pool is found from a relative directory after the program changed its 
   );
 });
 
+test("a directory that cannot be found from where the program stands is one line", {
+  skip: unable || lacks(glibc),
+  timeout,
+}, () => {
+  using folder = new Folder();
+  const run = (settings: string) =>
+    outcome(
+      [
+        "/bin/bash",
+        "-c",
+        `mkdir d; cd d; rmdir ../d; LD_PRELOAD=$0 ${settings} exec "$1" nothing`,
+        library(),
+        compiled(),
+      ],
+      { VMMALLOC_POOL_SIZE: "64M" },
+      { cwd: folder.path },
+    );
+  const line = (name: string, value: string) =>
+    new RegExp(
+      `^libpermmalloc: ${name} is "${value}": the working directory .* begins with /; the program runs on .*\\n$`,
+    );
+  const pool = run("VMMALLOC_POOL_DIR=tmp");
+  assert.deepEqual([pool.code, pool.out], [0, "ok\n"]);
+  assert.match(pool.err, line("VMMALLOC_POOL_DIR", "tmp"));
+  const log = run(`VMMALLOC_POOL_DIR=${folder.path} VMMALLOC_LOG_FILE=log`);
+  assert.deepEqual([log.code, log.out], [0, "ok\n"]);
+  assert.match(log.err, line("VMMALLOC_LOG_FILE", "log"));
+  assert.deepEqual(run(`VMMALLOC_POOL_DIR=${folder.path}`).err, "");
+});
+
+test("statistics count what a program has", { skip: unable || lacks(glibc), timeout }, () => {
+  using folder = new Folder();
+  const live = (task: string) => {
+    const { err } = outcome(
+      [compiled(), task],
+      pooled(folder.path, { VMMALLOC_LOG_STATS: "1" }),
+    );
+    const numbers =
+      /^libpermmalloc: \[\d+\] (\d+) blocks of (\d+) bytes live in (\d+) bytes of .*; the pool grew to (\d+) bytes of 67108864, 0 of them given back, in 1 file\(s\)\n$/
+        .exec(err);
+    assert.ok(numbers, err);
+    return numbers.slice(1).map(Number);
+  };
+  const [blocks, bytes, used] = live("nothing");
+  const [moreBlocks, moreBytes, moreUsed, pool] = live("kept");
+  assert.equal(moreBlocks - blocks, 1000);
+  // Blocks of 1,000 bytes have 1,024.
+  assert.equal(moreBytes - bytes, 1_024_000);
+  assert.ok(moreUsed - used >= 1_000_000 && moreUsed - used < 1_200_000);
+  assert.ok(pool >= moreUsed);
+});
+
 test("the log goes to a file for each process, with statistics at the end", {
   skip: unable || lacks(glibc),
   timeout,
@@ -267,9 +346,14 @@ for (const target of targets) {
     const before = disk.free;
     const result = outcome(
       [compiled(target), "full"],
-      pooled(disk.path, { VMMALLOC_POOL_SIZE: "1G" }),
+      pooled(disk.path, { VMMALLOC_POOL_SIZE: "1G", VMMALLOC_LOG_LEVEL: "1" }),
     );
-    assert.deepEqual([result.code, result.signal, result.err], [0, null, ""]);
+    assert.deepEqual([result.code, result.signal], [0, null]);
+    // At level 1 the log tells of what failed, and of nothing else.
+    assert.match(
+      result.err,
+      /^(libpermmalloc: \[\d+\] no room for \d+ bytes more in .*: no space left on the file system\n)+$/,
+    );
     const blocks = Number(result.out.split("\n")[0]);
     assert.ok(blocks * 131_072 > 0.8 * before && blocks * 100_000 < before, `${blocks} blocks`);
     assert.deepEqual(readdirSync(disk.path), []);
@@ -306,6 +390,55 @@ for (const target of targets) {
   });
 }
 
+for (const kind of loopKinds) {
+  const noDisk = refusesLoop(kind);
+  test(`on a full ${kind} what has room can be stored to again`, {
+    skip: unable || lacks(glibc) || noDisk,
+    timeout,
+  }, () => {
+    using folder = new Folder();
+    using disk = mountLoop(folder.file("disk"), kind);
+    outcome(["fallocate", "-l", `${disk.free - (64 << 20)}`, `${disk.path}/others`]);
+    well(outcome([compiled(), "full_again"], pooled(disk.path)));
+  });
+}
+
+/** Runs a task that says when it has freed its memory, does something, and gives what it says then. */
+async function afterFreeing(
+  task: string,
+  settings: Record<string, string | undefined>,
+  then: () => void,
+): Promise<(string | undefined)[]> {
+  const environment = { ...process.env, ...settings } as Record<string, string>;
+  const child = spawn(compiled(), [task], { env: environment, stdio: ["pipe", "pipe", "inherit"] });
+  const ended = once(child, "exit");
+  try {
+    const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+    assert.equal((await lines.next()).value, "freed");
+    then();
+    child.stdin.write("x");
+    const said = [(await lines.next()).value, (await lines.next()).value];
+    assert.deepEqual(await ended, [0, null]);
+    return said;
+  } finally {
+    child.kill("SIGKILL");
+  }
+}
+
+test("a copy for a child takes room for what is in use", {
+  skip: unable || lacks(glibc) || noMounts,
+  timeout,
+}, async () => {
+  using folder = new Folder();
+  using disk = mountTmpfs(folder.file("disk"), 256 << 20);
+  const settings = pooled(disk.path, { VMMALLOC_FORK: "2" });
+  const left = () => {
+    // The parent freed 116 MiB, of which it keeps 64 at most.
+    disk.fill(110 << 20);
+  };
+  assert.deepEqual(await afterFreeing("fork_later", settings, left), ["41", "ok"]);
+});
+
 test("a pool's room is free again after kill -9", {
   skip: unable || lacks(glibc) || noMounts,
   timeout,
@@ -325,16 +458,21 @@ test("a child that gets no copy of the pool ends, or goes on privately", {
 }, () => {
   using folder = new Folder();
   using disk = mountTmpfs(folder.file("disk"), 32 << 20);
-  const run = (mode: string) =>
-    outcome([compiled(), "fork_full"], pooled(disk.path, { VMMALLOC_FORK: mode }));
-  well(run("1"), "41\nok\n");
-  well(run("3"), "41\nok\n");
-  const copy = run("2");
-  assert.equal(copy.out, "127\nok\n");
-  assert.match(
-    copy.err,
-    /^libpermmalloc: a forked child gets no copy of the pool \(VMMALLOC_FORK=2\): no room in ".*"; the child ends\n$/,
-  );
+  for (const target of targets) {
+    if (lacks(target)) continue;
+    for (const task of ["fork_full", "fork_full_threads"]) {
+      const run = (mode: string) =>
+        outcome([compiled(target), task], pooled(disk.path, { VMMALLOC_FORK: mode }));
+      well(run("1"), "41\nok\n");
+      well(run("3"), "41\nok\n");
+      const copy = run("2");
+      assert.equal(copy.out, "127\nok\n");
+      assert.match(
+        copy.err,
+        /^libpermmalloc: a forked child gets no copy of the pool in ".*" \(VMMALLOC_FORK=2\): no space left .*; the child ends\n$/,
+      );
+    }
+  }
 });
 
 test("a directory that refuses files is one line", {
@@ -358,6 +496,10 @@ test("a directory that refuses files is one line", {
     /^libpermmalloc: cannot open a pool .*; the program runs on the system's malloc\n$/,
   );
   assert.deepEqual([full.code, full.out], [0, "ok\n"]);
+  // Nothing of it stays in the program.
+  const { out } = outcome([compiled(), "footprint"], pooled(disk.path));
+  assert.equal(out, outcome([compiled(), "footprint"]).out);
+  assert.match(out, /less than 4 GiB/);
 });
 
 test("limits of the process are respected", { skip: unable || lacks(glibc), timeout }, () => {
@@ -379,6 +521,11 @@ test("limits of the process are respected", { skip: unable || lacks(glibc), time
   assert.deepEqual([limited.code, limited.signal, limited.err], [0, null, ""]);
   assert.ok(Number(limited.out.split("\n")[0]) < 410);
   well(preloaded("-n 16", "rules"));
+  const full = outcome([compiled(), "descriptors"], pooled(folder.path, { VMMALLOC_FORK: "2" }));
+  assert.match(
+    full.err,
+    /gets no copy of the pool in ".*" .*; raise its limit \(ulimit -n\); the child ends\n/,
+  );
   // With less address space than tables are made for at first there is a small pool, or none.
   for (const kib of [60_000, 80_000, 100_000, 120_000, 160_000, 200_000]) {
     const { signal } = preloaded(`-v ${kib}`, "nothing");

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -334,6 +335,63 @@ static void forks(int rounds) {
 
 static void task_fork(void) { forks(6); }
 
+/* A line of /proc/self/maps: what is mapped where `block` lies. */
+static const char *map_of(const void *block) {
+    static char line[5000];
+    FILE *maps = fopen("/proc/self/maps", "r");
+    EXPECT(maps);
+    unsigned long from, to;
+    while (fgets(line, sizeof line, maps))
+        if (sscanf(line, "%lx-%lx", &from, &to) == 2 && (uintptr_t)block >= from && (uintptr_t)block < to) break;
+    fclose(maps);
+    return line;
+}
+
+/* How a block is mapped: "shared" or "private", and the file's number. */
+static const char *backing(const void *block, unsigned long *file) {
+    char kind;
+    EXPECT(sscanf(map_of(block), "%*s rw-%c %*s %*s %lu", &kind, file) == 2);
+    return kind == 's' ? "shared" : "private";
+}
+
+static volatile int stay_in_thread = 1;
+
+static void *sleeper(void *argument) {
+    while (stay_in_thread) usleep(1000);
+    return argument;
+}
+
+/* Prints how parent and child have the same block after a fork, and one that each makes then. */
+static void fork_backing(void) {
+    unsigned long before, own, new;
+    unsigned char *old = Malloc(1 << 20);
+    EXPECT(old);
+    backing(old, &before);
+    pid_t child = fork();
+    EXPECT(child >= 0);
+    const char *side = child ? "parent" : "child";
+    if (child) EXPECT(finish(child) == 0);
+    printf("%s: old %s", side, backing(old, &own));
+    if (strcmp(backing(old, &own), "shared") == 0) printf(" in %s file", own == before ? "the" : "another");
+    unsigned char *more = Malloc(40 << 20);
+    EXPECT(more);
+    memset(more, 1, 40 << 20);
+    const char *kind = backing(more + (40 << 20) - 1, &new);
+    printf(", new %s in %s file\n", kind, new == before ? "the" : new == own ? "its" : "another");
+    fflush(stdout);
+    if (!child) _exit(0);
+}
+
+static void task_fork_backing(void) { fork_backing(); }
+
+static void task_fork_backing_threads(void) {
+    pthread_t thread;
+    start(&thread, sleeper, 0);
+    fork_backing();
+    stay_in_thread = 0;
+    pthread_join(thread, NULL);
+}
+
 static void task_fork_threads(void) {
     pthread_t threads[4];
     for (int i = 0; i < 4; i++) start(&threads[i], busy, i);
@@ -358,11 +416,15 @@ static void task_atfork(void) {
     forks(3);
 }
 
+static void close_all(void) {
+    for (int fd = 3; fd < 4096; fd++) close(fd);
+}
+
 /* A server that becomes a daemon closes every descriptor that it does not know. */
 static void task_closed(void) {
     unsigned char *before = Malloc(3 << 20);
     memset(before, 1, 3 << 20);
-    for (int fd = 3; fd < 4096; fd++) close(fd);
+    close_all();
     int others[8];
     for (int i = 0; i < 8; i++) others[i] = fileno(tmpfile());
     unsigned char *after = Malloc(40 << 20);
@@ -372,6 +434,53 @@ static void task_closed(void) {
     forks(3);
     EXPECT(holds(before, 3 << 20, 1) && holds(after, 40 << 20, 2));
     for (int i = 0; i < 8; i++) EXPECT(lseek(others[i], 0, SEEK_END) == 0);
+}
+
+static void *count_up(void *counters) {
+    unsigned long *each = counters;
+    for (unsigned long round = 0; !stopping; round++)
+        for (int i = 0; i < 4096; i++) EXPECT(each[i] == round && (each[i] = round + 1));
+    return NULL;
+}
+
+/* The same with threads, which lose nothing that they store while another forks. */
+static void task_closed_threads(void) {
+    unsigned char *large = Malloc(30 << 20);
+    memset(large, 1, 30 << 20);
+    void *counters[2] = {Calloc(4096, sizeof(unsigned long)), Calloc(4096, sizeof(unsigned long))};
+    close_all();
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) EXPECT(pthread_create(&threads[i], NULL, count_up, counters[i]) == 0);
+    for (int i = 0; i < 3; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            int all = holds(large, 30 << 20, 1);
+            memset(large, 2, 30 << 20);
+            void *more = Malloc(40 << 20);
+            _exit(all && more ? 41 : 1);
+        }
+        EXPECT(finish(child) == 41 << 8 && holds(large, 30 << 20, 1));
+    }
+    stopping = 1;
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+}
+
+/* A server all of whose descriptors are in use, and that has forked before. */
+static void task_descriptors(void) {
+    EXPECT(Malloc(1 << 20));
+    pid_t child = fork();
+    if (child == 0) _exit(0);
+    EXPECT(finish(child) == 0);
+    while (dup(0) >= 0) {}
+    EXPECT(errno == EMFILE);
+    for (int i = 0; i < 3; i++) {
+        unsigned char *block = Malloc(20 << 20);
+        EXPECT(block);
+        memset(block, 1, 20 << 20);
+        child = fork();
+        if (child == 0) _exit(holds(block, 20 << 20, 1) ? 0 : 1);
+        EXPECT(finish(child) == 0);
+    }
 }
 
 static void task_exec(void) {
@@ -426,6 +535,50 @@ static void task_full(void) {
     printf("%d\n", n);
 }
 
+/* Stores again to what the medium has already: that takes no room. */
+static void task_full_again(void) {
+    enum { count = 20000, size = 100000 };
+    static unsigned char *blocks[count];
+    int n = 0;
+    while (n < count && (blocks[n] = Malloc(size))) memset(blocks[n], n, size), n++;
+    EXPECT(n > 100 && n < count);
+    for (int round = 0; round < 2; round++) {
+        sync();
+        for (int i = 0; i < n; i++) {
+            EXPECT(holds(blocks[i], size, (unsigned char)(i + round)));
+            memset(blocks[i], i + round + 1, size);
+        }
+    }
+}
+
+/* A child of a parent that gave memory back needs room for what is in use. */
+static void task_fork_later(void) {
+    enum { count = 120, kept = 4 };
+    unsigned char *blocks[count];
+    size_t size = 1 << 20;
+    for (int i = 0; i < count; i++) {
+        EXPECT((blocks[i] = Malloc(size)) != NULL);
+        memset(blocks[i], i, size);
+    }
+    for (int i = kept; i < count; i++) Free(blocks[i]);
+    puts("freed");
+    fflush(stdout);
+    char byte;
+    EXPECT(read(0, &byte, 1) == 1);
+    pid_t child = fork();
+    if (child == 0) {
+        for (int i = 0; i < kept; i++) EXPECT(holds(blocks[i], size, (unsigned char)i));
+        for (int i = kept; i < 24; i++) {
+            EXPECT((blocks[i] = Calloc(1, size)) != NULL && holds(blocks[i], size, 0));
+            memset(blocks[i], 9, size);
+        }
+        _exit(41);
+    }
+    printf("%d\n", finish(child) >> 8);
+    fflush(stdout);
+    for (int i = 0; i < kept; i++) EXPECT(holds(blocks[i], size, (unsigned char)i));
+}
+
 /* Memory that went back to a file system which is full now: asks on stdin to be told. */
 static void task_full_later(void) {
     enum { count = 120 };
@@ -466,6 +619,14 @@ static void task_fork_full(void) {
     int status = finish(child);
     EXPECT(WIFEXITED(status) && holds(block, size, 4));
     printf("%d\n", WEXITSTATUS(status));
+}
+
+static void task_fork_full_threads(void) {
+    pthread_t thread;
+    start(&thread, sleeper, 0);
+    task_fork_full();
+    stay_in_thread = 0;
+    pthread_join(thread, NULL);
 }
 
 static void task_kill(void) {
@@ -534,15 +695,24 @@ static void task_foreign(void) {
 /* Prints where its memory lies: a line of /proc/self/maps. */
 static void task_where(void) {
     unsigned char *block = Malloc(100);
-    FILE *maps = fopen("/proc/self/maps", "r");
-    char line[5000];
-    while (fgets(line, sizeof line, maps)) {
-        unsigned long from, to;
-        if (sscanf(line, "%lx-%lx", &from, &to) == 2 && (uintptr_t)block >= from && (uintptr_t)block < to)
-            fputs(line, stdout);
-    }
-    fclose(maps);
+    fputs(map_of(block), stdout);
     Free(block);
+}
+
+/* Prints what a program without a pool shows of one. */
+static void task_footprint(void) {
+    int descriptors = 0;
+    for (int fd = 0; fd < 4096; fd++) descriptors += fcntl(fd, F_GETFD) >= 0;
+    unsigned long pages = 0;
+    FILE *statm = fopen("/proc/self/statm", "r");
+    EXPECT(statm && fscanf(statm, "%lu", &pages) == 1);
+    fclose(statm);
+    printf("%d descriptors, %s\n", descriptors, pages >> 20 ? "4 GiB and more" : "less than 4 GiB");
+}
+
+/* Leaves 1000 blocks for the statistics. */
+static void task_kept(void) {
+    for (int i = 0; i < 1000; i++) EXPECT(Malloc(1000));
 }
 
 static void task_minimum(void) { printf("%zu\n", VMMALLOC_MIN_POOL); }
@@ -554,8 +724,10 @@ static const struct {
     void (*run)(void);
 } tasks[] = {
 #define TASK(name) {#name, task_##name}
-    TASK(rules), TASK(threads), TASK(fork), TASK(fork_threads), TASK(atfork), TASK(closed), TASK(exec),
-    TASK(dlopen), TASK(full), TASK(full_later), TASK(fork_full), TASK(kill), TASK(wait), TASK(free_twice), TASK(free_large_twice),
+    TASK(rules), TASK(threads), TASK(fork), TASK(fork_threads), TASK(fork_backing),
+    TASK(fork_backing_threads), TASK(atfork), TASK(closed), TASK(closed_threads), TASK(descriptors), TASK(exec),
+    TASK(dlopen), TASK(full), TASK(full_again), TASK(full_later), TASK(fork_full), TASK(fork_full_threads),
+    TASK(fork_later), TASK(footprint), TASK(kept), TASK(kill), TASK(wait), TASK(free_twice), TASK(free_large_twice),
     TASK(free_inside), TASK(free_stack), TASK(free_wild), TASK(realloc_freed), TASK(size_wild), TASK(foreign),
     TASK(where), TASK(minimum), TASK(nothing),
 };

@@ -95,6 +95,20 @@ pub fn isInMemory(file: File) bool {
     return disk.holesCost(null, file) > 0;
 }
 
+/// Where a file system writes each change to another place, a page that had room once needs room again,
+/// and a store that finds none is a SIGBUS. Btrfs leaves it out for files that say so while they are
+/// empty; what cannot say so (bcachefs, ZFS) is as it is.
+pub fn keepInPlace(file: File) void {
+    if (disk.staysInPlace(null, file) > 0) return;
+    const get_flags = 0x8008_6601;
+    const set_flags = 0x4008_6602;
+    const no_copy_on_write = 0x0080_0000;
+    var flags: u64 = 0;
+    if (os.failed(linux.ioctl(file, get_flags, @intFromPtr(&flags))) != null) return;
+    flags |= no_copy_on_write;
+    _ = linux.ioctl(file, set_flags, @intFromPtr(&flags));
+}
+
 /// Sets the file's length; makes no room.
 pub fn resize(file: File, len: u64) i64 {
     return disk.truncate(null, file, len);
@@ -150,6 +164,17 @@ pub fn writeAll(file: File, bytes: []const u8, offset: u64) i64 {
         done += @intCast(result);
     }
     return 0;
+}
+
+/// A pipe that no program started later has.
+pub fn openPipe(ends: *[2]File) bool {
+    return os.failed(linux.pipe2(ends, .{ .CLOEXEC = true })) == null;
+}
+
+/// Returns when all other ends of a pipe are closed, or something was written.
+pub fn awaitPipe(end: File) void {
+    var byte: [1]u8 = undefined;
+    while (errnoOf(signed(linux.read(end, &byte, 1))) == .INTR) {}
 }
 
 pub fn statOf(file: File, out: *Stat) bool {

@@ -4,7 +4,7 @@
 //!   reserved                base               data                             data + ready     end
 //!    |  (to align to 2 MiB)  | allocator's       | private        | shared map    | nothing yet     |
 //!    |                       | tables, in the    | (after a fork) | of the file   |                 |
-//!    |                       | process's memory  | [0, own_from)  | [own_from, …) |                 |
+//!    |                       | process's memory  | up to shared_from              |                 |
 //!
 //! Invariants: whatever the allocator hands out has room in the file below it: a full disk shows when
 //! a block is asked for, never when it is touched. A byte of the pool lies at its own offset in the
@@ -49,6 +49,8 @@ pub const Fault = struct { what: []const u8, errno: u32 = 0 };
 pub const Pool = struct {
     allocator: alloc.Allocator = .{},
     directory: [:0]const u8 = "",
+    reserved: usize = 0,
+    reserved_len: usize = 0,
     base: usize = 0,
     data: usize = 0,
     geometry: alloc.Geometry = undefined,
@@ -73,6 +75,13 @@ pub const Pool = struct {
     pub fn open(self: *Pool, directory: [:0]const u8, size: u64) ?Fault {
         self.directory = directory;
         if (self.newFile()) |errno| return .{ .what = "no file can be made in it", .errno = errno };
+        const fault = self.begin(size) orelse return null;
+        // The program goes on without a pool, and without what was taken for one.
+        self.close();
+        return fault;
+    }
+
+    fn begin(self: *Pool, size: u64) ?Fault {
         if (!self.setAside(size)) return .{ .what = "the system gives no address space of that size" };
         if (!self.extend(touched_piece)) return .{ .what = "there is no room in it" };
         self.allocator.format(self.base, self.geometry, self.tablesFirst(), .{
@@ -84,9 +93,13 @@ pub const Pool = struct {
         return null;
     }
 
+    /// Gives up file and memory, the allocator's process side closed.
     pub fn close(self: *Pool) void {
-        if (self.file != files.none) files.close(self.file);
+        if (self.fileIsOurs()) files.close(self.file);
         self.file = files.none;
+        if (self.reserved_len > 0) os.unmap(self.reserved, self.reserved_len);
+        self.reserved_len = 0;
+        self.ready = 0;
     }
 
     fn setAside(self: *Pool, size: u64) bool {
@@ -98,6 +111,8 @@ pub const Pool = struct {
             const left = @max(left_min, len / 4);
             const reserved = os.reserve(0, len + left) catch continue;
             os.unmap(reserved + len, left);
+            self.reserved = reserved;
+            self.reserved_len = len;
             self.base = std.mem.alignForward(usize, reserved, table_alignment);
             self.data = self.base + geometry.data_offset;
             self.geometry = geometry;
@@ -105,6 +120,7 @@ pub const Pool = struct {
             self.gone = bits[0 .. (geometry.slices + 63) / 64];
             if (self.grow(self.tablesFirst())) return true;
             os.unmap(reserved, len);
+            self.reserved_len = 0;
         }
         return false;
     }
@@ -276,6 +292,7 @@ pub const Pool = struct {
         }
         self.file = files.moveUp(@intCast(opened));
         self.identity = files.Identity.of(self.file) orelse .{};
+        files.keepInPlace(self.file);
         self.in_memory = files.isInMemory(self.file);
         self.file_from = self.ready;
         self.files_made += 1;
@@ -284,26 +301,52 @@ pub const Pool = struct {
 
     // -------------------------------------------------------------- fork
 
-    /// Makes all pages private to each process that a fork gives them to; what is allocated beyond
-    /// comes from a new file. False when the system refuses.
+    /// Whether there are shared pages whose file the program closed.
+    pub fn hasClosed(self: *Pool) bool {
+        return self.shared_from < if (self.fileIsOurs()) self.file_from else self.ready;
+    }
+
+    /// Makes all pages private to each process that a fork gives them to. What this one allocates beyond
+    /// lies in the same file as before: a server that has all of its descriptors in use gets no new one.
+    /// No other thread may store to pages whose file was closed. False when the system refuses.
     pub fn makePrivate(self: *Pool) bool {
         if (self.shared_from == self.ready) return true;
-        const file_ours = self.fileIsOurs();
-        const closed_end = if (file_ours) self.file_from else self.ready;
+        if (!self.fileIsOurs()) self.forgetFile();
+        const closed_end = self.file_from;
         if (self.shared_from < closed_end and !self.copyOut(self.shared_from, closed_end)) return false;
         self.shared_from = closed_end;
         if (closed_end < self.ready) {
             os.mapFilePrivate(self.data + closed_end, self.ready - closed_end, self.file, closed_end) catch return false;
         }
-        if (file_ours) files.close(self.file);
+        self.shared_from = self.ready;
+        self.file_from = self.ready;
+        return true;
+    }
+
+    /// In a forked child, all pages private: the file is the parent's, what comes goes to a new one.
+    pub fn leaveFile(self: *Pool) void {
+        if (self.fileIsOurs()) files.close(self.file);
         self.forgetFile();
+    }
+
+    /// In a forked child whose parent goes on with the shared pages, and waits.
+    pub fn takeOut(self: *Pool) bool {
+        if (!self.copyOut(self.shared_from, self.ready)) return false;
+        self.shared_from = self.ready;
+        self.leaveFile();
         return true;
     }
 
     /// Makes pages private whose file is not at hand.
     fn copyOut(self: *Pool, from: u64, end: u64) bool {
         const pages = os.allocatePages(end - from) catch return false;
-        @memcpy(pages, @as([*]const u8, @ptrFromInt(self.data + from))[0..pages.len]);
+        var slice = from / slice_size;
+        while (slice < end / slice_size) : (slice += 1) {
+            // Reading what was given back would take room again.
+            if (self.isGone(slice)) continue;
+            const old: [*]const u8 = @ptrFromInt(self.data + slice * slice_size);
+            @memcpy(pages[slice * slice_size - from ..][0..slice_size], old);
+        }
         self.mark(from, end, false);
         return os.moveMapping(@intFromPtr(pages.ptr), pages.len, self.data + from) == null;
     }
@@ -311,7 +354,6 @@ pub const Pool = struct {
     fn forgetFile(self: *Pool) void {
         self.file = files.none;
         self.file_from = self.ready;
-        self.shared_from = self.ready;
     }
 
     /// A new file with the pool's bytes, for `moveTo`: negative when there is no room for it.
@@ -319,6 +361,7 @@ pub const Pool = struct {
         const opened = files.openUnnamed(self.directory);
         if (opened < 0) return opened;
         const file: files.File = @intCast(opened);
+        files.keepInPlace(file);
         const result = self.copyInto(file);
         if (result >= 0) return files.moveUp(file);
         files.close(file);
@@ -326,8 +369,8 @@ pub const Pool = struct {
     }
 
     fn copyInto(self: *Pool, file: files.File) i64 {
-        const reserved = files.reserve(file, 0, self.ready);
-        if (reserved < 0) return reserved;
+        const room = self.makeSameRoom(file);
+        if (room < 0) return room;
         var at: u64 = 0;
         var free = self.allocator.freeRuns();
         while (true) {
@@ -339,6 +382,20 @@ pub const Pool = struct {
         }
     }
 
+    /// Makes room in a copy wherever the pool has some.
+    fn makeSameRoom(self: *const Pool, file: files.File) i64 {
+        const slices = self.ready / slice_size;
+        var slice: u64 = 0;
+        while (slice < slices) : (slice += 1) {
+            if (self.isGone(slice)) continue;
+            const first = slice;
+            while (slice < slices and !self.isGone(slice)) slice += 1;
+            const reserved = files.reserve(file, first * slice_size, (slice - first) * slice_size);
+            if (reserved < 0) return reserved;
+        }
+        return files.resize(file, self.ready);
+    }
+
     /// Takes `file`, a copy of the pool's bytes, for the pool's own.
     pub fn moveTo(self: *Pool, file: files.File) bool {
         if (files.mapShared(self.data, self.ready, file, 0) < 0) return false;
@@ -347,7 +404,6 @@ pub const Pool = struct {
         self.identity = files.Identity.of(file) orelse .{};
         self.file_from = 0;
         self.shared_from = 0;
-        self.mark(0, self.ready, false);
         return true;
     }
 };

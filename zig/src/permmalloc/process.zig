@@ -67,7 +67,7 @@ fn openPool() bool {
     // Whoever starts a program that has more rights than he has does not choose its files.
     if (host.isPrivileged()) return false;
     var directory: [4096]u8 = undefined;
-    const here = host.currentDirectory(&directory) orelse "/";
+    const here = host.currentDirectory(&directory) orelse "";
     if (settings_room.read(&settings, host.environment(), here, os.processId())) |fault| {
         log.complain("{s} is \"{s}\": {s}; the program runs on the system's malloc", .{ fault.name, cut(fault.value), fault.advice });
         return false;
@@ -104,11 +104,26 @@ fn cut(text: []const u8) []const u8 {
 
 // ------------------------------------------------------------------ fork
 
-const Plan = enum { keep, private, copy_in_child, copied, stop_child };
+const Plan = enum {
+    /// Nothing is done.
+    keep,
+    /// All pages are private.
+    private,
+    /// So they are, and the child makes a copy of them.
+    copy_in_child,
+    /// They are shared still, and the parent waits until the child has taken them out.
+    take_out,
+    /// `plan_file` is the child's copy.
+    copied,
+    no_copy,
+    no_private,
+};
 
 /// What `beforeFork` prepared; the forking thread's until the handler after it.
 var plan: Plan = .keep;
 var plan_file: files.File = files.none;
+var plan_error: i64 = 0;
+var plan_pipe: [2]files.File = @splat(files.none);
 var fork_held: bool = false;
 
 /// Registered before all others, so that it runs last: whatever other handlers allocate is done.
@@ -134,17 +149,31 @@ fn prepareFork() Plan {
                 return .copied;
             }
             log.line(1, "no copy of the pool for a forked child: {s}", .{errorText(file)});
-            return if (settings.fork == .copy) .stop_child else makePrivate(.private);
+            plan_error = file;
+            return if (settings.fork == .copy) .no_copy else makePrivate(.private);
         },
     }
 }
 
 fn makePrivate(then: Plan) Plan {
-    return if (pool.makePrivate()) then else .stop_child;
+    // Pages whose file was closed are copied, and what other threads store meanwhile would be lost:
+    // then the copy is the child's.
+    if (pool.hasClosed() and !host.isSingleThreaded())
+        return if (files.openPipe(&plan_pipe)) .take_out else .no_private;
+    return if (pool.makePrivate()) then else .no_private;
 }
 
 fn afterForkInParent() callconv(.c) void {
-    if (plan == .copied) files.close(plan_file);
+    switch (plan) {
+        .copied => files.close(plan_file),
+        .take_out => {
+            // The end of the pipe comes too when there is no child, or none any more.
+            files.close(plan_pipe[1]);
+            files.awaitPipe(plan_pipe[0]);
+            files.close(plan_pipe[0]);
+        },
+        else => {},
+    }
     if (fork_held) pool.allocator.release();
 }
 
@@ -153,21 +182,44 @@ fn afterForkInChild() callconv(.c) void {
     start_lock = .{};
     pool.allocator.afterFork();
     switch (plan) {
-        .keep, .private => {},
-        .copied => if (!pool.moveTo(plan_file)) stopChild(),
-        .copy_in_child => {
-            const file = pool.copy();
-            const moved = file >= 0 and pool.moveTo(@intCast(file));
-            if (!moved and settings.fork == .copy) stopChild();
+        .keep => {},
+        .private => pool.leaveFile(),
+        .copied => if (!pool.moveTo(plan_file)) stopWithoutPrivate(),
+        .copy_in_child => if (!moveToCopy()) pool.leaveFile(),
+        .take_out => {
+            files.close(plan_pipe[0]);
+            if ((settings.fork == .private or !moveToCopy()) and !pool.takeOut()) stopWithoutPrivate();
+            files.close(plan_pipe[1]);
         },
-        .stop_child => stopChild(),
+        .no_copy => stopWithoutCopy(plan_error),
+        .no_private => stopWithoutPrivate(),
     }
 }
 
-fn stopChild() noreturn {
-    log.complain("a forked child gets no copy of the pool (VMMALLOC_FORK={d}): no room in \"{s}\"; the child ends", .{
-        @intFromEnum(settings.fork),
+/// Gives the child a copy of the pool; false when there is no room for one, and the child goes on.
+fn moveToCopy() bool {
+    const file = pool.copy();
+    if (file < 0) {
+        log.line(1, "no copy of the pool for a forked child: {s}", .{errorText(file)});
+        if (settings.fork == .copy) stopWithoutCopy(file);
+        return false;
+    }
+    if (!pool.moveTo(@intCast(file))) stopWithoutPrivate();
+    return true;
+}
+
+fn stopWithoutCopy(error_number: i64) noreturn {
+    log.complain("a forked child gets no copy of the pool in \"{s}\" (VMMALLOC_FORK={d}): {s}; the child ends", .{
         cut(settings.directory),
+        @intFromEnum(settings.fork),
+        errorText(error_number),
+    });
+    host.exitNow(127);
+}
+
+fn stopWithoutPrivate() noreturn {
+    log.complain("a forked child gets no memory of its own (VMMALLOC_FORK={d}): the system refuses to map it; the child ends", .{
+        @intFromEnum(settings.fork),
     });
     host.exitNow(127);
 }

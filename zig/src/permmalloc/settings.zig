@@ -37,7 +37,8 @@ pub const Settings = struct {
 /// What is wrong with a setting, for one line.
 pub const Fault = struct { name: []const u8, value: []const u8, advice: []const u8 };
 
-/// Reads the environment; null when all is well. `working_directory` stands before relative paths.
+/// Reads the environment; null when all is well. `working_directory` stands before relative paths; it is
+/// empty where it cannot be told.
 pub fn read(
     settings: *Settings,
     environment: ?[*:null]const ?[*:0]const u8,
@@ -50,6 +51,7 @@ pub fn read(
         .value = directory,
         .advice = "name a directory for the pool",
     };
+    if (isLost(working_directory, directory)) return lost("VMMALLOC_POOL_DIR", directory);
     settings.directory = absolute(&settings.directory_buffer, working_directory, directory, "") orelse
         return tooLong("VMMALLOC_POOL_DIR", directory);
 
@@ -81,6 +83,7 @@ pub fn read(
         var number: [16]u8 = undefined;
         const each = text[text.len - 1] == '-';
         const suffix = if (each) std.fmt.bufPrint(&number, "{d}", .{process}) catch unreachable else "";
+        if (isLost(working_directory, text)) return lost("VMMALLOC_LOG_FILE", text);
         settings.log_file = absolute(&settings.log_file_buffer, working_directory, text, suffix) orelse
             return tooLong("VMMALLOC_LOG_FILE", text);
     };
@@ -96,6 +99,14 @@ fn get(environment: ?[*:null]const ?[*:0]const u8, name: []const u8) ?[]const u8
             return text[name.len + 1 ..];
     }
     return null;
+}
+
+fn isLost(working_directory: []const u8, path: []const u8) bool {
+    return working_directory.len == 0 and path[0] != '/';
+}
+
+fn lost(name: []const u8, value: []const u8) Fault {
+    return .{ .name = name, .value = value, .advice = "the working directory is not to be found; give a path that begins with /" };
 }
 
 fn tooLong(name: []const u8, value: []const u8) Fault {
