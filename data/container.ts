@@ -131,72 +131,83 @@ export interface Keys {
   read(pane: Pane, given: number): unknown;
 }
 
-/** How keys of that type cross the bridge. */
+const none: Range = { low: 1, high: 0 };
+
+/** How keys of that type cross the bridge. (In pieces: a program that starts needs one of them.) */
 export function keysOf(kind: ContainerKind, type: Type): Keys {
   const what = `${kind === "OrderedMap" ? "an" : "a"} ${kind}'s key`;
-  const ordered = kind === "OrderedMap";
   if (type.key === null) {
     throw new PermError(
       "INVALID_ARGUMENT",
       `Cannot use ${type.name} as the type of ${what}: give text, bool or a type of numbers`,
     );
   }
-  const none = { low: 1, high: 0 };
-  if (type.key === "text") {
-    return {
-      type,
-      path: 0,
-      ...none,
-      what,
-      pass(key) {
-        passed.b = passText(key as string, what);
-        passed.a = scratchAddress;
-      },
-      read: (pane, given) => readAt(type, pane, given),
-    };
-  }
-  if (type.key === "u64" || type.key === "i64") {
-    const isSigned = type.key === "i64";
-    return {
-      type,
-      path: 2,
-      ...none,
-      what,
-      pass(key) {
-        if (
-          typeof key !== "bigint" || (isSigned ? BigInt.asIntN : BigInt.asUintN)(64, key) !== key
-        ) {
-          refuseValue(what, key, wanted[isSigned ? "i64" : "u64"]);
-        }
-        words[0] = key;
-        passed.a = halves[0];
-        passed.b = halves[1];
-      },
-      // An OrderedMap stores them so that they order as unsigned ones do.
-      read: isSigned && ordered
-        ? (pane, given) => BigInt.asIntN(64, (readAt(type, pane, given) as bigint) ^ (1n << 63n))
-        : (pane, given) => readAt(type, pane, given),
-    };
-  }
+  if (type.key === "text") return textKeys(type, what);
+  const ordered = kind === "OrderedMap";
+  if (type.key === "u64" || type.key === "i64") return bigKeys(type, what, ordered);
   const range = integers[type.kind];
-  if (range !== undefined) {
-    return {
-      type,
-      path: 1,
-      ...range,
-      what,
-      pass(key) {
-        if (
-          !(Number.isInteger(key) && (key as number) >= range.low && (key as number) <= range.high)
-        ) {
-          refuseValue(what, key, wanted[type.kind as keyof typeof wanted]);
-        }
-        passed.a = key as number;
-        passed.b = 0;
-      },
-      read: (_, given) => given,
-    };
-  }
+  return range === undefined ? otherKeys(type, what, ordered) : integerKeys(type, what, range);
+}
+
+function textKeys(type: Type, what: string): Keys {
+  return {
+    type,
+    path: 0,
+    ...none,
+    what,
+    pass(key) {
+      passed.b = passText(key as string, what);
+      passed.a = scratchAddress;
+    },
+    read: (pane, given) => readAt(type, pane, given),
+  };
+}
+
+function bigKeys(type: Type, what: string, ordered: boolean): Keys {
+  const isSigned = type.key === "i64";
+  return {
+    type,
+    path: 2,
+    ...none,
+    what,
+    pass(key) {
+      if (
+        typeof key !== "bigint" || (isSigned ? BigInt.asIntN : BigInt.asUintN)(64, key) !== key
+      ) {
+        refuseValue(what, key, wanted[isSigned ? "i64" : "u64"]);
+      }
+      words[0] = key;
+      passed.a = halves[0];
+      passed.b = halves[1];
+    },
+    // An OrderedMap stores them so that they order as unsigned ones do.
+    read: isSigned && ordered
+      ? (pane, given) => BigInt.asIntN(64, (readAt(type, pane, given) as bigint) ^ (1n << 63n))
+      : (pane, given) => readAt(type, pane, given),
+  };
+}
+
+function integerKeys(type: Type, what: string, range: Range): Keys {
+  return {
+    type,
+    path: 1,
+    low: range.low,
+    high: range.high,
+    what,
+    pass(key) {
+      if (
+        !(Number.isInteger(key) && (key as number) >= range.low && (key as number) <= range.high)
+      ) {
+        refuseValue(what, key, wanted[type.kind as keyof typeof wanted]);
+      }
+      passed.a = key as number;
+      passed.b = 0;
+    },
+    read: (_, given) => given,
+  };
+}
+
+function otherKeys(type: Type, what: string, ordered: boolean): Keys {
   const pass = type.kind === "bool"
     ? (key: unknown) => {
       if (typeof key !== "boolean") refuseValue(what, key, wanted.bool);

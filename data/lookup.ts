@@ -42,12 +42,6 @@ const wordView = new DataView(word.buffer);
 /** What `seek` throws: no error, and caught where it is called. */
 export const unknownMap: object = Object.freeze({});
 
-/** A stretch of the heap that a header names. */
-interface Part {
-  readonly p: number;
-  readonly bytes: number;
-}
-
 /**
  * What one class of maps remembers; as it is, of no map at all.
  *
@@ -89,7 +83,8 @@ export class Lookup {
   /** Words at which the key of place −8 of each segment would stand. @internal */
   readonly $segments: Int32Array = new Int32Array(segmentsMax + 4);
   readonly #valueSize: () => number;
-  /** Whether no map was ever known. */
+  /** Whether no map was ever asked, and none ever known. */
+  #isUnused = true;
   #isNew = true;
   /** The map that was asked last, and how often in a row. */
   #view: DataView | null = null;
@@ -115,6 +110,11 @@ export class Lookup {
 
   /** Called when a map has become known. */
   onKnown(): void {}
+
+  /** Whether nothing was ever looked up: so it is left to native code, for it may be the last one too. */
+  isFirst(): boolean {
+    return this.#isUnused && !(this.#isUnused = false);
+  }
 
   /** What `seek` did not know: whether it does now, as it may the first time. */
   learn(map: Handle): boolean {
@@ -186,36 +186,50 @@ export class Lookup {
     const length = view.getUint32((at + header.directoryLength) | 0, true);
     if (indexBits < 3 || indexBits > 28 || entryBits < indexBits || entryBits > 31) return;
     if (length > segmentsMax) return;
-    const index = { p: addressAt(view, at + header.index), bytes: 4 * 2 ** indexBits };
-    const directory = {
-      p: addressAt(view, at + header.directory),
-      bytes: length * segmentSize,
-    };
-    const listed = paneOfAll(access, [directory]);
-    if (listed === undefined || index.p % 4 !== 0) return;
+    const index = addressAt(view, at + header.index);
+    const directory = addressAt(view, at + header.directory);
+    const listed = paneOfAll(access, directory, directory + length * segmentSize);
+    if (listed === undefined || index % 4 !== 0) return;
     const stride = valueAt + Math.ceil(this.#valueSize() / 8) * 8;
-    const segments: Part[] = [];
+    const own = base + at;
+    const entries = (directory - listed.base) | 0;
+    let low = Math.min(own, index);
+    let high = Math.max(own + headerSize, index + 4 * 2 ** indexBits);
+    // Without calls: JavaScriptCore would compile what is called some thirty times, which takes longer.
+    let bytes = 2 * stride;
     for (let segment = 0; segment < length; segment++) {
-      const entry = directory.p - listed.base + segment * segmentSize;
-      segments.push({ p: addressAt(listed.view, entry), bytes: placesOf(segment) * stride });
+      const entry = (entries + segment * segmentSize) | 0;
+      const p = listed.view.getUint32(entry, true) +
+        listed.view.getUint32((entry + 4) | 0, true) * 2 ** 32;
+      if (p !== 0) {
+        if (p < low) low = p;
+        if (p + bytes > high) high = p + bytes;
+      }
+      if ((segment & 3) === 3) bytes *= 2;
     }
-    const own = { p: base + at, bytes: headerSize };
-    const pane = paneOfAll(access, [own, index, ...segments.filter(({ p }) => p !== 0)]);
+    const pane = paneOfAll(access, low, high);
     if (pane === undefined) return;
     this.$segments.fill(0);
-    for (const [segment, { p }] of segments.entries()) {
-      const before = imul((4 + (segment & 3)) * placesOf(segment), stride);
-      if (p !== 0) this.$segments[segment + 4] = (p - pane.base - before + keyAt) / 4;
+    bytes = 2 * stride;
+    for (let segment = 0; segment < length; segment++) {
+      const entry = (entries + segment * segmentSize) | 0;
+      const p = listed.view.getUint32(entry, true) +
+        listed.view.getUint32((entry + 4) | 0, true) * 2 ** 32;
+      if (p !== 0) {
+        const before = (4 + (segment & 3)) * bytes;
+        this.$segments[(segment + 4) | 0] = (p - pane.base - before + keyAt) / 4;
+      }
+      if ((segment & 3) === 3) bytes *= 2;
     }
     const { buffer } = pane.view;
-    this.$index = ((index.p - pane.base) / 4) | 0;
+    this.$index = ((index - pane.base) / 4) | 0;
     this.$mask = (2 ** indexBits - 1) | 0;
     this.$entryMask = (2 ** entryBits - 1) | 0;
     this.$seedLow = view.getInt32((at + header.seed) | 0, true);
     this.$seedHigh = view.getInt32((at + header.seed + 4) | 0, true);
     this.$stride = (stride / 4) | 0;
     this.$words = new Int32Array(buffer, 0, pane.length >>> 2);
-    this.$changed = ((own.p - pane.base + header.changes) / 4) | 0;
+    this.$changed = ((own - pane.base + header.changes) / 4) | 0;
     this.pane = pane;
     this.$view = view;
     this.$at = at;
@@ -321,19 +335,13 @@ function hashOf(low: number, high: number): number {
   return mixed ^ (mixed >>> 16);
 }
 
-function placesOf(segment: number): number {
-  return 2 * 2 ** (segment >>> 2);
-}
-
 /** A u64 that may be no address at all. */
 function addressAt(view: DataView, at: number): number {
   return view.getUint32(at | 0, true) + view.getUint32((at + 4) | 0, true) * 2 ** 32;
 }
 
-/** The pane that holds all parts whole, if there is one; that of the lowest reaches farthest. */
-function paneOfAll(access: Access, parts: readonly Part[]): Pane | undefined {
-  const low = Math.min(...parts.map(({ p }) => p));
-  const high = Math.max(...parts.map(({ p, bytes }) => p + bytes));
+/** The pane that holds all bytes from one address to another, if there is one. */
+function paneOfAll(access: Access, low: number, high: number): Pane | undefined {
   let pane: Pane;
   try {
     pane = access.pane(low, 1);

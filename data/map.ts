@@ -301,8 +301,9 @@ function getRare(map: AnyMap, key: unknown, at: number): unknown {
 function getUnknown(map: AnyMap, key: unknown, error: unknown): unknown {
   if (error !== unknownMap) throw error;
   shapeFor(map);
-  const patient = MapHandle.prototype.get as Get;
   const { lookup, prototype } = map.$of;
+  if (lookup.isFirst()) return getRare(map, key, -1);
+  const patient = MapHandle.prototype.get as Get;
   if (!lookup.learn(map)) prototype!.get = patient;
   return patient.call(map, key);
 }

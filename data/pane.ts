@@ -10,7 +10,7 @@
  * @module
  */
 
-import { adapter, check, describe, native, PermError } from "../ffi/mod.ts";
+import { adapter, describe, PermError } from "../ffi/mod.ts";
 import { Heap, internals } from "../heap/heap.ts";
 import { expectNumber, type Opening, type Pointer, Views, windowStride } from "../heap/views.ts";
 
@@ -140,13 +140,12 @@ export class Access {
     if (!(Number.isSafeInteger(p) && p > 0)) {
       throw new PermError("BAD_POINTER", `Cannot use ${describe(p)} as a pointer: it is none`);
     }
-    const { handle, address, capacity } = internals.extent(this.heap);
-    check(native.ph_range(handle, p, size));
-    const opening = this.#views.select(handle, address, p, capacity);
+    const extent = internals.extent(this.heap);
+    const opening = this.#views.select(extent, p, size);
     let pane = this.#panes.get(opening);
     if (pane === undefined) {
       this.#views.show(opening);
-      this.#panes.set(opening, pane = new Pane(opening.view, opening.base, this, handle));
+      this.#panes.set(opening, pane = new Pane(opening.view, opening.base, this, extent.handle));
     }
     this.#pane = pane;
     this.#from = pane.base;

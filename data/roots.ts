@@ -19,7 +19,7 @@ import { type Access, accessTo } from "./pane.ts";
 import { expectObject, ref } from "./ref.ts";
 import { schemaOf } from "./schema.ts";
 import { struct } from "./struct.ts";
-import { text } from "./text.ts";
+import { isText, text } from "./text.ts";
 import { readU53, u53, u64, type ValueOf, writeU53 } from "./type.ts";
 
 const globalName = "@perm/heap/data";
@@ -29,7 +29,7 @@ const version = 1;
 
 /** One root, as it stands in the heap. */
 export const Root = struct("Root", {
-  /** What the program calls it. */
+  /** What the program calls it; the first field. */
   name: text,
   /** What its object was made of. */
   schema: text,
@@ -99,7 +99,7 @@ export class Roots {
   readonly #access: Access;
 
   static {
-    rootsOf = (heap) => Array.from(roots(heap).#all(false), ({ root }) => root);
+    rootsOf = (heap) => roots(heap).#all();
   }
 
   /** @internal */
@@ -196,7 +196,7 @@ export class Roots {
 
   /** All names, sorted. */
   names(): string[] {
-    return Array.from(this.#all(false), ({ root }) => root.name).sort();
+    return Array.from(this.#all(), ({ name }) => name).sort();
   }
 
   /** What a root was made of, as the heap remembers it; `undefined` when there is none. */
@@ -238,7 +238,7 @@ export class Roots {
       ) => [object.ptr, object]),
     );
     if (left.size === 0) return;
-    for (const { root } of this.#all(false)) left.delete(root.object);
+    for (const root of this.#all()) left.delete(root.object);
     for (const object of left.values()) destroy(object);
   }
 
@@ -283,20 +283,26 @@ export class Roots {
           "well-formed",
       );
     }
-    let end = 0;
-    for (const { root, link } of this.#all(make, (link) => end = link)) {
-      if (root.name === name) return { root, link };
-    }
-    return { root: null, link: end };
+    let found: Root | null = null;
+    const link = this.#walk(make, (root: Root & Partial<Handle>) => {
+      if (!isText(root.$pane!, root.$at!, name)) return false;
+      found = root;
+      return true;
+    });
+    return { root: found, link };
   }
 
-  *#all(
-    make: boolean,
-    atEnd?: (link: Pointer) => void,
-  ): Generator<{ root: Root; link: Pointer }> {
+  #all(): Root[] {
+    const all: Root[] = [];
+    this.#walk(false, (root) => all.push(root) === 0);
+    return all;
+  }
+
+  /** Shows each root until one is taken: where the pointer to it stands, or the list's end. */
+  #walk(make: boolean, take: (root: Root) => boolean): Pointer {
     const { heap } = this.#access;
     const start = rootsAt(heap, make);
-    if (start === 0) return;
+    if (start === 0) return 0;
     let link = start + firstAt;
     // A list that turns back comes again to where it was after 1, 2, 4, 8 … roots.
     let seen = 0;
@@ -305,10 +311,10 @@ export class Roots {
       if (p === seen) throw circular(p);
       if ((++steps & (steps - 1)) === 0) seen = p;
       const root = Root.at(heap, p);
-      yield { root, link };
+      if (take(root)) return link;
       link = p + nextAt;
     }
-    atEnd?.(link);
+    return link;
   }
 
   /** In the pane that is there already: `heap.load` would make a window of its own. */

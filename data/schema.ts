@@ -45,24 +45,28 @@ export function schemaOf(type: Type): Schema {
 }
 
 function textOf(type: Type): string {
-  const lines = new Map<string, { type: Type; line: string }>();
-  const seen = new Set<Type>([type]);
-  // A set may grow while it is walked.
-  for (const part of seen) {
+  const structs: Type[] = [];
+  const seen = [type];
+  let text = type.name;
+  for (let i = 0; i < seen.length; i++) {
+    const part = seen[i];
     if (part.kind === "struct") {
-      const other = lines.get(part.name);
-      if (other !== undefined && other.line !== part.layout) {
+      const { name, layout } = part;
+      const other = structs.find((other) => other.name === name);
+      if (other === undefined) text += `\n${layout}`;
+      else if (other.layout !== layout) {
         throw new PermError(
           "INVALID_ARGUMENT",
-          `Cannot keep ${type.name}: it reaches two different structs named ${part.name}, ` +
-            `${other.line} and ${part.layout}; name one of them otherwise`,
+          `Cannot keep ${type.name}: it reaches two different structs named ${name}, ` +
+            `${other.layout} and ${layout}; name one of them otherwise`,
         );
       }
-      lines.set(part.name, { type: part, line: part.layout });
+      structs.push(part);
     }
-    for (const next of part.parts?.() ?? []) seen.add(next);
+    const parts = part.parts?.() ?? [];
+    for (let j = 0; j < parts.length; j++) if (!seen.includes(parts[j])) seen.push(parts[j]);
   }
-  return [type.name, ...Array.from(lines.values(), ({ line }) => line)].join("\n");
+  return text;
 }
 
 /** In halves of 32 bits: bigints are slow to begin with, and every program opens a root first of all. */

@@ -116,6 +116,20 @@ export function readText(pane: Pane, at: number): string {
   return decodeText(there, (p - there.base) | 0, length);
 }
 
+/** Whether the text of a slot is that: without decoding, which engines take a while to begin with. */
+export function isText(pane: Pane, at: number, value: string): boolean {
+  const tag = pane.view.getUint8((at + tagAt) | 0);
+  if (tag <= inlineTextMax) {
+    for (let i = 0;; i++) {
+      if (i === tag || i === value.length) return tag === value.length;
+      const unit = value.charCodeAt(i);
+      if (unit >= 0x80) break;
+      if (unit !== pane.view.getUint8((at + i) | 0)) return false;
+    }
+  }
+  return readText(pane, at) === value;
+}
+
 /** Writes text over the valid slot at `at`; what was there is freed. */
 export function writeText(pane: Pane, at: number, value: string, what: string): void {
   const length = encodeText(value, what);

@@ -56,6 +56,9 @@ export interface Adapter {
    */
   readonly openUnbound?: Adapter["open"];
 
+  /** Where it is faster than a call: an f64 that the library at `path` exports. */
+  readonly numberOf?: (path: string, name: string) => number;
+
   /** Whether libraries of any path and name may be opened. */
   readonly opensAnything: boolean;
 

@@ -80,6 +80,11 @@ export const deno: Adapter = {
     return functions as Record<Name, NativeFunction>;
   },
 
+  // A first call, by address as well, takes 0.1 ms more.
+  numberOf(path: string, name: string): number {
+    return Deno.dlopen(path, { [name]: { type: "f64" } }).symbols[name];
+  },
+
   get opensAnything(): boolean {
     return Deno.permissions.querySync({ name: "ffi" }).state === "granted";
   },

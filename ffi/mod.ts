@@ -39,7 +39,10 @@ export function pack<Name extends RecordName>(
   values: RecordOf<Name>,
 ): Float64Array<ArrayBuffer> {
   const fields: readonly (typeof records)[Name][number][] = records[name];
-  return Float64Array.from(fields, (field) => values[field]);
+  const buffer = new Float64Array(fields.length);
+  // By index: what walks lists takes its time when it is first needed.
+  for (let at = 0; at < fields.length; at++) buffer[at] = values[fields[at]];
+  return buffer;
 }
 
 /** Reads the `index`-th record of a buffer. */
@@ -50,7 +53,8 @@ export function unpack<Name extends RecordName>(
 ): RecordOf<Name> {
   const fields: readonly string[] = records[name];
   const values: Record<string, number> = {};
-  fields.forEach((field, at) => values[field] = buffer[index * fields.length + at]);
+  const first = index * fields.length;
+  for (let at = 0; at < fields.length; at++) values[fields[at]] = buffer[first + at];
   return values as RecordOf<Name>;
 }
 

@@ -58,6 +58,7 @@ import {
   byteLengthOf,
   expectNumber,
   expectType,
+  type Extent,
   misaligned,
   notAPointer,
   type Opening,
@@ -68,14 +69,22 @@ import {
   windowStride,
 } from "./views.ts";
 import * as lists from "./pointers.ts";
-import { findTuning, Session, sessions } from "./session.ts";
+import { findTuning, Session, sessionOf, sessions } from "./session.ts";
 
 /** What this module has imported, V8 reads at each call; what it has declared, it knows. */
 const native = imported;
 const bound = importedBound;
 
 const imageBits = { map: 1, backup: 2 } as const;
-const capacityField = fieldIndex("HeapInfo", "capacity");
+const addressField = fieldIndex("OpenArgs", "address");
+const infoField = {
+  address: fieldIndex("HeapInfo", "address"),
+  span: fieldIndex("HeapInfo", "span"),
+  data: fieldIndex("HeapInfo", "data"),
+  capacity: fieldIndex("HeapInfo", "capacity"),
+  maxSize: fieldIndex("HeapInfo", "max_size"),
+  mode: fieldIndex("HeapInfo", "mode"),
+} as const;
 
 /** See {@linkcode HeapInternals}. */
 export let internals: HeapInternals;
@@ -127,21 +136,18 @@ export class Heap implements Disposable, AsyncDisposable {
       },
       isOpen: (heap) => heap.#handle !== 0,
       isReadOnly: (heap) => heap.#read().mode === 2,
-      extent: (heap) => {
-        const { address, span, capacity, max_size, mode } = heap.#read();
-        const grows = capacity < max_size && mode !== 2;
-        return { handle: heap.#handle, address, span, capacity: grows ? capacity : Infinity };
-      },
+      extent: (heap) => heap.#extent(),
       globalAt: (heap, name, bytes, layout) => heap.#globalAt(name, bytes, layout),
       onEnd: (heap, end) => void heap.#ends.push(end),
     };
   }
 
-  private constructor(session: Session, attached: boolean) {
+  /** @param address Where it lies, if that is known. */
+  private constructor(session: Session, attached: boolean, address?: Pointer) {
     this.#attached = attached;
     this.#session = session;
     this.#handle = session.handle;
-    this.#address = this.#read().address;
+    this.#address = address ?? this.#read().address;
     session.heaps.add(this);
   }
 
@@ -153,11 +159,12 @@ export class Heap implements Disposable, AsyncDisposable {
     load();
     const wish = tuneWish(options);
     const applied = wish === "apply" ? apply() : null;
-    const session = new Session(check(open(pack("OpenArgs", call.args), call.text)), true);
+    const args = pack("OpenArgs", call.args);
+    const session = new Session(check(open(args, call.text)), true);
     // Looking costs a millisecond, which opening need not wait for.
     if (wish !== "off") session.tuning = () => applied ?? findTuning();
-    sessions.set(session.text, session);
-    return new Heap(session, false);
+    sessions.add(session);
+    return new Heap(session, false, args[addressField]);
   }
 
   /**
@@ -206,10 +213,10 @@ export class Heap implements Disposable, AsyncDisposable {
   static attach(handle: string): Heap {
     const text = encode(handle, "a heap's handle");
     load();
-    const present = sessions.get(handle);
+    const present = sessionOf(handle);
     if (present) return new Heap(present, true);
     const session = new Session(check(native.ph_attach(text, text.length)), false);
-    sessions.set(session.text, session);
+    sessions.add(session);
     return new Heap(session, true);
   }
 
@@ -853,7 +860,7 @@ export class Heap implements Disposable, AsyncDisposable {
   #endSession(): void {
     const session = this.#session;
     for (const heap of session.heaps) heap.#end();
-    sessions.delete(session.text);
+    sessions.delete(session);
     this.#endImage("map");
     this.#endImage("backup");
   }
@@ -882,16 +889,31 @@ export class Heap implements Disposable, AsyncDisposable {
     throw nativeError(native.ph_range(this.#handle, p, 8));
   }
 
+  #extent(): Extent {
+    const info = this.#info;
+    check(native.ph_info(this.#handle, info));
+    const capacity = info[infoField.capacity];
+    const data = info[infoField.data];
+    return {
+      handle: this.#handle,
+      address: info[infoField.address],
+      span: info[infoField.span],
+      data,
+      end: data + capacity,
+      capacity: capacity < info[infoField.maxSize] && info[infoField.mode] !== 2
+        ? capacity
+        : Infinity,
+    };
+  }
+
   #select(p: Pointer): Opening {
-    const { capacity, max_size, mode } = this.#read();
-    const grows = capacity < max_size && mode !== 2;
-    return this.#views.select(this.#handle, this.#address, p, grows ? capacity : Infinity);
+    return this.#views.select(this.#extent(), p, 1);
   }
 
   /** Whether a window ends where the heap ended when it was made, and the heap has grown since. */
   #outgrew(current: Opening): boolean {
     if (current.capacity === Infinity) return false;
     check(native.ph_info(this.#handle, this.#info));
-    return this.#info[capacityField] !== current.capacity;
+    return this.#info[infoField.capacity] !== current.capacity;
   }
 }

@@ -5,7 +5,7 @@
  */
 
 import type { HeapOptions, Mode } from "./options.ts";
-import type { Pointer } from "./views.ts";
+import type { Extent, Pointer } from "./views.ts";
 import type { Heap } from "./heap.ts";
 
 /** What perm.ts does to a heap beyond its public face. */
@@ -20,8 +20,8 @@ export interface HeapInternals {
   permAt(heap: Heap, name: string, address: Pointer, bytes: number, layout: number): void;
   isOpen(heap: Heap): boolean;
   isReadOnly(heap: Heap): boolean;
-  /** Where a heap lies; `capacity` is Infinity for a heap that cannot grow. */
-  extent(heap: Heap): { handle: number; address: Pointer; span: number; capacity: number };
+  /** Where a heap lies now. */
+  extent(heap: Heap): Extent;
   /** Address of the named global of that many bytes, made if it is new. */
   globalAt(heap: Heap, name: string, bytes: number, layout: number): Pointer;
   /** Has `end` called whenever what was seen of the heap so far ends: after a restore or a close. */

@@ -1,7 +1,7 @@
 /**
  * What one thread knows of an open heap, shared by all `Heap` objects that stand for it there.
  *
- * Invariant: a thread has one session a heap, found by the text of the heap's handle.
+ * Invariant: a thread has one session a heap.
  *
  * @module
  */
@@ -17,7 +17,6 @@ import type { Image } from "./image.ts";
  * a thread that has it open already makes a second object, not a second registration.
  */
 export class Session {
-  readonly text: string;
   readonly handle: number;
   /** Whether this thread opened the heap; otherwise it is attached to it. */
   readonly owner: boolean;
@@ -30,17 +29,40 @@ export class Session {
   inside: number = 0;
   quiet: boolean = false;
 
+  #text: string | undefined;
+
   constructor(handle: number, owner: boolean) {
-    const text = new Uint8Array(64);
-    const length = check(native.ph_handle_text(handle, text));
-    this.text = decode(text.subarray(0, length));
     this.handle = handle;
     this.owner = owner;
   }
+
+  /**
+   * The handle as text: asked for when it is needed, for few programs do.
+   *
+   * @throws {PermError} `CLOSED`.
+   */
+  get text(): string {
+    if (this.#text !== undefined) return this.#text;
+    const text = new Uint8Array(64);
+    const length = check(native.ph_handle_text(this.handle, text));
+    return this.#text = decode(text.subarray(0, length));
+  }
 }
 
-/** This thread's sessions, by the text of their heap's handle. */
-export const sessions = new Map<string, Session>();
+/** This thread's sessions. */
+export const sessions = new Set<Session>();
+
+/** This thread's session of the heap whose handle that is. */
+export function sessionOf(handle: string): Session | undefined {
+  for (const session of sessions) {
+    try {
+      if (session.text === handle) return session;
+    } catch (error) {
+      // One that another thread has closed is none that is looked for.
+      if (!(error instanceof PermError)) throw error;
+    }
+  }
+}
 
 /** A look that fails costs nobody a heap. */
 export function findTuning(): TuningReport | null {

@@ -104,6 +104,20 @@ export interface Opening {
   shown: boolean;
 }
 
+/** A heap as it is now. */
+export interface Extent {
+  /** The native handle. */
+  readonly handle: number;
+  /** Its first byte; all of it are `span` from there on. */
+  readonly address: Pointer;
+  readonly span: number;
+  /** What may be viewed: from `data` to before `end`. */
+  readonly data: Pointer;
+  readonly end: Pointer;
+  /** Bytes of that, or Infinity for a heap that cannot grow. */
+  readonly capacity: number;
+}
+
 const nothing = opening(new ArrayBuffer(0), 0, Infinity);
 
 /** What is out of one heap in one thread. */
@@ -121,12 +135,21 @@ export class Views {
     return this.#remember(wrap(address, bytes));
   }
 
-  /** Makes the window whose first half holds `address` the current one. */
-  select(handle: number, heap: Pointer, address: Pointer, capacity: number): Opening {
-    expectRange(handle, address, 1);
-    const index = Math.floor((address - heap) / windowStride);
-    const base = firstByte(handle, heap + index * windowStride, address);
-    const end = lastByte(handle, address, heap + (index + 2) * windowStride);
+  /** Makes the window whose first half holds `address`, and all of the `bytes` there, the current one. */
+  select(heap: Extent, address: Pointer, bytes: number): Opening {
+    const end = address + Math.max(1, bytes);
+    if (!(address >= heap.data && end <= heap.end && Number.isSafeInteger(address))) {
+      throw outside(heap, address, end - address);
+    }
+    return this.#open(heap, address);
+  }
+
+  #open(heap: Extent, address: Pointer): Opening {
+    const { capacity } = heap;
+    const index = Math.floor((address - heap.address) / windowStride);
+    const start = heap.address + index * windowStride;
+    const base = Math.max(heap.data, start);
+    const end = Math.min(heap.end, start + 2 * windowStride);
     let found = this.#openings.get(index);
     if (
       found === undefined || found.base !== base || found.view.byteLength !== end - base ||
@@ -195,24 +218,12 @@ function expectRange(handle: number, address: Pointer, bytes: number): void {
   if (result < 0) throw nativeError(result);
 }
 
-/** The lowest address from `low` on whose bytes up to `address` may all be viewed. */
-function firstByte(handle: number, low: Pointer, address: Pointer): Pointer {
-  let high = address;
-  for (let middle = low; low < high; middle = Math.floor((low + high) / 2)) {
-    if (native.ph_range(handle, middle, address - middle + 1) === 0) high = middle;
-    else low = middle + 1;
-  }
-  return high;
-}
-
-/** The highest end up to `high` before which all bytes from `address` on may be viewed. */
-function lastByte(handle: number, address: Pointer, high: Pointer): Pointer {
-  let low = address + 1;
-  for (let middle = high; low < high; middle = Math.ceil((low + high) / 2)) {
-    if (native.ph_range(handle, address, middle - address) === 0) low = middle;
-    else high = middle - 1;
-  }
-  return low;
+/** The error for what does not lie in a heap as it is. */
+function outside(heap: Extent, address: Pointer, bytes: number): PermError {
+  expectRange(heap.handle, address, bytes);
+  return new PermError("BAD_POINTER", `Cannot view 0x${address.toString(16)}: the heap changed`, {
+    address,
+  });
 }
 
 /** A buffer over memory that has been checked, marked as the library's own. */

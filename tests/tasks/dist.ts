@@ -73,8 +73,8 @@ function bundle(into: string): void {
       };\n`,
   );
   const core = build(`${work}/core.ts`, "--external=*/embedded.json");
-  writeFileSync(`${into}/core.js`, withoutAwait(core));
-  writeFileSync(`${into}/data/mod.js`, data);
+  writeFileSync(`${into}/core.js`, compiledAtOnce(withoutAwait(core)));
+  writeFileSync(`${into}/data/mod.js`, compiledAtOnce(data));
   writeFileSync(`${into}/mod.js`, `export { ${Object.keys(mod).join(", ")} } from "./core.js";\n`);
   writeFileSync(
     `${into}/tuning/mod.js`,
@@ -102,6 +102,25 @@ function libraryBytes() {
   }
 }
 `;
+}
+
+/**
+ * Puts the functions of a module's top into parentheses. V8 compiles such a function with its module,
+ * which Deno keeps for the next run; any other is compiled when it is first called, in each run: opening
+ * a heap calls two hundred, 10 to 30 µs each. They come first, as declarations are there from the start.
+ */
+function compiledAtOnce(module: string): string {
+  const functions: string[] = [];
+  const rest = module.replaceAll(
+    /^(?:async )?function (\w+)\([^\n]*(?:\{\}|\{\n[^]*?\n\})$/gm,
+    (text, name) => {
+      functions.push(`var ${name} = (${text});\n`);
+      return "";
+    },
+  );
+  const left = /^(?:async )?function\b.*/m.exec(rest);
+  if (left !== null) throw new Error(`a function of another form: ${left[0]}`);
+  return functions.join("") + rest;
 }
 
 function build(entry: string, ...options: string[]): string {

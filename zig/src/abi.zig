@@ -30,6 +30,7 @@ pub const records = struct {
         mode: f64 = 0,
         size: f64 = 0,
         max_size: f64 = 0,
+        /// On return from `ph_open` and `ph_mopen`, where the heap lies.
         address: f64 = 0,
         tracker: f64 = 0,
         keep: f64 = 1,
@@ -46,10 +47,11 @@ pub const records = struct {
 
     /// `resumed`: 0 new, 1 file, 2 backup. `tracker`: 1 uffd, 2 checksum. `capacity` is what the
     /// heap may fill before it grows, `max_size` what it may grow to, `span` the whole range from
-    /// `address` on that belongs to the heap (views may lie only below `address + span`).
+    /// `address` on that belongs to the heap. What may be viewed are the `capacity` bytes from `data` on.
     pub const HeapInfo = extern struct {
         address: f64 = 0,
         span: f64 = 0,
+        data: f64 = 0,
         capacity: f64 = 0,
         max_size: f64 = 0,
         used: f64 = 0,
@@ -666,6 +668,7 @@ fn open(args: Buffer, text: Buffer, newest: bool) Error!u64 {
     const options = try openOptions(args, text);
     const heap = if (newest) try Heap.openNewest(options) else try Heap.mopen(options);
     heap.belongToThread();
+    (try record(records.OpenArgs, args)).address = number(heap.address);
     return heap.handle;
 }
 

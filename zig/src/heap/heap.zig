@@ -599,6 +599,7 @@ pub const Heap = struct {
         return .{
             .address = number(self.address),
             .span = number(self.geometry.span),
+            .data = number(self.address + self.geometry.data_offset),
             .capacity = number(self.alloc.capacityBytes()),
             .max_size = number(self.geometry.maxSize()),
             .used = number(self.alloc.usedBytes()),
