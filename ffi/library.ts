@@ -238,8 +238,9 @@ function open(path: string, isLasting = false): Native {
     expectAbi(path, abiOf(path));
     // A program calls a few of them all: what prepares the others would be half of the time that loading
     // takes. Callers that are called once do not remember whom, so engines come to know the other one only.
-    for (const name in symbols) {
-      table[name as Name] = (...args) => first(path, name as Name)(...args);
+    const names = Object.keys(symbols) as Name[];
+    for (let i = 0; i < names.length; i++) {
+      table[names[i]] = (...args) => first(path, names[i])(...args);
     }
     return native;
   }
