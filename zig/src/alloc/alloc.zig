@@ -299,17 +299,19 @@ pub const Allocator = struct {
     }
 
     noinline fn mallocPacked(self: *Allocator, size: usize) usize {
-        return pack(self.mallocInside(size) catch |err| again: {
-            if (err != error.OUT_OF_MEMORY or !threads.mayHold(self)) break :again err;
-            // What others have freed and not handed over may be what is missing.
-            self.hold();
-            self.release();
-            break :again self.mallocInside(size);
+        if (size > classes.size_max) return pack(self.mallocLarge(size));
+        return pack(self.mallocSmall(classes.of(size)) catch |err| again: {
+            self.bringHome(err) catch |same| break :again same;
+            break :again self.mallocSmall(classes.of(size));
         });
     }
 
-    fn mallocInside(self: *Allocator, size: usize) Error!usize {
-        return if (size <= classes.size_max) self.mallocSmall(classes.of(size)) else self.mallocLarge(size);
+    /// After an allocation that found no memory: what others have freed and not handed over may be what is
+    /// missing. Fails with `err` when there is no such thing.
+    fn bringHome(self: *Allocator, err: Error) Error!void {
+        if (err != error.OUT_OF_MEMORY or !threads.mayHold(self)) return err;
+        self.hold();
+        self.release();
     }
 
     fn mallocSmall(self: *Allocator, class: u32) Error!usize {
@@ -328,6 +330,13 @@ pub const Allocator = struct {
 
     fn takeLarge(self: *Allocator, size: usize, alignment_slices: u32) Error!tables_room.Run {
         const slices = try self.slicesOf(size);
+        return self.takeLargeInside(slices, alignment_slices) catch |err| {
+            try self.bringHome(err);
+            return self.takeLargeInside(slices, alignment_slices);
+        };
+    }
+
+    fn takeLargeInside(self: *Allocator, slices: u32, alignment_slices: u32) Error!tables_room.Run {
         const cache = try threads.enterSlow(self);
         defer threads.leaveSlow(self, cache);
         return self.takeRun(slices, alignment_slices) catch |err| {
@@ -425,14 +434,19 @@ pub const Allocator = struct {
         errdefer self.freeMany(out[0..done], null) catch {};
         if (size <= classes.size_max) {
             const class = classes.of(size);
-            while (done < out.len) {
-                const cache = try threads.enterSlow(self);
-                defer threads.leaveSlow(self, cache);
-                try spans.takeMany(self, cache, class, out[0..@min(out.len, done + portion)], &done);
-            }
+            while (done < out.len) self.takePortion(class, out, &done) catch |err| {
+                try self.bringHome(err);
+                try self.takePortion(class, out, &done);
+            };
         } else while (done < out.len) : (done += 1) {
             out[done] = @floatFromInt(try self.mallocLarge(size));
         }
+    }
+
+    fn takePortion(self: *Allocator, class: u32, out: []f64, done: *usize) Error!void {
+        const cache = try threads.enterSlow(self);
+        defer threads.leaveSlow(self, cache);
+        try spans.takeMany(self, cache, class, out[0..@min(out.len, done.* + portion)], done);
     }
 
     // -------------------------------------------------------------- freeing

@@ -11,6 +11,7 @@ const harness = @import("test_heap.zig");
 
 const Allocator = alloc.Allocator;
 const TestHeap = harness.TestHeap;
+const expectEmpty = harness.expectEmpty;
 const fill = harness.fill;
 const holds = harness.holds;
 const testing = std.testing;
@@ -107,15 +108,6 @@ test "the same without membarrier" {
     const heap = try TestHeap.createWith(1 << 30, 1 << 20, false);
     defer heap.destroy();
     try runModel(heap, 99, 20_000);
-}
-
-/// After everything is freed nothing is left in use.
-fn expectEmpty(heap: *TestHeap) !void {
-    try heap.allocator.check();
-    try heap.allocator.trim(0);
-    try heap.allocator.check();
-    try testing.expectEqual(@as(u64, 0), (try heap.allocator.stats()).live_blocks);
-    try testing.expectEqual(@as(u64, 0), heap.allocator.usedBytes());
 }
 
 test "what is no block is refused, whatever number it is, and nothing changes" {

@@ -8,38 +8,58 @@ const harness = @import("test_heap.zig");
 
 const Allocator = alloc.Allocator;
 const TestHeap = harness.TestHeap;
+const expectEmpty = harness.expectEmpty;
 const linux = std.os.linux;
 const testing = std.testing;
 
 /// A thread that does one thing after the other as it is told, and lives in between.
 const Worker = struct {
-    a: *Allocator,
+    a: *Allocator = undefined,
     thread: os.Thread = undefined,
     /// Odd: there is something to do.
     turn: std.atomic.Value(u32) = .init(0),
     task: Task = .end,
+    stop: std.atomic.Value(bool) = .init(false),
+    tries: std.atomic.Value(usize) = .init(0),
     failed: ?anyerror = null,
+    ended: bool = false,
 
     const Task = union(enum) {
         free: []const usize,
         refuse: []const usize,
+        /// Refuses one block again and again, until `stop`.
+        hammer: usize,
         allocate: struct { size: usize, out: []usize },
         end,
     };
 
-    fn start(self: *Worker) !void {
+    fn start(self: *Worker, a: *Allocator) !void {
+        self.a = a;
         self.thread = try os.Thread.spawn(run, self);
     }
 
     fn tell(self: *Worker, task: Task) !void {
+        self.begin(task);
+        try self.finish();
+    }
+
+    fn begin(self: *Worker, task: Task) void {
         self.task = task;
+        self.stop.store(false, .seq_cst);
+        self.tries.store(0, .seq_cst);
         _ = self.turn.fetchAdd(1, .seq_cst);
         os.futexWake(&self.turn, 1);
+    }
+
+    fn finish(self: *Worker) !void {
+        self.stop.store(true, .seq_cst);
         self.wait(0);
         if (self.failed) |err| return err;
     }
 
     fn end(self: *Worker) void {
+        if (self.ended) return;
+        self.ended = true;
         self.tell(.end) catch {};
         self.thread.join();
     }
@@ -72,11 +92,33 @@ const Worker = struct {
         switch (self.task) {
             .free => |blocks| for (blocks) |block| try self.a.free(block),
             .refuse => |blocks| for (blocks) |block| try testing.expectError(error.DOUBLE_FREE, self.a.free(block)),
+            .hammer => |block| while (!self.stop.load(.seq_cst)) {
+                try testing.expectError(error.DOUBLE_FREE, self.a.free(block));
+                _ = self.tries.fetchAdd(1, .seq_cst);
+            },
             .allocate => |what| for (what.out) |*block| {
                 block.* = try self.a.malloc(what.size);
             },
             .end => {},
         }
+    }
+};
+
+/// A heap, and a thread that frees what the testing one allocated.
+const Stage = struct {
+    heap: *TestHeap = undefined,
+    freer: Worker = .{},
+
+    fn begin(self: *Stage) !*TestHeap {
+        self.heap = try TestHeap.create(256 << 20, 1 << 20);
+        errdefer self.heap.destroy();
+        try self.freer.start(&self.heap.allocator);
+        return self.heap;
+    }
+
+    fn end(self: *Stage) void {
+        self.freer.end();
+        self.heap.destroy();
     }
 };
 
@@ -89,22 +131,15 @@ fn blocksAway(a: *Allocator) usize {
     return sum;
 }
 
-fn expectEmpty(heap: *TestHeap) !void {
-    try heap.allocator.check();
-    try heap.allocator.trim(0);
-    try heap.allocator.check();
-    try testing.expectEqual(@as(u64, 0), (try heap.allocator.stats()).live_blocks);
-    try testing.expectEqual(@as(u64, 0), heap.allocator.usedBytes());
-}
-
 test "a block that is away is refused by its owner, by who freed it and by a third thread" {
-    const heap = try TestHeap.create(64 << 20, 1 << 20);
-    defer heap.destroy();
+    var stage: Stage = .{};
+    const heap = try stage.begin();
+    defer stage.end();
     const a = &heap.allocator;
-    var freer: Worker = .{ .a = a };
-    try freer.start();
-    var third: Worker = .{ .a = a };
-    try third.start();
+    const freer = &stage.freer;
+    var third: Worker = .{};
+    try third.start(a);
+    defer third.end();
     for ([_]usize{ 16, 48, 64, 200, 700, 30_000 }) |size| {
         var pointers: [60]f64 = undefined;
         try a.mallocMany(size, &pointers);
@@ -134,11 +169,11 @@ test "a block that is away is refused by its owner, by who freed it and by a thi
 }
 
 test "who holds the allocator finds blocks that are away free, and so does who opens what it copied" {
-    const heap = try TestHeap.create(64 << 20, 1 << 20);
-    defer heap.destroy();
+    var stage: Stage = .{};
+    const heap = try stage.begin();
+    defer stage.end();
     const a = &heap.allocator;
-    var freer: Worker = .{ .a = a };
-    try freer.start();
+    const freer = &stage.freer;
     var blocks: [1000]usize = undefined;
     for (&blocks) |*block| block.* = try a.malloc(100);
     try freer.tell(.{ .free = blocks[0..30] });
@@ -166,11 +201,11 @@ test "who holds the allocator finds blocks that are away free, and so does who o
 }
 
 test "going back makes void what is away, also of threads that go on" {
-    const heap = try TestHeap.create(64 << 20, 1 << 20);
-    defer heap.destroy();
+    var stage: Stage = .{};
+    const heap = try stage.begin();
+    defer stage.end();
     const a = &heap.allocator;
-    var freer: Worker = .{ .a = a };
-    try freer.start();
+    const freer = &stage.freer;
     var blocks: [500]usize = undefined;
     for (&blocks) |*block| block.* = try a.malloc(100);
     a.hold();
@@ -197,11 +232,11 @@ test "going back makes void what is away, also of threads that go on" {
 }
 
 test "the owner uses what others freed before it takes more memory, however they hand it over" {
-    const heap = try TestHeap.create(256 << 20, 1 << 20);
-    defer heap.destroy();
+    var stage: Stage = .{};
+    const heap = try stage.begin();
+    defer stage.end();
     const a = &heap.allocator;
-    var freer: Worker = .{ .a = a };
-    try freer.start();
+    const freer = &stage.freer;
     // Few, of which a batch waits to be filled; many; more than all batches hold.
     for ([_]usize{ 500, 5000, 40_000 }) |count| {
         const blocks = try testing.allocator.alloc(usize, count);
@@ -228,8 +263,9 @@ test "a thread that ends hands over what it gathered" {
     for (&blocks) |*block| block.* = try a.malloc(200);
     const used = a.usedBytes();
     for (0..3) |_| {
-        var freer: Worker = .{ .a = a };
-        try freer.start();
+        var freer: Worker = .{};
+        try freer.start(a);
+        defer freer.end();
         try freer.tell(.{ .free = &blocks });
         freer.end();
         for (&blocks) |*block| block.* = try a.malloc(200);
@@ -284,10 +320,12 @@ test "blocks that are away when their owner ends are found by whoever needs some
     const a = &heap.allocator;
     var blocks: [2000]usize = undefined;
     for (0..3) |round| {
-        var owner: Worker = .{ .a = a };
-        try owner.start();
-        var freer: Worker = .{ .a = a };
-        try freer.start();
+        var owner: Worker = .{};
+        try owner.start(a);
+        defer owner.end();
+        var freer: Worker = .{};
+        try freer.start(a);
+        defer freer.end();
         try owner.tell(.{ .allocate = .{ .size = 120, .out = &blocks } });
         const used = a.usedBytes();
         // Those that come after the owner ended are in the same batch as those before.
@@ -312,19 +350,22 @@ test "blocks that are away when their owner ends are found by whoever needs some
 }
 
 test "blocks that arrive where their span's owner lived are marked for the owner it has now" {
-    const heap = try TestHeap.create(64 << 20, 1 << 20);
+    const heap = try TestHeap.create(256 << 20, 1 << 20);
     defer heap.destroy();
     const a = &heap.allocator;
     try a.free(try a.malloc(8));
     var blocks: [1000]usize = undefined;
-    var owner: Worker = .{ .a = a };
-    try owner.start();
+    var owner: Worker = .{};
+    try owner.start(a);
+    defer owner.end();
     try owner.tell(.{ .free = &.{} });
-    var freer: Worker = .{ .a = a };
-    try freer.start();
+    var freer: Worker = .{};
+    try freer.start(a);
+    defer freer.end();
     try freer.tell(.{ .free = &.{} });
-    var third: Worker = .{ .a = a };
-    try third.start();
+    var third: Worker = .{};
+    try third.start(a);
+    defer third.end();
     try owner.tell(.{ .allocate = .{ .size = 64, .out = &blocks } });
     try freer.tell(.{ .free = blocks[0..30] });
     owner.end();
@@ -332,8 +373,9 @@ test "blocks that arrive where their span's owner lived are marked for the owner
     for (blocks[900..]) |block| try a.free(block);
     try testing.expectEqual(@as(usize, 30), blocksAway(a));
     freer.end();
-    var heir: Worker = .{ .a = a };
-    try heir.start();
+    var heir: Worker = .{};
+    try heir.start(a);
+    defer heir.end();
     var own: [1000]usize = undefined;
     try heir.tell(.{ .allocate = .{ .size = 200, .out = &own } });
     try testing.expectEqual(@as(usize, 0), blocksAway(a));
@@ -346,30 +388,203 @@ test "blocks that arrive where their span's owner lived are marked for the owner
     try expectEmpty(heap);
 }
 
-test "a heap that is full has what is away before it says so" {
-    const heap = try TestHeap.create(64 << 20, 1 << 20);
-    defer heap.destroy();
-    heap.refuse_grow = true;
+test "who adopts a span refuses what of it is away, in each of its slices" {
+    var stage: Stage = .{};
+    const heap = try stage.begin();
+    defer stage.end();
     const a = &heap.allocator;
-    var freer: Worker = .{ .a = a };
-    try freer.start();
-    defer freer.end();
+    const freer = &stage.freer;
+    var owner: Worker = .{};
+    try owner.start(a);
+    defer owner.end();
+    // Four of a span, the last one not in its first slice; one is too few to be handed over.
+    var blocks: [8]usize = undefined;
+    try owner.tell(.{ .allocate = .{ .size = 30_000, .out = &blocks } });
+    try freer.tell(.{ .free = blocks[3..4] });
+    owner.end();
+    try testing.expectEqual(@as(usize, 1), blocksAway(a));
+    try a.free(blocks[0]);
+    try testing.expectError(error.DOUBLE_FREE, a.free(blocks[3]));
+    try a.free(blocks[1]);
+    try a.check();
+    for ([_]usize{ 2, 4, 5, 6, 7 }) |i| try a.free(blocks[i]);
+    try expectEmpty(heap);
+}
+
+test "a heap that is full has what is away before it says so" {
+    var stage: Stage = .{};
+    const heap = try stage.begin();
+    defer stage.end();
+    const a = &heap.allocator;
+    const freer = &stage.freer;
+    heap.refuse_grow = true;
     var blocks: [2000]usize = undefined;
     var count: usize = 0;
     while (a.malloc(1000)) |block| : (count += 1) blocks[count] = block else |_| {}
     try freer.tell(.{ .free = blocks[0..20] });
     for (blocks[0..20]) |*block| block.* = try a.malloc(1000);
     try testing.expectError(error.OUT_OF_MEMORY, a.malloc(1000));
+    var pointers: [20]f64 = undefined;
+    try testing.expectError(error.OUT_OF_MEMORY, a.mallocMany(1000, &pointers));
+    try freer.tell(.{ .free = blocks[0..20] });
+    try a.mallocMany(1000, &pointers);
+    for (blocks[0..20], pointers) |*block, pointer| block.* = @intFromFloat(pointer);
+    // What becomes whole slices serves every kind of large block.
+    for (0..4) |kind| {
+        // The last ones wait in the batch that is being filled.
+        try freer.tell(.{ .free = blocks[0..count] });
+        const large = switch (kind) {
+            0 => try a.malloc(300_000),
+            1 => try a.calloc(3, 100_000),
+            2 => try a.alignedAlloc(1 << 17, 300_000),
+            else => try a.scratch(300_000),
+        };
+        try a.free(large);
+        for (blocks[0..count]) |*block| block.* = try a.malloc(1000);
+    }
     for (blocks[0..count]) |block| try a.free(block);
-    try a.check();
+    try expectEmpty(heap);
 }
 
-test "a forked child has blocks that were away as free ones" {
+test "blocks that are away when a heap is moved are forgotten with the place where it lay" {
+    var stage: Stage = .{};
+    const heap = try stage.begin();
+    defer stage.end();
+    const a = &heap.allocator;
+    const freer = &stage.freer;
+    for ([_]bool{ true, false }) |by_freer| {
+        var old: [500]usize = undefined;
+        for (&old) |*block| block.* = try a.malloc(100);
+        // Some are handed over, some wait to be.
+        try freer.tell(.{ .free = old[0..100] });
+        const other = try TestHeap.create(64 << 20, 1 << 20);
+        defer other.destroy();
+        var blocks: [500]usize = undefined;
+        for (&blocks) |*block| block.* = try other.allocator.malloc(100);
+        try heap.moveTo(other);
+        try testing.expectEqual(@as(usize, 0), blocksAway(a));
+        try a.check();
+        try testing.expectEqual(@as(u64, 500), (try a.stats()).live_blocks);
+        try freer.tell(.{ .free = blocks[0..200] });
+        for (blocks[0..200]) |block| try testing.expectError(error.DOUBLE_FREE, a.free(block));
+        try testing.expectEqual(@as(u64, 300), (try a.stats()).live_blocks);
+        if (by_freer) {
+            try freer.tell(.{ .free = blocks[200..] });
+        } else for (blocks[200..]) |block| try a.free(block);
+        try expectEmpty(heap);
+    }
+}
+
+test "a block that is away is refused at the very moment when its owner takes it back" {
+    var stage: Stage = .{};
+    const heap = try stage.begin();
+    defer stage.end();
+    const a = &heap.allocator;
+    const freer = &stage.freer;
+    var third: Worker = .{};
+    try third.start(a);
+    defer third.end();
+    var one: [1]f64 = undefined;
+    for (0..400) |_| {
+        var pointers: [62]f64 = undefined;
+        try a.mallocMany(64, &pointers);
+        var blocks: [62]usize = undefined;
+        for (&blocks, pointers) |*block, pointer| block.* = @intFromFloat(pointer);
+        try freer.tell(.{ .free = &blocks });
+        third.begin(.{ .hammer = blocks[61] });
+        while (third.tries.load(.seq_cst) < 20) std.atomic.spinLoopHint();
+        // Looking for room of another size the owner takes what has arrived.
+        try a.mallocMany(512, &one);
+        const before = third.tries.load(.seq_cst);
+        while (third.tries.load(.seq_cst) < before + 5) std.atomic.spinLoopHint();
+        try third.finish();
+        try a.free(@intFromFloat(one[0]));
+    }
+    try expectEmpty(heap);
+}
+
+test "a block that its owner and another thread free at the same time is free once, and good again" {
+    const Race = struct {
+        a: *Allocator,
+        blocks: []const usize,
+        at: std.atomic.Value(usize) = .init(0),
+
+        fn run(context: ?*anyopaque) callconv(.c) ?*anyopaque {
+            const self: *@This() = @ptrCast(@alignCast(context.?));
+            for (self.blocks, 1..) |block, count| self.meet(block, count);
+            return null;
+        }
+
+        fn meet(self: *@This(), block: usize, count: usize) void {
+            _ = self.at.fetchAdd(1, .seq_cst);
+            while (self.at.load(.seq_cst) < 2 * count) std.atomic.spinLoopHint();
+            self.a.free(block) catch {};
+        }
+    };
     const heap = try TestHeap.create(64 << 20, 1 << 20);
     defer heap.destroy();
     const a = &heap.allocator;
-    var freer: Worker = .{ .a = a };
-    try freer.start();
+    var blocks: [2000]usize = undefined;
+    for (0..5) |_| {
+        for (&blocks) |*block| block.* = try a.malloc(100);
+        var race: Race = .{ .a = a, .blocks = &blocks };
+        const other: os.Thread = try .spawn(Race.run, &race);
+        for (blocks, 1..) |block, count| race.meet(block, count);
+        other.join();
+        try a.check();
+        try testing.expectEqual(@as(u64, 0), (try a.stats()).live_blocks);
+        for (&blocks) |*block| block.* = try a.malloc(100);
+        for (blocks) |block| try a.free(block);
+    }
+    try expectEmpty(heap);
+}
+
+test "a thread that ends takes home what others freed of its own" {
+    var stage: Stage = .{};
+    const heap = try stage.begin();
+    defer stage.end();
+    const a = &heap.allocator;
+    const freer = &stage.freer;
+    var owner: Worker = .{};
+    try owner.start(a);
+    defer owner.end();
+    var blocks: [2000]usize = undefined;
+    try owner.tell(.{ .allocate = .{ .size = 120, .out = &blocks } });
+    try freer.tell(.{ .free = &blocks });
+    freer.end();
+    owner.end();
+    // Nobody has held the allocator or looked for room.
+    try testing.expectEqual(@as(u64, 0), a.usedBytes());
+    try expectEmpty(heap);
+}
+
+test "many blocks at once come from what others freed before there is more memory" {
+    var stage: Stage = .{};
+    const heap = try stage.begin();
+    defer stage.end();
+    const a = &heap.allocator;
+    const freer = &stage.freer;
+    var pointers: [5000]f64 = undefined;
+    var blocks: [5000]usize = undefined;
+    try a.mallocMany(48, &pointers);
+    const used = a.usedBytes();
+    for (0..3) |_| {
+        for (&blocks, pointers) |*block, pointer| block.* = @intFromFloat(pointer);
+        try freer.tell(.{ .free = &blocks });
+        try a.mallocMany(48, pointers[0 .. blocks.len - 61]);
+        try testing.expectEqual(used, a.usedBytes());
+        try a.mallocMany(48, pointers[blocks.len - 61 ..]);
+    }
+    try a.freeMany(&pointers, null);
+    try expectEmpty(heap);
+}
+
+test "a forked child has blocks that were away as free ones" {
+    var stage: Stage = .{};
+    const heap = try stage.begin();
+    defer stage.end();
+    const a = &heap.allocator;
+    const freer = &stage.freer;
     var blocks: [600]usize = undefined;
     for (&blocks) |*block| block.* = try a.malloc(200);
     // Some have been handed over, some not.

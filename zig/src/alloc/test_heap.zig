@@ -81,6 +81,15 @@ pub const TestHeap = struct {
         try self.openAgain();
     }
 
+    /// Takes over what another heap holds, at that one's place, as a restore does that moves a heap.
+    pub fn moveTo(self: *TestHeap, other: *TestHeap) !void {
+        other.settle();
+        other.allocator.close();
+        inline for (.{ "base", "geometry", "reserved", "reserved_len", "capacity" }) |field|
+            std.mem.swap(@TypeOf(@field(self, field)), &@field(self, field), &@field(other, field));
+        try self.openAgain();
+    }
+
     /// A commit's view of the heap: what it stores, and what reads as zero afterwards.
     pub fn save(self: *TestHeap) !Image {
         var image: Image = .{ .capacity = self.allocator.capacityBytes() };
@@ -136,6 +145,16 @@ pub const TestHeap = struct {
         return true;
     }
 };
+
+/// Proves that a heap whose blocks are all free is sound and uses nothing.
+pub fn expectEmpty(heap: *TestHeap) !void {
+    const a = &heap.allocator;
+    try a.check();
+    try a.trim(0);
+    try a.check();
+    try testing.expectEqual(@as(u64, 0), (try a.stats()).live_blocks);
+    try testing.expectEqual(@as(u64, 0), a.usedBytes());
+}
 
 pub const Image = struct {
     capacity: u64,

@@ -8,6 +8,7 @@ const harness = @import("test_heap.zig");
 
 const Allocator = alloc.Allocator;
 const TestHeap = harness.TestHeap;
+const expectEmpty = harness.expectEmpty;
 const fill = harness.fill;
 const holds = harness.holds;
 const testing = std.testing;
@@ -28,14 +29,6 @@ fn runThreads(comptime Context: type, contexts: []Context) !void {
     for (started, contexts) |*thread, *context| thread.* = try os.Thread.spawn(Entry.run, context);
     for (started) |thread| thread.join();
     for (contexts) |context| if (context.failed) |err| return err;
-}
-
-fn expectEmpty(heap: *TestHeap) !void {
-    try heap.allocator.check();
-    try heap.allocator.trim(0);
-    try heap.allocator.check();
-    try testing.expectEqual(@as(u64, 0), (try heap.allocator.stats()).live_blocks);
-    try testing.expectEqual(@as(u64, 0), heap.allocator.usedBytes());
 }
 
 /// Blocks pass from thread to thread through these slots: address in use, 0, or 1 while held.
