@@ -157,6 +157,17 @@ for (const target of targets) {
     });
   }
 
+  test(
+    `${target.name}: a library that was loaded late is never unloaded`,
+    { skip, timeout },
+    () => {
+      using folder = new Folder();
+      const settings = { LD_PRELOAD: undefined, PLUGIN: library() };
+      well(outcome([compiled(target), "plugin"], pooled(folder.path, settings)));
+      assert.deepEqual(folder.names(), []);
+    },
+  );
+
   test(`${target.name}: a bad setting is one line, and the program runs on the system's malloc`, {
     skip,
     timeout,

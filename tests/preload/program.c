@@ -509,6 +509,23 @@ static void task_dlopen(void) {
     }
 }
 
+/* A plug-in that was linked with the library is loaded and let go: forks and threads' ends still call it. */
+static void task_plugin(void) {
+    void *library = dlopen(getenv("PLUGIN"), RTLD_NOW | RTLD_LOCAL);
+    EXPECT(library);
+    void *(*allocate)(size_t) = (void *(*)(size_t))dlsym(library, "malloc");
+    void (*release)(void *) = (void (*)(void *))dlsym(library, "free");
+    EXPECT(allocate && release && allocate != Malloc);
+    release(allocate(100));
+    dlclose(library);
+    pid_t child = fork();
+    if (child == 0) _exit(0);
+    EXPECT(finish(child) == 0);
+    pthread_t thread;
+    start(&thread, some, 1);
+    pthread_join(thread, NULL);
+}
+
 /* ---------------------------------------------------------------- memory that ends */
 
 static void task_full(void) {
@@ -726,7 +743,7 @@ static const struct {
 #define TASK(name) {#name, task_##name}
     TASK(rules), TASK(threads), TASK(fork), TASK(fork_threads), TASK(fork_backing),
     TASK(fork_backing_threads), TASK(atfork), TASK(closed), TASK(closed_threads), TASK(descriptors), TASK(exec),
-    TASK(dlopen), TASK(full), TASK(full_again), TASK(full_later), TASK(fork_full), TASK(fork_full_threads),
+    TASK(dlopen), TASK(plugin), TASK(full), TASK(full_again), TASK(full_later), TASK(fork_full), TASK(fork_full_threads),
     TASK(fork_later), TASK(footprint), TASK(kept), TASK(kill), TASK(wait), TASK(free_twice), TASK(free_large_twice),
     TASK(free_inside), TASK(free_stack), TASK(free_wild), TASK(realloc_freed), TASK(size_wild), TASK(foreign),
     TASK(where), TASK(minimum), TASK(nothing),

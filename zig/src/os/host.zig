@@ -31,10 +31,25 @@ fn find(comptime T: type, comptime name: []const u8) ?T {
     return @extern(?T, .{ .name = name, .linkage = .weak });
 }
 
+/// The function of that name that stands behind ours in the search order; of a library that was loaded
+/// late, the program's.
 fn next(comptime T: type, name: [*:0]const u8) ?T {
     const dlsym = find(Dlsym, "dlsym") orelse return null;
     const rtld_next: ?*anyopaque = @ptrFromInt(std.math.maxInt(usize));
-    return @ptrCast(@alignCast(dlsym(rtld_next, name) orelse return null));
+    const rtld_default: ?*anyopaque = null;
+    const found = dlsym(rtld_next, name) orelse found: {
+        const first = dlsym(rtld_default, name) orelse return null;
+        if (isOurs(first)) return null;
+        break :found first;
+    };
+    return @ptrCast(@alignCast(found));
+}
+
+fn isOurs(address: *const anyopaque) bool {
+    const locate = find(Dladdr, "dladdr") orelse return true;
+    var own: DlInfo = undefined;
+    var other: DlInfo = undefined;
+    return locate(@ptrCast(&isOurs), &own) == 0 or locate(address, &other) == 0 or own.base == other.base;
 }
 
 /// The malloc that this library stands in front of.
