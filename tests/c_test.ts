@@ -198,6 +198,17 @@ test("bad input is refused as C and POSIX say, and wrong order as PERM does", op
   assert.equal(runIn(folder, [compile(folder, "refusals.c")]), "all refused\n");
 });
 
+test("a program that may open no more files is told which limit to raise", options, () => {
+  using folder = new Folder();
+  const program = compile(folder, "voyage.c", { flags: ["-DPERM_MANGLE"] });
+  // At opening, at the second file, at the first commit.
+  for (const limit of [4, 6, 8]) {
+    const out = runIn(folder, ["sh", "-c", `ulimit -n ${limit}; exec "$0"`, program], { exit: 1 });
+    assert.match(out, /perm_error: Cannot .* "voyage\.\w+": .*raise its limit \(ulimit -n\)/);
+  }
+  assert.match(runIn(folder, [program]), /arrived\n$/);
+});
+
 test("a heap that another process writes is BUSY until it lets go", options, () => {
   using folder = new Folder();
   const program = compile(folder, "voyage.c", { flags: ["-DPERM_MANGLE"] });

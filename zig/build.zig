@@ -60,7 +60,6 @@ pub fn build(b: *std.Build) void {
     permmalloc_step.dependOn(&b.addInstallArtifact(permmalloc, .{}).step);
     permmalloc_step.dependOn(&b.addInstallHeaderFile(b.path("include/permmalloc.h"), "permmalloc.h").step);
     b.getInstallStep().dependOn(permmalloc_step);
-    b.getInstallStep().dependOn(permmalloc_step);
 
     const symbols = b.addExecutable(.{
         .name = "symbols",

@@ -46,7 +46,8 @@ const runners: Record<string, Runner> = {
   zig: {
     command: [
       `${root}node_modules/.bin/zig`,
-      ...["build", "test", "--summary", "all"],
+      // A test that waits for ever is named and ended; the longest takes a minute on a busy machine.
+      ...["build", "test", "--summary", "all", "--test-timeout", "600s"],
       ...(options.filter ? [`-Dfilter=${options.filter}`] : []),
     ],
     directory: `${root}zig`,

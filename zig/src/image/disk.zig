@@ -429,6 +429,8 @@ pub fn failErrno(errno: Errno, path: []const u8, comptime action: []const u8) er
 
 fn textOf(errno: Errno) []const u8 {
     if (errno == code(.FBIG)) return "the file would be larger than this process, or the file system, may make one";
+    if (errno == code(.MFILE)) return "this process may have no more files open; raise its limit (ulimit -n), or close some";
+    if (errno == code(.NFILE)) return "the machine may have no more files open; raise fs.file-max (sysctl)";
     return switch (codeOf(errno)) {
         .NO_SPACE => "no room is left there, free some and try again",
         .NOT_FOUND => "it does not exist",

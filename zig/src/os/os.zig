@@ -30,7 +30,7 @@ pub fn errnoText(errno: u32) []const u8 {
         .INVAL => "invalid argument",
         .LOOP => "it is a symbolic link, or there are too many of them",
         .NAMETOOLONG => "the name is too long",
-        .MFILE => "the process may have no more files open; raise its limit (ulimit -n)",
+        .MFILE => "this process may have no more files open; raise its limit (ulimit -n)",
         .NFILE => "the machine may have no more files open; raise fs.file-max (sysctl)",
         .NOMEM => "out of memory",
         .EXIST => "it exists",
