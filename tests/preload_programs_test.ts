@@ -319,8 +319,8 @@ for (const program of programs) {
 const redis = ["redis-server", "redis-benchmark", "redis-cli"];
 const noRedis = redis.filter((name) => installed(name) === undefined);
 
-test("redis-server serves redis-benchmark and saves in a forked child", {
-  skip: unable || (!all && "only with PERM_PRELOAD=all") ||
+test("redis-server serves redis-benchmark and saves in a forked child, as without", {
+  skip: unable || (thisRuntime !== "deno" && "compared under Deno") ||
     (noRedis.length > 0 && `${noRedis.join(", ")} is not installed`),
   timeout,
 }, () => {
@@ -334,19 +334,21 @@ test("redis-server serves redis-benchmark and saves in a forked child", {
     LD_PRELOAD= ; LIBRARY=$1; cd ${folder.path}
     LD_PRELOAD=$LIBRARY redis-server --port 0 --unixsocket $PWD/socket --dir $PWD --save '' > server 2>&1 & server=$!
     for i in $(seq 100); do [ -S socket ] && break; sleep 0.05; done
-    redis-benchmark -s socket -n 30000 -c 20 -d 300 -q -r 20000 -t set,get,lpush,sadd,hset,lrange_100 > numbers 2>&1 || exit 1
+    redis-benchmark -s socket -n ${
+    amount(3000, 30_000)
+  } -c 20 -d 300 -q -r 20000 -t set,get,lpush,sadd,hset,lrange_100 > numbers 2>&1 || exit 1
     redis-cli -s socket set key "$(seq -s, 1000)" > /dev/null
     redis-cli -s socket bgsave; for i in $(seq 200); do redis-cli -s socket info persistence | grep -q bgsave_in_progress:0 && break; sleep 0.05; done
     redis-cli -s socket info persistence | grep -o 'last_bgsave_status:[a-z]*'
-    redis-cli -s socket debug digest-value key 2>/dev/null | head -c 0
-    redis-cli -s socket get key | md5sum; kill $server; wait $server; echo $?; redis-check-rdb dump.rdb | grep -c 'RDB looks OK'`;
-  const { code, out, err } = outcome(["/bin/bash", "-c", script, "redis", settings.LD_PRELOAD!], {
-    ...settings,
-    LD_PRELOAD: undefined,
-  });
-  assert.equal(code, 0, err);
-  assert.match(out, /Background saving started\nlast_bgsave_status:ok\n/);
-  assert.match(out, /\n0\n1\n$/);
+    redis-cli -s socket lrange mylist 0 5
+    redis-cli -s socket get key | md5sum; kill $server; wait $server; echo $?; redis-check-rdb dump.rdb | grep -c 'RDB looks OK'
+    rm -f dump.rdb socket`;
+  const run = (library: string) =>
+    outcome(["/bin/bash", "-c", script, "redis", library], { ...settings, LD_PRELOAD: undefined });
+  const plain = run("");
+  assert.equal(plain.code, 0, plain.err);
+  assert.match(plain.out, /Background saving started\nlast_bgsave_status:ok\n[^]*\n0\n1\n$/);
+  assert.deepEqual(run(settings.LD_PRELOAD!), plain);
   const live = readFileSync(folder.file("log"), "utf8").match(/(\d+) blocks of/);
-  assert.ok(Number(live?.[1]) > 10_000, "the server's memory lies in the pool");
+  assert.ok(Number(live?.[1]) > 5_000, "the server's memory lies in the pool");
 });
