@@ -9,6 +9,7 @@
 import { adapter } from "../ffi/mod.ts";
 import { type Handle, paneOf, readerOf } from "./handle.ts";
 import type { Pane } from "./pane.ts";
+import { readText } from "./text.ts";
 import {
   f32Limit,
   overflowsF32,
@@ -118,10 +119,10 @@ const scalars: Readonly<Record<string, Factory>> = {
         return this.$view.getBigUint64((this.$at + offset) | 0, true);
       },
       set(value: bigint) {
-        if (typeof value !== "bigint" || BigInt.asUintN(64, value) !== value) {
-          refuseValue(label, value, wanted.u64);
-        }
-        this.$view.setBigUint64((this.$at + offset) | 0, value, true);
+        if (typeof value !== "bigint") refuseValue(label, value, wanted.u64);
+        const cut = BigInt.asUintN(64, value);
+        if (cut !== value) refuseValue(label, value, wanted.u64);
+        this.$view.setBigUint64((this.$at + offset) | 0, cut, true);
       },
     })
     : (offset, label) => ({
@@ -212,6 +213,16 @@ export function accessor(type: Type, offset: number, label: string): Accessor {
   const scalar = scalars[type.kind];
   if (scalar !== undefined) return scalar(offset, label);
   const wide = type as Type<unknown, unknown>;
+  if (type.kind === "text") {
+    return {
+      get() {
+        return readText(this.$view.$pane, (this.$at + offset) | 0);
+      },
+      set(value: unknown) {
+        wide.set(paneOf(this), (this.$at + offset) | 0, value, label);
+      },
+    };
+  }
   // Found at the first use, since the type may be a struct that is being laid out.
   let read: ((pane: Pane, at: number) => unknown) | undefined;
   return {

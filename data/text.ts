@@ -106,7 +106,23 @@ function decodeAscii(view: DataView, at: number, length: number): string | undef
 }
 
 /** Reads the text of a slot. */
-export function readText(pane: Pane, at: number): string {
+export const readText: (pane: Pane, at: number) => string = adapter.runtime === "deno"
+  ? readAny
+  : readWords;
+
+/** JavaScriptCore makes strings of bytes in 50 ns where these are known to be ASCII, else in 70. */
+function readWords(pane: Pane, at: number): string {
+  const words = pane.words;
+  const index = at >> 2;
+  const last = words[(index + 3) | 0];
+  const length = last >>> 24;
+  // What is read of an ended pane is 0 as well, and of that other views tell.
+  if (length === 0 || length > inlineTextMax) return readAny(pane, at);
+  const all = words[index] | words[(index + 1) | 0] | words[(index + 2) | 0] | last;
+  return (all & 0x80808080) === 0 ? pane.ascii(at, (at + length) | 0) : readAny(pane, at);
+}
+
+function readAny(pane: Pane, at: number): string {
   const tag = pane.view.getUint8((at + tagAt) | 0);
   if (tag <= inlineTextMax) return decodeText(pane, at, tag);
   if (tag !== outsideTag) throw damaged(pane, at);

@@ -36,6 +36,8 @@ const Whole = struct("Whole", {
   id: u32,
   big: u64,
   name: text,
+  short: text,
+  none: text,
   fixed: fixedText(4),
   part: Part,
   three: array(u32, 3),
@@ -49,7 +51,13 @@ const Whole = struct("Whole", {
 const long = "a text that is too long for its slot";
 
 function makeWhole(heap: Heap): InstanceType<typeof Whole> {
-  const whole = new Whole(heap, { id: 7, name: long, part: { a: 1 }, three: [1, 2, 3] });
+  const whole = new Whole(heap, {
+    id: 7,
+    name: long,
+    short: "ann",
+    part: { a: 1 },
+    three: [1, 2, 3],
+  });
   whole.next = whole;
   whole.list.push(1);
   whole.map.set("key", { a: 2 });
@@ -60,6 +68,8 @@ function makeWhole(heap: Heap): InstanceType<typeof Whole> {
 const kinds: Record<string, [make: (heap: Heap) => Any, uses: ((it: Any) => unknown)[]]> = {
   struct: [makeWhole, [
     (it) => it.id,
+    (it) => it.short,
+    (it) => it.none,
     (it) => it.id = 1,
     (it) => it.big,
     (it) => it.big = 1n,
