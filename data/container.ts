@@ -252,29 +252,54 @@ export const walkField = {
 } as const;
 const walkFields = 7;
 const walkBatch = 128;
-const spareWalks: Float64Array<ArrayBuffer>[] = [];
+/** What a walk gets its elements in. */
+interface WalkBuffer {
+  readonly numbers: Float64Array<ArrayBuffer>;
+  /** The part of it with a key and an address for each element. */
+  readonly pairs: Float64Array;
+  /** The part of it with the values' offsets in the walk's pane; −1 for one beyond it and behind the last. */
+  readonly offsets: Int32Array;
+}
+const spareWalks: WalkBuffer[] = [];
+/** The offsets of a walk that has ended. */
+const noOffsets = new Int32Array([-1]);
+
+function makeWalkBuffer(): WalkBuffer {
+  const before = walkFields + 2 * walkBatch;
+  const numbers = new Float64Array(before + walkBatch / 2 + 1);
+  const offsets = new Int32Array(numbers.buffer, 8 * before);
+  return { numbers, pairs: numbers.subarray(walkFields), offsets };
+}
 
 /**
- * A walk through a container, in batches; its elements are read by whoever extends it. (Its fields are
- * plain ones, and each kind of walk has a `next` of its own, which makes its result in one place: of two
- * JavaScriptCore would have to make the objects. Each is worth a third of the time or more.)
+ * A walk through a container, in batches; its elements are read by whoever extends it.
+ *
+ * What runs for each element is cut for JavaScriptCore. Fields are plain ones. Each kind of walk has a
+ * `next` of its own, which makes its result in one place: of two the engine would have to make the
+ * objects. And no function is longer than the 80 bytes of bytecode up to which the first of its
+ * optimising compilers puts functions into a loop; hence so many, and numbers where a name would be
+ * an import's, which takes 19.
  */
 export abstract class Walk<T> implements IterableIterator<T> {
   /** Null when it has ended. @internal */
   $handle: Handle | null;
   /** @internal */
   readonly $shape: number;
+  /** Where values are looked for. @internal */
+  $pane: Pane;
+  /** Which of these words counts the changes, and what it should be. @internal */
+  readonly $words: Int32Array;
   /** @internal */
-  readonly $pane: Pane;
-  /** Where the count of changes stands. @internal */
-  readonly $view: DataView;
-  /** @internal */
-  readonly $changesAt: number;
-  /** @internal */
-  readonly $buffer: Float64Array<ArrayBuffer>;
+  readonly $changed: number;
   /** @internal */
   $changes = -1;
-  /** The next element in the buffer, and the end of those. @internal */
+  /** @internal */
+  readonly $buffer: WalkBuffer;
+  /** @internal */
+  readonly $pairs: Float64Array;
+  /** Of this batch, where the values stand in the pane. @internal */
+  $offsets: Int32Array;
+  /** The next element of the batch, and the end of these. @internal */
   $next = 0;
   /** @internal */
   $end = 0;
@@ -292,26 +317,38 @@ export abstract class Walk<T> implements IterableIterator<T> {
     this.$handle = handle;
     this.$shape = shape;
     this.$pane = paneOf(handle);
-    this.$view = handle.$view;
-    this.$changesAt = (handle.$at + changesAt) | 0;
-    this.$buffer = spareWalks.pop() ?? new Float64Array(walkFields + 2 * walkBatch);
-    this.$buffer[walkField.changes] = -1;
-    this.$buffer[walkField.backward] = backward ? 1 : 0;
+    this.$words = this.$pane.words;
+    this.$changed = (handle.$at + changesAt) >> 2;
+    this.$buffer = spareWalks.pop() ?? makeWalkBuffer();
+    this.$offsets = this.$buffer.offsets;
+    this.$offsets[0] = -1;
+    const { numbers } = this.$buffer;
+    this.$pairs = this.$buffer.pairs;
+    numbers[walkField.changes] = -1;
+    numbers[walkField.backward] = backward ? 1 : 0;
     if (prepare !== undefined) {
-      prepare(this.$buffer);
-      this.$changes = this.$buffer[walkField.changes];
+      prepare(numbers);
+      this.$changes = numbers[walkField.changes] | 0;
     }
   }
 
-  /** Index of the next element in the buffer; 0 at the end. @internal */
+  /**
+   * Goes to the next element: its offset in the pane, −1 at the end. Whoever takes it counts {@linkcode $next}
+   * up. @internal
+   */
   $step(): number {
-    const at = this.$next;
-    if (at < this.$end) {
-      if (this.$view.getUint32(this.$changesAt, true) !== this.$changes) throw changed();
-      this.$next = at + 2;
-      return at;
-    }
-    return this.$more() ? walkFields : 0;
+    const at = this.$offsets[this.$next];
+    return at >= 0 && this.$isSame() ? at : this.$more();
+  }
+
+  /** Whether the container was not changed meanwhile. @internal */
+  $isSame(): boolean {
+    return this.$words[this.$changed] === this.$changes;
+  }
+
+  /** Address of its value. @internal */
+  $place(): number {
+    return this.$pairs[2 * this.$next + 1];
   }
 
   /** The next element. */
@@ -327,29 +364,51 @@ export abstract class Walk<T> implements IterableIterator<T> {
     return this;
   }
 
-  /** Gets the next batch. @internal */
-  $more(): boolean {
+  /** The same where it takes more: another batch, another pane, a change. @internal */
+  $more(): number {
     const handle = this.$handle;
-    if (handle === null) return false;
+    if (handle === null) return -1;
+    if (this.$next < this.$end) {
+      if (!this.$isSame()) throw handle.$view.buffer.detached ? stale() : changed();
+      return this.$aim();
+    }
     const pane = handle.$pane;
-    const p = pane.base + handle.$at;
-    const count = native.ph_walk(pane.handle, p, this.$shape, this.$buffer, this.$batch);
+    const at = pane.base + handle.$at;
+    const { base, length } = this.$pane;
+    const { numbers } = this.$buffer;
+    const count = native.ph_walk(pane.handle, at, this.$shape, numbers, this.$batch, base, length);
     if (count < 0) failed(handle, count);
+    this.$changes = numbers[walkField.changes] | 0;
+    this.$batch = walkBatch;
+    this.$next = 0;
+    this.$end = count;
     if (count === 0) {
       this.$finish();
-      return false;
+      return -1;
     }
-    this.$changes = this.$buffer[walkField.changes];
-    this.$batch = walkBatch;
-    this.$next = walkFields + 2;
-    this.$end = walkFields + 2 * count;
-    return true;
+    return this.$step();
+  }
+
+  /** Looks from another pane at the next element, and at those behind it which it holds. @internal */
+  $aim(): number {
+    const size = Math.floor(this.$shape / 2 ** 20);
+    const pane = this.$pane = this.$pane.access.pane(this.$place(), size);
+    const { $offsets: offsets, $pairs: pairs, $next: next, $end: end } = this;
+    const last = Math.min(pane.length, 2 ** 31) - size;
+    for (let index = next; index < end; index++) {
+      const at = pairs[2 * index + 1] - pane.base;
+      const isThere = at >= 0 && at <= last;
+      offsets[index] = isThere ? at : -1;
+      if (!isThere) break;
+    }
+    return offsets[next];
   }
 
   /** @internal */
   $finish(): void {
     if (this.$handle !== null && spareWalks.length < 8) spareWalks.push(this.$buffer);
     this.$handle = null;
+    this.$offsets = noOffsets;
     this.$next = this.$end = 0;
   }
 }

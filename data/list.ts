@@ -21,7 +21,6 @@ import {
   call,
   place,
   SequenceHandle,
-  type SequenceParts,
   sequenceType,
   shapeFor,
 } from "./sequence.ts";
@@ -264,33 +263,34 @@ class Values extends Walk<number> {
   }
 
   override next(): IteratorResult<number> {
-    const at = this.$step();
-    const done = at === 0;
+    const done = this.$step() < 0;
     let value: number | undefined;
-    if (!done) value = this.$buffer[at + 1];
+    if (!done) {
+      value = this.$place();
+      this.$next += 1;
+    }
     return { done, value } as IteratorResult<number>;
   }
 }
 
 class Elements<T> extends Walk<T> {
-  readonly $of: SequenceParts;
+  readonly $read: (pane: Pane, at: number) => unknown;
 
   constructor(list: AnyList, backward: boolean) {
     super(list, shapeFor(list), changesAt.list, backward);
-    this.$of = list.$of;
+    this.$read = list.$of.read!;
   }
 
   override next(): IteratorResult<T> {
     const at = this.$step();
-    const done = at === 0;
-    let value: unknown;
-    if (!done) {
-      const { read, size } = this.$of;
-      const p = this.$buffer[at + 1];
-      const pane = paneFor(this.$pane, p, size);
-      value = read!(pane, (p - pane.base) | 0);
-    }
-    return { done, value } as IteratorResult<T>;
+    return { done: at < 0, value: this.$value(at) } as IteratorResult<T>;
+  }
+
+  /** @internal */
+  $value(at: number): unknown {
+    if (at < 0) return undefined;
+    this.$next += 1;
+    return this.$read(this.$pane, at);
   }
 }
 

@@ -156,7 +156,11 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
 
   /** Calls a function with each value and key, in order. */
   forEach(action: (value: V, key: K, map: this) => void): void {
-    for (const [key, value] of this) action(value, key, this);
+    const walk = new Entries<K, V>(this, shapeFor(this), changesAt.map, false);
+    for (let at = walk.$step(); at >= 0; at = walk.$step()) {
+      const key = walk.$takeKey() as K;
+      action(walk.$read(walk.$pane, at) as V, key, this);
+    }
   }
 
   /** Keys and values, in order. Ends with `STALE` when the map changes meanwhile. */
@@ -381,7 +385,8 @@ function expectPairs(value: unknown, what: string): Iterable<readonly [unknown, 
 
 /** @internal */
 export class Entries<K, V> extends Walk<[K, V]> {
-  readonly $of: MapParts;
+  readonly $readKey: (pane: Pane, given: number) => unknown;
+  readonly $read: (pane: Pane, at: number) => unknown;
 
   constructor(
     map: { $of: MapParts } & Handle,
@@ -391,26 +396,31 @@ export class Entries<K, V> extends Walk<[K, V]> {
     prepare?: (buffer: Float64Array<ArrayBuffer>) => void,
   ) {
     super(map, shape, at, backward, prepare);
-    this.$of = map.$of;
+    this.$readKey = map.$of.keys.read;
+    this.$read = map.$of.read!;
   }
 
   override next(): IteratorResult<[K, V]> {
     const at = this.$step();
-    const done = at === 0;
-    let value: unknown;
-    if (!done) {
-      const { keys, read, size } = this.$of;
-      const p = this.$buffer[at + 1];
-      const pane = paneFor(this.$pane, p, size);
-      value = [keys.read(this.$pane, this.$buffer[at]), read!(pane, (p - pane.base) | 0)];
-    }
-    return { done, value } as IteratorResult<[K, V]>;
+    return { done: at < 0, value: this.$value(at) } as IteratorResult<[K, V]>;
+  }
+
+  /** @internal */
+  $value(at: number): [unknown, unknown] | undefined {
+    return at < 0 ? undefined : [this.$takeKey(), this.$read(this.$pane, at)];
+  }
+
+  /** @internal */
+  $takeKey(): unknown {
+    const next = this.$next;
+    this.$next = next + 1;
+    return this.$readKey(this.$pane, this.$pairs[2 * next]);
   }
 }
 
 /** @internal */
 export class KeysWalk<K> extends Walk<K> {
-  readonly $of: MapParts;
+  readonly $readKey: (pane: Pane, given: number) => unknown;
 
   constructor(
     map: { $of: MapParts } & Handle,
@@ -420,22 +430,25 @@ export class KeysWalk<K> extends Walk<K> {
     prepare?: (buffer: Float64Array<ArrayBuffer>) => void,
   ) {
     super(map, shape, at, backward, prepare);
-    this.$of = map.$of;
+    this.$readKey = map.$of.keys.read;
   }
 
   override next(): IteratorResult<K> {
     const at = this.$step();
-    const done = at === 0;
-    let value: unknown;
-    if (!done) value = this.$of.keys.read(this.$pane, this.$buffer[at]);
-    return { done, value } as IteratorResult<K>;
+    return { done: at < 0, value: at < 0 ? undefined : this.$takeKey() } as IteratorResult<K>;
+  }
+
+  /** @internal */
+  $takeKey(): unknown {
+    const next = this.$next;
+    this.$next = next + 1;
+    return this.$readKey(this.$pane, this.$pairs[2 * next]);
   }
 }
 
 /** @internal */
 export class Values<V> extends Walk<V> {
   readonly $read: (pane: Pane, at: number) => unknown;
-  readonly $size: number;
 
   constructor(
     map: { $of: MapParts } & Handle,
@@ -446,29 +459,30 @@ export class Values<V> extends Walk<V> {
   ) {
     super(map, shape, at, backward, prepare);
     this.$read = map.$of.read!;
-    this.$size = map.$of.size;
   }
 
   override next(): IteratorResult<V> {
     const at = this.$step();
-    const done = at === 0;
-    let value: unknown;
-    if (!done) {
-      const p = this.$buffer[at + 1];
-      const pane = paneFor(this.$pane, p, this.$size);
-      value = this.$read(pane, (p - pane.base) | 0);
-    }
-    return { done, value } as IteratorResult<V>;
+    return { done: at < 0, value: this.$value(at) } as IteratorResult<V>;
+  }
+
+  /** @internal */
+  $value(at: number): unknown {
+    if (at < 0) return undefined;
+    this.$next += 1;
+    return this.$read(this.$pane, at);
   }
 }
 
 /** Where keys and values stand. @internal */
 export class Places extends Walk<[number, number]> {
   override next(): IteratorResult<[number, number]> {
-    const at = this.$step();
-    const done = at === 0;
+    const done = this.$step() < 0;
     let value: [number, number] | undefined;
-    if (!done) value = [this.$buffer[at], this.$buffer[at + 1]];
+    if (!done) {
+      value = [this.$pairs[2 * this.$next], this.$place()];
+      this.$next += 1;
+    }
     return { done, value } as IteratorResult<[number, number]>;
   }
 }

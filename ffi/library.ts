@@ -214,7 +214,7 @@ const seldom: ReadonlySet<string> = new Set<keyof typeof symbols>([
   ...["ph_live_blocks", "ph_own_blocks", "ph_perm", "ph_unperm", "ph_static", "ph_bopen"] as const,
   ...["ph_bclose", "ph_commit_wait", "ph_restore", "ph_image_info", "ph_epochs"] as const,
   ...["ph_image_copy", "ph_image_verify", "ph_scratch", "ph_container_check"] as const,
-  ...["ph_container_blocks", "ph_walk", "ph_vec_sort", "ph_vec_permute"] as const,
+  ...["ph_container_blocks", "ph_vec_sort", "ph_vec_permute"] as const,
 ]);
 
 type Name = keyof typeof symbols;

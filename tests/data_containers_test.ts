@@ -538,3 +538,54 @@ test("a Vec is walked across the end of its header's pane", { timeout: 60_000 },
   }
   assert.equal(index, 32);
 });
+
+test(
+  "a List and a HashMap are walked from one pane to another and back",
+  { timeout: 60_000 },
+  () => {
+    const Mega = struct("Mega", { first: u32, rest: array(u8, 2 ** 20 - 8), last: u32 });
+    using heap = Heap.open({ size: 2 ** 32 });
+    const list = new (List(Mega))(heap);
+    const map = new (HashMap(text, Mega))(heap);
+    const end = heap.address + (Math.floor((list.ptr - heap.address) / 2 ** 30) + 2) * 2 ** 30;
+    const ends = (i: number) => ({ first: i, last: i + 1 });
+    for (let i = 0; i < 30; i += 2) list.push(ends(i));
+    for (let i = 0; i < 30; i++) map.set(`key ${i}, which is long`, ends(i));
+    heap.malloc(end - list.ptr - 2 ** 27);
+    const wide = heap.malloc(2 ** 28);
+    assert.ok(wide < end && wide + 2 ** 28 > end);
+    for (let i = 1; i < 30; i += 2) list.insert(i, ends(i));
+    for (let i = 30; i < 60; i++) map.set(`key ${i}, which is long`, ends(i));
+
+    const seen = Array.from(list, ({ ptr, first, last }) => {
+      assert.equal(last, first + 1);
+      return { isFar: ptr > end, first };
+    });
+    assert.deepEqual(
+      seen,
+      Array.from({ length: 30 }, (_, i) => ({ isFar: i % 2 === 1, first: i })),
+    );
+    let count = 0;
+    for (const [key, value] of map) {
+      assert.equal(key, `key ${count}, which is long`);
+      assert.deepEqual([value.first, value.last], [count, ++count]);
+    }
+    assert.equal(count, 60);
+    assert.ok(map.get("key 59, which is long")!.ptr > end);
+    let index = 0;
+    map.forEach((value, key, whole) => {
+      assert.equal(value.ptr, map.get(key)!.ptr);
+      assert.equal(whole, map);
+      assert.equal(value.last, ++index);
+    });
+    assert.equal(index, 60);
+    assert.deepEqual(
+      Array.from(map.values(), ({ first }) => first),
+      Array.from(map.keys(), (_, i) => i),
+    );
+    const walk = list.values();
+    for (let i = 0; i < 3; i++) walk.next();
+    list.pop();
+    assert.throws(() => walk.next(), { code: "STALE" });
+  },
+);

@@ -1,5 +1,5 @@
 /**
- * Asks maps of numbers and of bigints until every engine has compiled how: what data_lookup_test.ts reads
+ * Asks and walks maps of numbers and of bigints until every engine has compiled how: what data_lookup_test.ts reads
  * is what the engine tells of that.
  *
  * @module
@@ -31,6 +31,21 @@ function readBigints(): number {
   return sum;
 }
 
+function walkNumbers(): number {
+  let sum = 0;
+  for (const { a } of numbers.values()) sum += a;
+  return sum;
+}
+
+function walkBigints(): number {
+  let sum = 0;
+  for (const [key, { a }] of bigints) if (key >= 0n) sum += a;
+  for (const key of bigints.keys()) if (key < 0n) sum++;
+  return sum;
+}
+
 let sum = 0;
-for (let round = 0; round < 200; round++) sum += readNumbers() + readBigints();
-if (sum !== 200 * COUNT * (COUNT - 1)) throw new Error(`the maps tell ${sum}`);
+for (let round = 0; round < 200; round++) {
+  sum += readNumbers() + readBigints() + walkNumbers() + walkBigints();
+}
+if (sum !== 400 * COUNT * (COUNT - 1)) throw new Error(`the maps tell ${sum}`);

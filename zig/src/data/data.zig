@@ -181,6 +181,10 @@ pub const Walk = extern struct {
     backward: f64,
 
     pub const fields = @typeInfo(Walk).@"struct".fields.len;
+    /// Elements that one call gives at most.
+    pub const batch_max = 128;
+    /// The offset of a value that does not lie where the caller looks.
+    pub const outside = -1;
 
     pub fn expectSame(self: *const Walk, changes: u32) Error!void {
         if (self.changes == @as(f64, @floatFromInt(changes))) return;

@@ -68,10 +68,12 @@ pub const functions = struct {
         return result(blocks(handle, container, shape, out, capacity));
     }
 
-    /// Begins or continues a walk: up to `count` elements into `walk`, behind a Walk's fields; two
-    /// numbers for each: key (or its address) and address of the value. How many.
-    pub fn ph_walk(handle: HeapHandle, container: f64, shape: f64, walk: Buffer, count: f64) callconv(.c) f64 {
-        return result(walkOn(handle, container, shape, walk, count));
+    /// Begins or continues a walk: up to `count` (at most 128) elements into `walk`, behind a Walk's fields; two
+    /// numbers for each: key (or its address) and address of the value. Behind 128 of these the values' offsets
+    /// from `base` as 32-bit integers, -1 for those that do not lie in the `room` bytes there whole and behind
+    /// the last. How many.
+    pub fn ph_walk(handle: HeapHandle, container: f64, shape: f64, walk: Buffer, count: f64, base: f64, room: f64) callconv(.c) f64 {
+        return result(walkOn(handle, container, shape, walk, count, base, room));
     }
 
     // ---- maps
@@ -393,12 +395,12 @@ fn blocks(handle: HeapHandle, container: f64, shape: f64, out: Buffer, capacity:
     return sink.count;
 }
 
-fn walkOn(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, count: f64) Error!u64 {
+fn walkOn(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, count: f64, base: f64, room: f64) Error!u64 {
     const space = try readable(handle);
     const bytes = buffer orelse return errors.fail(.INVALID_ARGUMENT, .{}, "The buffer `walk` is empty", .{});
     const walk: *Walk = @ptrCast(@alignCast(bytes));
     const pairs: [*][2]f64 = @ptrCast(@alignCast(bytes + @sizeOf(Walk)));
-    const out = pairs[0..@intCast(@min(whole(count) orelse 0, 1 << 20))];
+    const out = pairs[0..@intCast(@min(whole(count) orelse 0, Walk.batch_max))];
     const Context = struct {
         walk: *Walk,
         out: [][2]f64,
@@ -409,7 +411,19 @@ fn walkOn(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, count:
             return it.nextOf(self.walk, self.out);
         }
     };
-    return onAny(space, container, shape, Context{ .walk = walk, .out = out });
+    const found = try onAny(space, container, shape, Context{ .walk = walk, .out = out });
+    const offsets: [*]i32 = @ptrCast(@alignCast(pairs + Walk.batch_max));
+    const shown = @min(whole(room) orelse 0, std.math.maxInt(i32));
+    const size = @as(data.Shape, @bitCast(shapeOf(shape))).value_size;
+    const from = whole(base) orelse 0;
+    // Unsigned, so that one comparison finds what lies before as well.
+    const end = if (shown >= size) shown - size + 1 else 0;
+    for (out[0..found], offsets[0..found]) |pair, *offset| {
+        const at = @as(u64, @intFromFloat(pair[1])) -% from;
+        offset.* = if (at < end) @intCast(at) else Walk.outside;
+    }
+    offsets[found] = Walk.outside;
+    return found;
 }
 
 const VecChange = union(enum) {

@@ -44,6 +44,10 @@ comptime {
     std.debug.assert(@sizeOf(Header) == 72);
 }
 
+const line_size = 64;
+/// How far before it is read a walk asks for memory: the processor itself stops at each page's end.
+const ahead = 2048;
+
 pub const Entry = extern struct {
     /// Neighbours + 1, 0 for none.
     next: u32,
@@ -415,6 +419,9 @@ pub const Map = struct {
                 if (!self.space.contains(base, stride * pool_room.sizeOf(place.segment))) return data.damaged(base);
             }
             const at: *Entry = @ptrFromInt(base + (entry - first) * stride);
+            // What is not followed may be any address: those that stand behind this one are read soon.
+            @prefetch(@as(*allowzero const u8, @ptrFromInt(@intFromPtr(at) +% ahead)), .{});
+            if (stride > line_size) @prefetch(@as(*allowzero const u8, @ptrFromInt(@intFromPtr(at) +% ahead +% line_size)), .{});
             out[count] = .{ keyOf(at, self.shape), data.number(@intFromPtr(at) + offset) };
             next = if (backward) at.prev else at.next;
         }
