@@ -20,6 +20,8 @@ const unable = !existsSync(`${repository}node_modules/.bin/zig`)
   : process.arch !== "x64" &&
     "the library is built for x86-64";
 
+const setup = "deno task setup --programs";
+
 /** Numbers of work: the ordinary run's, and that of PERM_PRELOAD=all. */
 const amount = (ordinary: number, whole: number) => all ? whole : ordinary;
 
@@ -277,9 +279,9 @@ function reason(program: Program): string | false {
   if (thisRuntime !== "deno") return "what these programs print is compared under Deno";
   if (program.long && !all) return "only with PERM_PRELOAD=all";
   const missing = program.needs.filter((name) => installed(name) === undefined);
-  if (missing.length > 0) return `${missing.join(", ")} is not installed`;
+  if (missing.length > 0) return `${missing.join(", ")} is not installed: ${setup}`;
   if (program.name.includes("own tests") && !existsModule("test.test_json")) {
-    return "python3's test modules are not installed";
+    return `python3's test modules are not installed: ${setup}`;
   }
   return false;
 }
@@ -323,7 +325,7 @@ const noRedis = redis.filter((name) => installed(name) === undefined);
 
 test("redis-server serves redis-benchmark and saves in a forked child, as without", {
   skip: unable || (thisRuntime !== "deno" && "compared under Deno") ||
-    (noRedis.length > 0 && `${noRedis.join(", ")} is not installed`),
+    (noRedis.length > 0 && `${noRedis.join(", ")} is not installed: ${setup}`),
   timeout,
 }, () => {
   using folder = new Folder();

@@ -1,6 +1,7 @@
 /**
  * Installs what the tasks need from npm into `node_modules`: Bun, Zig and types, at the versions
- * that package.json pins. With npm from its lock file; where there is no npm, by Deno itself.
+ * that package.json pins. With npm from its lock file; where there is no npm, by Deno itself. With
+ * --programs also what tests run of the system's, on Debian.
  *
  * Invariant: when it ends well, `node_modules/.bin/bun` and `node_modules/.bin/zig` are programs
  * that run, and a stamp tells the next call that nothing is left to do.
@@ -12,6 +13,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { installPrograms } from "./programs.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const bun = `${root}node_modules/.bin/bun`;
@@ -24,6 +26,7 @@ const wanted = createHash("sha256")
   .digest("hex");
 
 if (!isDone()) install();
+if (process.argv.includes("--programs") && !installPrograms()) process.exit(2);
 
 function isDone(): boolean {
   return existsSync(stampFile) && readFileSync(stampFile, "utf8") === wanted &&
