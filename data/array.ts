@@ -25,8 +25,8 @@ import {
  * @typeParam T Its elements' type.
  */
 export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
-  /** Elements. */
-  readonly length: number;
+  /** @internal */
+  readonly $length: number;
   readonly #type: Type<ValueOf<T>, InputOf<T>>;
   readonly #size: number;
   readonly #read: (pane: Pane, at: number) => ValueOf<T>;
@@ -44,7 +44,12 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
     this.#type = type as Type<ValueOf<T>, InputOf<T>>;
     this.#size = size;
     this.#read = read as (pane: Pane, at: number) => ValueOf<T>;
-    this.length = length;
+    this.$length = length;
+  }
+
+  /** How many elements there are, always. */
+  get length(): number {
+    return this.$length;
   }
 
   /**
@@ -53,8 +58,8 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
    * @returns `undefined` outside.
    */
   at(index: number): ValueOf<T> | undefined {
-    const i = index < 0 ? index + this.length : index;
-    if (!(i >= 0 && i < this.length && Number.isInteger(index))) return undefined;
+    const i = index < 0 ? index + this.$length : index;
+    if (!(i >= 0 && i < this.$length && Number.isInteger(index))) return undefined;
     return this.#read(paneOf(this), (this.$at + i * this.#size) | 0);
   }
 
@@ -78,13 +83,13 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
 
   /** Writes the same value to all elements. */
   fill(value: InputOf<T>): this {
-    for (let index = 0; index < this.length; index++) this.set(index, value);
+    for (let index = 0; index < this.$length; index++) this.set(index, value);
     return this;
   }
 
   /** A copy as a JavaScript array; objects in it are live. */
   toArray(): ValueOf<T>[] {
-    return Array.from({ length: this.length }, (_, index) => this.get(index));
+    return Array.from({ length: this.$length }, (_, index) => this.get(index));
   }
 
   /** The elements, for `JSON.stringify`. */
@@ -99,7 +104,7 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
 
   /** All elements in order. */
   [Symbol.iterator](): IterableIterator<ValueOf<T>> {
-    return new Elements(paneOf(this), this.$at, this.#size, this.length, this.#read);
+    return new Elements(paneOf(this), this.$at, this.#size, this.$length, this.#read);
   }
 
   /** What `console.log` shows. */
@@ -110,7 +115,7 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
 
   /** Offset of an element. A handle that ended needs no check: its pane throws. */
   #place(index: number): number {
-    if ((index >>> 0) !== index || index >= this.length) refuseIndex(index, this.length);
+    if ((index >>> 0) !== index || index >= this.$length) refuseIndex(index, this.$length);
     return (this.$at + index * this.#size) | 0;
   }
 }

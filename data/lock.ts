@@ -72,6 +72,8 @@ function shownLock(lock: LockHandle): string {
 }
 
 function take(lock: LockHandle, exclusive: boolean, timeout: number): Held | null {
+  // A method may be called on what is no lock, and its bytes are others'.
+  if (!(lock instanceof LockHandle)) throw new TypeError("Cannot take a lock of what is none");
   const pane = paneOf(lock);
   const p = lock.ptr;
   const { handle } = pane;

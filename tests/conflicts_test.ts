@@ -11,6 +11,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from "node:fs";
 import process from "node:process";
@@ -21,6 +22,7 @@ import {
   Child,
   elsewhere,
   expectCode,
+  expectRejects,
   expectWell,
   Folder,
   get,
@@ -375,6 +377,40 @@ test("files that were deleted under an open heap are written anew, whole", {
   using again = Heap.open({ file, size, verify: true });
   assert.equal(get(again), 3);
 });
+
+for (const which of ["base", "log"] as const) {
+  test(`a ${which} that another program cut off is written anew with the next commit`, {
+    timeout,
+  }, async () => {
+    using folder = new Folder();
+    for (const keep of [1, 3]) {
+      for (const left of [0, 100, 4096]) {
+        const name = `${keep}-${left}`;
+        const file = folder.file(name);
+        using heap = Heap.open({ file, size, keep });
+        for (const value of [1, 2, 3]) {
+          put(heap, value);
+          heap.flush();
+        }
+        const log = folder.names().find((other) => other.startsWith(`${name}-log-`))!;
+        truncateSync(which === "base" ? file : folder.file(log), left);
+        // What is not whole is not mapped, where touching it would end the program.
+        expectCode(() => heap.restore(), "CORRUPT", { message: /has cut it off/ });
+        if (left > 0) put(heap, 4);
+        // What was copied aside for it are the changes only: they stay pending.
+        if (left === 4096) await expectRejects(heap.flushAsync(), "STALE", { message: /again/ });
+        assert.equal((await (left === 4096 ? heap.flushAsync() : heap.flush())).epoch, 4);
+        put(heap, 5);
+        assert.equal((await (left === 0 ? heap.flushAsync() : heap.flush())).epoch, 5);
+        assert.equal(heap.restore({ epoch: keep === 1 ? 5 : 4 }).epoch, keep === 1 ? 5 : 4);
+        heap.close();
+        using again = Heap.open({ file, size, verify: true });
+        assert.equal(get(again), 5);
+        expectWell(again);
+      }
+    }
+  });
+}
 
 function removeAll(folder: Folder): void {
   for (const name of folder.names()) rmSync(folder.file(name));

@@ -10,6 +10,7 @@ import {
   HashMap,
   leaks,
   List,
+  Mutex,
   OrderedMap,
   roots,
   struct,
@@ -296,5 +297,49 @@ test("elements of a Vec are added to it, and fields of a struct change places", 
   const [first] = pairs;
   pairs.set(0, { one: first.three.get(2), two: first.one, three: [first.two, first.one, item(0)] });
   assert.deepEqual(as([first.one, first.two]), [3, 2].map(item));
+  expectWell(heap);
+});
+
+test("a method that is called on another kind of object changes nothing of it", () => {
+  using heap = Heap.open({ size: 1 << 20 });
+  const vec: Any = new (Vec(f64))(heap, [1, 2, 3]);
+  const list: Any = new (List(f64))(heap, [1, 2, 3]);
+  const map: Any = new (HashMap(u32, f64))(heap, [[1, 1], [2, 2]]);
+  const tree: Any = new (OrderedMap(u32, f64))(heap, [[1, 1], [2, 2]]);
+  const story: Any = new Text(heap, "once");
+  const one: Any = new Item(heap, item(1));
+  const lock: Any = new Mutex(heap);
+  const all = [vec, list, map, tree, story, one];
+  const before = JSON.stringify(all);
+  const calls: [Any, string, Any[]][] = [
+    ...[vec, list, map, tree, story].map((of): [Any, string, Any[]] => [of, "clear", []]),
+    [vec, "push", [9]],
+    [vec, "reverse", []],
+    [vec, "sort", []],
+    [vec, "reserve", [100]],
+    [list, "push", [9]],
+    [list, "reverse", []],
+    [list, "insert", [0, 9]],
+    [map, "set", [7, 7]],
+    [map, "delete", [1]],
+    [story, "append", ["x"]],
+    [story, "splice", [0, 1, ""]],
+    [lock, "tryLock", []],
+    [lock, "lock", [{ timeout: 0 }]],
+  ];
+  for (const [of, name, args] of calls) {
+    for (const other of [...all, {}, null, 5, heap]) {
+      // Those of a kind have their methods in common.
+      if (of === other || new Set([of, other, map, tree]).size === 2) continue;
+      if (name === "clear" && other !== one && all.includes(other)) continue;
+      try {
+        of[name].apply(other, args);
+      } catch (error) {
+        assert.ok(error instanceof PermError || error instanceof TypeError, `${name}: ${error}`);
+      }
+      assert.equal(JSON.stringify(all), before, `${of.constructor.name}.${name} on ${other}`);
+    }
+  }
+  for (const container of all.slice(0, -1)) container.$check();
   expectWell(heap);
 });

@@ -578,6 +578,9 @@ test("fixed arrays have bounds, iterate and fill", () => {
     expectCode(() => g.names.set(bad as never, "x"), "INVALID_ARGUMENT");
   }
   expectCode(() => g.names.set(0, 5 as never), "INVALID_ARGUMENT", { message: /element 0/ });
+  const { cells } = g;
+  assert.throws(() => (cells as { length: number }).length = 9, TypeError);
+  assert.equal(cells.length, 2);
   assert.deepEqual([...g.cells.get(0).fill(7)], [7, 7, 7]);
   Grid.assign(g, { names: ["b", "c"] });
   destroy(g);

@@ -199,6 +199,13 @@ inline fn shapeOf(shape: f64) u64 {
     return whole(shape) orelse 0;
 }
 
+/// The shape for calls that one kind of container has: a method may be called on another kind.
+inline fn shapeOfKind(shape: f64, kind: data.Kind) Error!u64 {
+    const bits = shapeOf(shape);
+    if (@as(data.Shape, @bitCast(bits)).kind == kind) return bits;
+    return errors.fail(.INVALID_ARGUMENT, .{}, "Cannot use a {s} as a {s}", .{ data.kindName(@bitCast(bits)), @tagName(kind) });
+}
+
 /// The key that two numbers stand for.
 inline fn keyOf(space: Space, shape: u64, a: f64, b: f64) Error!hash_map.Key {
     switch (@as(data.Shape, @bitCast(shape)).key) {
@@ -440,7 +447,7 @@ inline fn vecChange(handle: HeapHandle, address: f64, shape: f64, what: VecChang
     const space = try writable(handle);
     const inside = try space.alloc.beginChange();
     defer space.alloc.endChange(inside);
-    const vec = try vec_room.Vec.open(space, try addressOf(address), shapeOf(shape));
+    const vec = try vec_room.Vec.open(space, try addressOf(address), try shapeOfKind(shape, .vec));
     switch (what) {
         .insert => |it| return vec.insert(it[0] orelse vec.header.len, it[1]),
         .remove => |it| try vec.remove(it[0], it[1]),
@@ -459,7 +466,7 @@ fn listChange(handle: HeapHandle, address: f64, shape: f64, what: ListChange) Er
     const space = try writable(handle);
     const inside = try space.alloc.beginChange();
     defer space.alloc.endChange(inside);
-    const list = try list_room.List.open(space, try addressOf(address), shapeOf(shape));
+    const list = try list_room.List.open(space, try addressOf(address), try shapeOfKind(shape, .list));
     switch (what) {
         .insert => |before| return list.insert(before),
         .remove => |value| try list.remove(value),
@@ -469,7 +476,7 @@ fn listChange(handle: HeapHandle, address: f64, shape: f64, what: ListChange) Er
 }
 
 fn listAt(handle: HeapHandle, address: f64, shape: f64, index: f64) Error!u64 {
-    const list = try list_room.List.open(try readable(handle), try addressOf(address), shapeOf(shape));
+    const list = try list_room.List.open(try readable(handle), try addressOf(address), try shapeOfKind(shape, .list));
     return list.at(whole(index) orelse return 0);
 }
 
@@ -487,20 +494,20 @@ fn textSplice(handle: HeapHandle, text: f64, shape: f64, at: f64, removed: f64, 
     const space = try writable(handle);
     const inside = try space.alloc.beginChange();
     defer space.alloc.endChange(inside);
-    const it = try long_text.Text.open(space, try addressOf(text), shapeOf(shape));
+    const it = try long_text.Text.open(space, try addressOf(text), try shapeOfKind(shape, .text));
     const bytes = try passedText(space, address, len);
     return it.splice(whole(at) orelse std.math.maxInt(u64), whole(removed) orelse std.math.maxInt(u64), bytes, @bitCast(shapeOf(shape)));
 }
 
 fn textConvert(handle: HeapHandle, text: f64, shape: f64, value: f64, what: f64) Error!u64 {
-    const it = try long_text.Text.open(try readable(handle), try addressOf(text), shapeOf(shape));
+    const it = try long_text.Text.open(try readable(handle), try addressOf(text), try shapeOfKind(shape, .text));
     const wanted = whole(value) orelse std.math.maxInt(u64);
     return if (what == 0) it.byteOf(wanted) else it.unitOf(wanted);
 }
 
 fn textFind(handle: HeapHandle, text: f64, shape: f64, from: f64, backward: f64, address: f64, len: f64) Error!u64 {
     const space = try readable(handle);
-    const it = try long_text.Text.open(space, try addressOf(text), shapeOf(shape));
+    const it = try long_text.Text.open(space, try addressOf(text), try shapeOfKind(shape, .text));
     const found = try it.find(whole(from) orelse 0, try passedText(space, address, len), backward != 0) orelse return 0;
     return found + 1;
 }

@@ -434,14 +434,21 @@ fn checkInput(image: *Image, input: *const Input) errors.Error!void {
 /// Whether only a new base will do; STALE when the path names somebody else's file.
 fn mustRewrite(image: *Image, input: *const Input) errors.Error!bool {
     const generation = image.generation orelse return true;
-    switch (image.disk.names(image.place.dir, image.place.name.z(), generation.base_stat)) {
+    var base: disk_.Stat = .{};
+    switch (image.disk.namesNow(image.place.dir, image.place.name.z(), generation.base_stat, &base)) {
         .same => {},
         .free => return true,
         .other => return failAs(.STALE, .{ .path = image.path() }, "Cannot commit to image \"{s}\": another file took its place; open it again", .{image.path()}),
         .errno => |errno| return disk_.failErrno(errno, image.path(), "Cannot look for image"),
     }
     if (image.dead or image.standing == null or generation.log < 0) return true;
-    if (image.disk.names(image.place.dir, generation.log_name.z(), generation.log_stat) != .same) return true;
+    var log: disk_.Stat = .{};
+    if (image.disk.namesNow(image.place.dir, generation.log_name.z(), generation.log_stat, &log) != .same) return true;
+    if (base.size < generation.base_stat.size or log.size < generation.log_end) {
+        // Another program cut it off: what follows there would be lost, and nothing can be taken from it.
+        image.standing = null;
+        return true;
+    }
     if (generation.find(image.standing.?) == null) return true;
     return !sameRange(&generation.header.heap, &input.identity);
 }

@@ -370,6 +370,13 @@ pub const Disk = struct {
     /// True when `name` in `dir` is the inode that `as` describes.
     pub fn names(self: Disk, dir: File, name: [*:0]const u8, as: Stat) Named {
         var found: Stat = .{};
+        return self.namesNow(dir, name, as, &found);
+    }
+
+    /// The same, and what the name has now.
+    pub fn namesNow(self: Disk, dir: File, name: [*:0]const u8, as: Stat, out: *Stat) Named {
+        var found: Stat = .{};
+        defer out.* = found;
         if (self.statAt(dir, name, &found)) |errno| {
             return if (errno == code(.NOENT)) .free else .{ .errno = errno };
         }

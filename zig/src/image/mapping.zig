@@ -51,6 +51,8 @@ pub fn build(image: *Image, at: generation_.Point, address: usize, usable_len: u
     if (endOf(generation.runs) > usable) return beyond(image);
     for (chain.records.items) |index| if (endOf(generation.records.items[index].runs) > usable) return beyond(image);
 
+    try expectLong(image, generation.base, generation.base_stat.size);
+    if (chain.records.items.len > 0) try expectLong(image, generation.log, generation.log_end);
     os.commitAnonymous(address, usable_len) catch return noMaps(image);
     try advise(address, usable_len);
     var builder: Builder = .{
@@ -85,6 +87,12 @@ pub fn build(image: *Image, at: generation_.Point, address: usize, usable_len: u
     builder.report.dropped = image.dropped;
     image.log_runs = builder.report.runs;
     return builder.report;
+}
+
+/// Another program may have cut it off since it was read, and a mapping beyond its end is a SIGBUS.
+fn expectLong(image: *Image, file: disk_.File, len: u64) errors.Error!void {
+    var stat: disk_.Stat = .{};
+    if (image.disk.stat(file, &stat) == null and stat.size < len) return generation_.corrupt(image.path(), "another program has cut it off");
 }
 
 const Builder = struct {
