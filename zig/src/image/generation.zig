@@ -46,6 +46,12 @@ pub const Record = struct {
         return self.offset + page_size;
     }
 
+    /// Where its footer ends: the zeros behind it need not be there.
+    pub fn wholeEnd(self: *const Record) u64 {
+        const tables = self.lines.len * @sizeOf(Line) + (self.runs.len + self.holes.len) * @sizeOf(PageRange) + self.sums.len * 8;
+        return self.pagesOffset() + self.sums.len * page_size + std.mem.alignForward(u64, tables, 16) + @sizeOf(format.Footer);
+    }
+
     pub fn head(self: *const Record) history.Head {
         return .{ .heap = self.heap.uuid, .line = self.line, .epoch = self.epoch, .commit = self.commit };
     }
@@ -100,6 +106,11 @@ pub const Generation = struct {
             return outOfMemory("");
         };
         return self;
+    }
+
+    /// Up to here the log must be there.
+    pub fn logNeeded(self: *const Generation) u64 {
+        return if (self.records.getLastOrNull()) |record| record.wholeEnd() else page_size;
     }
 
     /// The log ends at its last record, or where an attempt goes on.

@@ -52,7 +52,7 @@ pub fn build(image: *Image, at: generation_.Point, address: usize, usable_len: u
     for (chain.records.items) |index| if (endOf(generation.records.items[index].runs) > usable) return beyond(image);
 
     try expectLong(image, generation.base, generation.base_stat.size);
-    if (chain.records.items.len > 0) try expectLong(image, generation.log, generation.log_end);
+    if (chain.records.items.len > 0) try expectLong(image, generation.log, generation.logNeeded());
     os.commitAnonymous(address, usable_len) catch return noMaps(image);
     try advise(address, usable_len);
     var builder: Builder = .{
