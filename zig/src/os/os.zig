@@ -129,6 +129,7 @@ pub fn nowNs() u64 {
 
 /// Nanoseconds since 1970.
 pub fn realtimeNs() u64 {
+    if (builtin.is_test and repeated != null) return 1_700_000_000 * std.time.ns_per_s;
     return clockNs(.REALTIME);
 }
 
@@ -138,8 +139,12 @@ fn clockNs(clock: linux.clockid_t) u64 {
     return @as(u64, @intCast(ts.sec)) * std.time.ns_per_s + @as(u64, @intCast(ts.nsec));
 }
 
+/// Set by a test that compares the files of two runs: what is left to chance is the same in both.
+pub var repeated: if (builtin.is_test) ?std.Random.DefaultPrng else void = if (builtin.is_test) null else {};
+
 /// Fills `buffer` with unpredictable bytes; from the clock only where getrandom is forbidden.
 pub fn random(buffer: []u8) void {
+    if (builtin.is_test) if (repeated) |*it| return it.random().bytes(buffer);
     var done: usize = 0;
     while (done < buffer.len) {
         const n = linux.getrandom(buffer.ptr + done, buffer.len - done, 0);
