@@ -36,6 +36,8 @@ const Worker = struct {
     fn start(self: *Worker, a: *Allocator) !void {
         self.a = a;
         self.thread = try os.Thread.spawn(run, self);
+        // From here on it has its cache, and the slot that comes next.
+        try self.tell(.{ .free = &.{} });
     }
 
     fn tell(self: *Worker, task: Task) !void {
@@ -358,11 +360,9 @@ test "blocks that arrive where their span's owner lived are marked for the owner
     var owner: Worker = .{};
     try owner.start(a);
     defer owner.end();
-    try owner.tell(.{ .free = &.{} });
     var freer: Worker = .{};
     try freer.start(a);
     defer freer.end();
-    try freer.tell(.{ .free = &.{} });
     var third: Worker = .{};
     try third.start(a);
     defer third.end();
@@ -463,6 +463,7 @@ test "blocks that are away when a heap is moved are forgotten with the place whe
         for (&blocks) |*block| block.* = try other.allocator.malloc(100);
         try heap.moveTo(other);
         try testing.expectEqual(@as(usize, 0), blocksAway(a));
+        for (a.caches[0..a.cache_count.load(.acquire)]) |cache| try testing.expect(cache.?.pending.isQuiet());
         try a.check();
         try testing.expectEqual(@as(u64, 500), (try a.stats()).live_blocks);
         try freer.tell(.{ .free = blocks[0..200] });
