@@ -128,11 +128,15 @@ function corrupt(text: string): PermError {
   return new PermError("CORRUPT", `Cannot read ${JSON.stringify(text)} as a type: it is none`);
 }
 
+/** Types within types that a text may have: more are no program's, and would fill the stack. */
+const depthMax = 500;
+
 /** Reads `HashMap(text, array(f64, 3))`. */
 class TypeReader {
   readonly #text: string;
   readonly #structs: ReadonlyMap<string, Type>;
   #at = 0;
+  #depth = 0;
 
   constructor(text: string, structs: ReadonlyMap<string, Type>) {
     this.#text = text;
@@ -154,11 +158,13 @@ class TypeReader {
     if (/^\d+$/.test(name)) return Number(name);
     const args: KindArgument[] = [];
     if (this.#text[this.#at] === "(") {
+      if (++this.#depth > depthMax) throw corrupt(this.#text.slice(0, 80));
       do {
         this.#at += args.length === 0 ? 1 : 2;
         args.push(this.#argument());
       } while (this.#text.startsWith(", ", this.#at));
       if (this.#text[this.#at++] !== ")") throw corrupt(this.#text);
+      this.#depth--;
     }
     const type = this.#structs.get(name) ?? typeOfKind(name, args);
     if (type !== undefined) return type;

@@ -215,9 +215,16 @@ function alignUp(offset: number, align: number): number {
   return Math.ceil(offset / align) * align;
 }
 
+/** Known of every type that was asked: a struct of many by value is asked through each of them. */
+const flats = new WeakMap<Type, boolean>();
+
 function isFlat(type: Type): boolean {
-  if (type.owns || type.kind === "ref") return false;
-  return (type.parts?.() ?? []).every(isFlat);
+  let flat = flats.get(type);
+  if (flat === undefined) {
+    flat = !type.owns && type.kind !== "ref" && (type.parts?.() ?? []).every(isFlat);
+    flats.set(type, flat);
+  }
+  return flat;
 }
 
 /**

@@ -1,7 +1,7 @@
 // Roots, their stored schemas and migrations; what nothing reaches.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Heap, mopen } from "../mod.ts";
+import { Heap, mopen, PermError } from "../mod.ts";
 import {
   array,
   collect,
@@ -328,6 +328,36 @@ test("a schema's text is a type again", () => {
       text.replace("u32", "u99"),
     ]
   ) assert.throws(() => typeOfSchema(bad).size, `schema ${bad}`);
+});
+
+test("a schema that no program wrote is an error, soon and without filling the stack", () => {
+  const nested = (depth: number) => "Vec(".repeat(depth) + "f64" + ")".repeat(depth);
+  const doubled = Array.from({ length: 40 }, (_, i) => {
+    return `struct A${i} { a: A${i + 1} @0; b: A${i + 1} @8 } 16 bytes`;
+  }).join("\n");
+  const schemas = [
+    ...[nested(501), nested(100_000), `A0\n${doubled}\nstruct A40 { x: u8 @0 } 1 bytes`],
+    ...["", "5", "Vec()", "Vec(5)", "HashMap(u8)", "ref(u8)", "array(u8, 0)", "fixedText(1e9)"],
+    ...["__proto__", "constructor", "\0", "A\nstruct A { a: A @0 } 8 bytes"],
+    ...[
+      "A\nstruct A { x: array(u8, 99999999999) @0 } 8 bytes",
+      "S\nstruct S { a: f64 @8 } 8 bytes",
+    ],
+    ...["A\nstruct A { ptr: u8 @0 } 1 bytes", "Vec\nstruct Vec { a: u8 @0 } 1 bytes"],
+  ];
+  for (const schema of schemas) {
+    using heap = Heap.open({ size: 1 << 20 });
+    roots(heap).set("other", new Other(heap));
+    rootsOf(heap)[0].schema = schema;
+    const known = ["CORRUPT", "INVALID_ARGUMENT", "UNSUPPORTED"];
+    assert.throws(
+      () => leaks(heap),
+      (error: unknown) => error instanceof PermError && known.includes(error.code),
+      schema.slice(0, 60),
+    );
+    expectWell(heap);
+  }
+  assert.equal(typeOfSchema(nested(500)).name, nested(500));
 });
 
 test("leaks are what nothing reaches, and collect frees them", () => {
