@@ -257,6 +257,22 @@ test "the owner uses what others freed before it takes more memory, however they
     try expectEmpty(heap);
 }
 
+test "of large blocks only a few are kept from their owner" {
+    var stage: Stage = .{};
+    const heap = try stage.begin();
+    defer stage.end();
+    const a = &heap.allocator;
+    const freer = &stage.freer;
+    var blocks: [40]usize = undefined;
+    for (&blocks) |*block| block.* = try a.malloc(30_000);
+    const used = a.usedBytes();
+    try freer.tell(.{ .free = &blocks });
+    for (blocks[0..39]) |*block| block.* = try a.malloc(30_000);
+    try testing.expectEqual(used, a.usedBytes());
+    for (blocks[0..39]) |block| try a.free(block);
+    try expectEmpty(heap);
+}
+
 test "a thread that ends hands over what it gathered" {
     const heap = try TestHeap.create(64 << 20, 1 << 20);
     defer heap.destroy();
@@ -556,6 +572,7 @@ test "a thread that ends takes home what others freed of its own" {
     owner.end();
     // Nobody has held the allocator or looked for room.
     try testing.expectEqual(@as(u64, 0), a.usedBytes());
+    try testing.expectEqual(@as(usize, 0), blocksAway(a));
     try expectEmpty(heap);
 }
 
