@@ -55,6 +55,7 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
             .known = if (heap.shared) |shared| shared.known(heap) else null,
             .guard = which == .backup,
         });
+        heap.tracker.foresee(heap.address, pages.used.items, attempt.report.pages);
     }
     const report = try attempt.finish();
     return reportOf(heap, report, start_ns);
@@ -143,7 +144,7 @@ fn copyAside(heap: *Heap, job: *background.Job) Error!bool {
     const behind = &heap.background;
     const im = job.image.?;
     const alone = !behind.has(im);
-    const compare = heap.tracker.kind == .checksum;
+    const compare = heap.tracker.tellsTooMany();
     heap.goAlone();
     const whole = alone and (try im.outlook(&job.input.identity, compare)).whole;
     var pages: UsedPages = .{};
@@ -173,6 +174,7 @@ fn copyAside(heap: *Heap, job: *background.Job) Error!bool {
         }
         try pages.give(&job.input);
         im.taken(capture, job.input.holes);
+        heap.tracker.open = false;
     }
     job.is_behind = !alone;
     job.input.capture = capture;

@@ -271,15 +271,22 @@ pub const Commit = struct {
         const candidates = self.candidatesOf(input);
         const count = candidates.count();
         const kept_count = scratch.kept.count();
-        var looked_at = false;
         const enough = @max(image.base_pages_min, kept_count / 2);
+        var set: *const PageSet = candidates;
+        var expected: Expected = .{ .pages = count };
         if (count > enough and input.isWhole()) {
-            if (image.keep < 2 and !self.guess_failed and mostSeemChanged(candidates, table, input.source(), enough)) {
+            const seem = seemChanged(candidates, table, input.source());
+            if (image.keep < 2 and !self.guess_failed and seem > enough + enough / 4) {
                 self.guessed = enough;
                 return false;
             }
-            if (firstLook(scratch, candidates, table, input.source(), enough) > enough) return false;
-            looked_at = true;
+            if (self.guess_failed or seem <= enough) {
+                expected = .{ .pages = @min(enough, seem + seem / 8), .limit = enough };
+            } else {
+                if (firstLook(scratch, candidates, table, input.source(), enough) > enough) return false;
+                set = &scratch.changed;
+                expected.pages = set.count();
+            }
         }
         if (image.room.give(image)) |errno| {
             image.dead = true;
@@ -287,11 +294,11 @@ pub const Commit = struct {
         }
         var appender: record_.Appender = try .init(image.disk, generation, scratch, image.path());
         if (!plant.is(.holes_not_recorded)) emptyUnkept(scratch, table);
-        const set: *const PageSet = if (looked_at) &scratch.changed else candidates;
         var pipe: pipe_.Pipe = undefined;
-        if (image.background) appender.startPipe(&pipe, set.count(), image.pipe_size);
+        if (image.background) appender.startPipe(&pipe, expected.pages, image.pipe_size);
         defer appender.endPipe();
-        try stageChanged(&appender, scratch, set, table, input.source());
+        // The attempt is cut away with the log: a base takes its place.
+        if (!try stageChanged(&appender, scratch, set, table, input.source(), expected)) return false;
         var holes = scratch.emptied.iterate();
         while (holes.next()) |hole| scratch.holes.append(scratch_.allocator, hole) catch return generation_.outOfMemory(image.path());
 
@@ -397,7 +404,7 @@ pub const Commit = struct {
         emptyUnkept(scratch, table);
         var appender: record_.Appender = try .init(image.disk, successor.generation, scratch, image.path());
         const candidates = self.candidatesOf(input);
-        try stageChanged(&appender, scratch, candidates, table, input.source());
+        _ = try stageChanged(&appender, scratch, candidates, table, input.source(), .{ .pages = candidates.count() });
         var holes = scratch.emptied.iterate();
         while (holes.next()) |hole| scratch.holes.append(scratch_.allocator, hole) catch return generation_.outOfMemory(image.path());
         const record = try self.finishRecord(&appender, input, history, known, successor.generation);
@@ -530,9 +537,9 @@ fn nextHead(image: *Image, history: *history_.History, input: *const Input, know
     return history.next(input.identity.uuid, image.disk.randomId(), image.disk.randomWord()) catch generation_.outOfMemory(image.path());
 }
 
-/// Looks at one page in sixteen. What it says is a guess: what is written is decided by counting, so
-/// that equal content gives equal files.
-fn mostSeemChanged(candidates: *const PageSet, table: *const table_.Table, memory: Source, enough: u64) bool {
+/// How many pages seem to have changed, by looking at one in sixteen. What it says is a guess: what is
+/// written is decided by counting, so that equal content gives equal files.
+fn seemChanged(candidates: *const PageSet, table: *const table_.Table, memory: Source) u64 {
     const share = 16;
     var changed: u64 = 0;
     var runs = candidates.iterate();
@@ -542,7 +549,7 @@ fn mostSeemChanged(candidates: *const PageSet, table: *const table_.Table, memor
             if (format.pageSum(memory.page(page)) != table.get(page)) changed += share;
         }
     }
-    return changed > enough + enough / 4;
+    return changed;
 }
 
 /// How many of the kept pages differ from the table, now that the base's checksums are there.
@@ -591,14 +598,17 @@ fn emptyUnkept(scratch: *Scratch, table: *const table_.Table) void {
     }
 }
 
-/// Feeds the pages that differ from the table to the appender; those that became zero are holes.
-fn stageChanged(appender: *record_.Appender, scratch: *Scratch, set: *const PageSet, table: *const table_.Table, source: Source) errors.Error!void {
-    var left = set.count();
+/// About how many pages a record gets, and how many differ at most where one is due.
+const Expected = struct { pages: u64, limit: u64 = std.math.maxInt(u64) };
+
+/// Feeds the pages that differ from the table to the appender; those that became zero are holes. False, and
+/// no more is done, when too many differ.
+fn stageChanged(appender: *record_.Appender, scratch: *Scratch, set: *const PageSet, table: *const table_.Table, source: Source, expected: Expected) errors.Error!bool {
+    var changed: u64 = 0;
     // A page that is likely unchanged is compared where it lies, before it is copied.
     var expect_change = true;
     var runs = set.iterate();
     while (runs.next()) |run| for (run.first..run.end()) |page| {
-        left -= 1;
         const from = source.page(page);
         const before = table.get(page);
         if (!expect_change and format.pageSum(from) == before) continue;
@@ -607,6 +617,9 @@ fn stageChanged(appender: *record_.Appender, scratch: *Scratch, set: *const Page
         const sum = format.pageSum(slot);
         expect_change = sum != before;
         if (!expect_change) continue;
-        if (sum == 0) scratch.emptied.set(page) else try appender.push(page, sum, left);
+        changed += 1;
+        if (changed > expected.limit) return false;
+        if (sum == 0) scratch.emptied.set(page) else try appender.push(page, sum, expected.pages -| changed);
     };
+    return true;
 }

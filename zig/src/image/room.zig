@@ -6,6 +6,9 @@
 //! renamed, filled with zeros and given the same first page; then it takes the name of that log. So
 //! whichever of the two is found under the name says the same.
 //!
+//! Making zeros drops what the page cache had. So the zeros are read once, beside the program: a record then
+//! finds memory for all of its pages, which no medium is asked for.
+//!
 //! Invariant: what is written to here has no name that a base knows, and no other opening. No record is
 //! written to the file before its name is on the medium.
 
@@ -23,6 +26,7 @@ const page_size = format.page_size;
 
 /// So much of a longer log at most.
 const len_max = 256 << 20;
+const warm_len = 128 << 10;
 
 /// Must not move while a thread is at it.
 pub const Room = struct {
@@ -34,6 +38,8 @@ pub const Room = struct {
     mode: u16 = 0,
     first: format.LogHeader = .{ .image = undefined, .salt = 0, .name = 0 },
     made: bool = false,
+    /// Somebody waits for the thread.
+    hurry: std.atomic.Value(bool) = .init(false),
     thread: ?os.Thread = null,
 
     /// Takes the log of `old` out of it, when it is worth it for `fresh`, which has no record.
@@ -64,6 +70,7 @@ pub const Room = struct {
             self.close(image);
             return false;
         }
+        self.hurry.store(!image.background, .monotonic);
         if (image.background) self.thread = os.Thread.spawn(entry, self) catch null;
         if (self.thread == null) self.fill();
         return true;
@@ -86,6 +93,17 @@ pub const Room = struct {
         if (disk.writeAll(file, std.mem.asBytes(&self.first), 0) != null) return;
         if (!plant.is(.room_not_synced)) if (disk.sync(file) != null) return;
         self.made = disk.stat(file, &self.held.stat) == null;
+        if (self.made) self.warm();
+    }
+
+    fn warm(self: *Room) void {
+        const buffer = os.allocatePages(warm_len) catch return;
+        defer os.freePages(buffer);
+        var offset: u64 = 0;
+        while (offset < self.len and !self.hurry.load(.monotonic)) : (offset += warm_len) {
+            const len = @min(warm_len, self.len - offset);
+            if (self.disk.readAll(self.held.file, buffer[0..len], offset) != null) return;
+        }
     }
 
     /// Before the first record of the image's log: gives that log the space, if there is some. The error of
@@ -113,6 +131,7 @@ pub const Room = struct {
     }
 
     pub fn wait(self: *Room) void {
+        self.hurry.store(true, .monotonic);
         if (self.thread) |thread| thread.join();
         self.thread = null;
     }

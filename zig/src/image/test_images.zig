@@ -382,6 +382,36 @@ test "a base begun on the guess that most pages changed gives way to a record wh
     try expectEqual(@as(usize, 2), try scene.dir.count());
 }
 
+test "a record begun on the guess that few pages changed gives way to a base when most did" {
+    errdefer testing.explain();
+    var scene: testing.Scene = .init(800);
+    defer scene.deinit();
+    const image = try Image.open(.{ .path = scene.dir.path("a"), .mode = .create, .background = false, .base_pages_min = 8 });
+    defer image.close();
+    try image.join(&scene.heap.history, scene.heap.identity.span, null);
+    for (0..800) |page| scene.heap.touch(&.{image}, page, page + 1);
+    _ = try scene.heap.commit(image, null);
+    scene.heap.all = true;
+    for ([_]usize{ 400, 401 }, 2..) |wanted, epoch| {
+        // None of those that the guess looks at.
+        var changed: usize = 0;
+        var page: usize = 0;
+        while (changed < wanted) : (page += 1) {
+            if (page % 16 == 0) continue;
+            changed += 1;
+            if (changed == 5 * epoch) @memset(scene.heap.page(page), 0) else scene.heap.touch(&.{image}, page, page + 1000 * epoch);
+        }
+        const report = try scene.heap.commit(image, null);
+        try expectEqual(wanted > 400, report.new_base);
+        try expectEqual(@as(u64, epoch), report.epoch);
+        try Heap.expectStored(image, null, scene.heap.memory);
+    }
+    scene.heap.touch(&.{image}, 3, 1);
+    try expectEqual(@as(u64, 1), (try scene.heap.commit(image, null)).pages);
+    try Heap.expectStored(image, null, scene.heap.memory);
+    try expectEqual(@as(usize, 2), try scene.dir.count());
+}
+
 test "where holes cost memory they stay anonymous, and read as the zeros they are" {
     errdefer testing.explain();
     var scene: testing.Scene = .init(400);

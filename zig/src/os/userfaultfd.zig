@@ -16,13 +16,15 @@ const mode_wp = 1 << 1;
 const api_ioctl = 0xc018_aa3f;
 const register_ioctl = 0xc020_aa00;
 const unregister_ioctl = 0x8010_aa01;
+const protect_ioctl = 0xc018_aa06;
 
 const Api = extern struct { api: u64 = 0xaa, features: u64, ioctls: u64 = 0 };
 const Range = extern struct { start: u64, len: u64 };
 const Register = extern struct { range: Range, mode: u64, ioctls: u64 = 0 };
+const Protect = extern struct { range: Range, mode: u64 = 0 };
 
 comptime {
-    std.debug.assert(@sizeOf(Api) == 24 and @sizeOf(Register) == 32 and @sizeOf(Range) == 16);
+    std.debug.assert(@sizeOf(Api) == 24 and @sizeOf(Register) == 32 and @sizeOf(Range) == 16 and @sizeOf(Protect) == 24);
 }
 
 pub const Userfaultfd = struct {
@@ -55,5 +57,11 @@ pub const Userfaultfd = struct {
     pub fn unregister(self: Userfaultfd, address: usize, len: usize) void {
         var range: Range = .{ .start = address, .len = len };
         _ = linux.ioctl(self.fd, unregister_ioctl, @intFromPtr(&range));
+    }
+
+    /// Lifts the protection: these pages count as written from here on, and nobody faults on them.
+    pub fn unprotect(self: Userfaultfd, address: usize, len: usize) bool {
+        var arg: Protect = .{ .range = .{ .start = address, .len = len } };
+        return os.failed(linux.ioctl(self.fd, protect_ioctl, @intFromPtr(&arg))) == null;
     }
 };

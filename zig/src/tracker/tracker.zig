@@ -41,8 +41,16 @@ pub const Tracker = struct {
     sparse: bool = false,
     /// Pages in use when that was looked at.
     judged_pages: u64 = 0,
+    /// The last commit left no page protected, so the next one is told all of them.
+    open: bool = false,
+    /// Most pages changed for the last commit; and after the last one of which that was so, many changed again.
+    most_changed: bool = false,
+    many_follow: bool = false,
 
     const judged_step_pages = 64 * 1024;
+    /// Of smaller heaps it does not matter; in a larger one a small commit would take too long.
+    const open_pages_min = 256;
+    const open_pages_max = 64 * 1024;
 
     pub fn init(wanted: Wanted) errors.Error!Tracker {
         var self: Tracker = .{ .kind = .checksum, .pagemap = .open() };
@@ -158,6 +166,30 @@ pub const Tracker = struct {
         self.anonymous = false;
         self.sparse = false;
         self.judged_pages = 0;
+        self.open = false;
+        self.most_changed = false;
+    }
+
+    /// Whether many pages are told that did not change.
+    pub fn tellsTooMany(self: *const Tracker) bool {
+        return self.kind == .checksum or self.open;
+    }
+
+    /// After `collect`, when it is known how many pages did change. A first write to a protected page takes
+    /// as long as comparing four: where most pages changed, and many are likely to change again, none are
+    /// left protected. Superset of what was written either way.
+    pub fn foresee(self: *Tracker, address: usize, used: []const PageRange, changed: u64) void {
+        self.open = false;
+        if (self.kind != .uffd or self.len == 0) return;
+        var total: u64 = 0;
+        for (used) |range| total += range.count;
+        if (self.most_changed) self.many_follow = changed > total / 3;
+        self.most_changed = changed > total / 2;
+        if (!self.most_changed or !self.many_follow or total < open_pages_min or total > open_pages_max) return;
+        for (used) |range| {
+            if (!self.uffd.unprotect(address + range.first * os.page_size, range.count * os.page_size)) return;
+        }
+        self.open = true;
     }
 
     /// Looks again whenever so much more is in use.
