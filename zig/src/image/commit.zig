@@ -288,11 +288,12 @@ pub const Commit = struct {
                 expected.pages = set.count();
             }
         }
+        var appender: record_.Appender = try .init(image.disk, generation, scratch, image.path());
         if (image.room.give(image)) |errno| {
             image.dead = true;
             return disk_.failErrno(errno, image.path(), "Cannot sync the directory of image");
         }
-        var appender: record_.Appender = try .init(image.disk, generation, scratch, image.path());
+        appender.allocated_end = generation.room_end;
         if (!plant.is(.holes_not_recorded)) emptyUnkept(scratch, table);
         var pipe: pipe_.Pipe = undefined;
         if (image.background) appender.startPipe(&pipe, expected.pages, image.pipe_size);
@@ -308,6 +309,7 @@ pub const Commit = struct {
         if (appender.pageCount() == 0 and scratch.holes.items.len == 0 and at_head and
             image.standing == current and identity.eql(&input.identity))
         {
+            if (generation.stale) try clearStale(image, generation);
             self.report = .{ .epoch = history.epoch() };
             self.state = .nothing;
             return true;
@@ -595,6 +597,16 @@ fn emptyUnkept(scratch: *Scratch, table: *const table_.Table) void {
             scratch.emptied.setRange(first, end - first);
             page = end;
         }
+    }
+}
+
+/// A log that was given another one's space has no record to write over it: else that would look like a
+/// commit that was lost.
+fn clearStale(image: *Image, generation: *Generation) errors.Error!void {
+    try opener.cutTail(image.disk, generation, image.path());
+    if (image.disk.sync(generation.log)) |errno| {
+        image.dead = true;
+        return disk_.failErrno(errno, image.path(), "Cannot sync the log of image");
     }
 }
 

@@ -90,6 +90,8 @@ pub const Generation = struct {
     zeros_end: u64 = 0,
     /// Up to here the log has space, which reads as zeros.
     room_end: u64 = 0,
+    /// It reads as what another log held, and is a `tail`.
+    stale: bool = false,
     /// Something lies behind `log_end` that has to be cut before the next append.
     tail: bool = false,
     /// That something was an unfinished record.
@@ -117,6 +119,7 @@ pub const Generation = struct {
     pub fn forgetZeros(self: *Generation) void {
         self.zeros_end = 0;
         self.room_end = 0;
+        self.stale = false;
     }
 
     /// Gives up the writer's locks.

@@ -12,6 +12,7 @@ const generation_ = @import("generation.zig");
 const opener = @import("opener.zig");
 const pipe_ = @import("pipe.zig");
 const plant = @import("../plant.zig");
+const Room = @import("room.zig").Room;
 const scratch_ = @import("scratch.zig");
 const history = @import("history.zig");
 const Disk = disk_.Disk;
@@ -170,6 +171,7 @@ pub const Appender = struct {
         }
         const offset = header.offset;
         const tables_end = at.tables + at.tables_len;
+        if (self.generation.stale) try self.clear(offset + tables_end, offset + at.end);
         if (self.written == 0 and tables_end <= scratch_.staging_len) {
             const has_room = offset + at.end <= @max(self.generation.zeros_end, self.allocated_end);
             if (!has_room) try self.room(offset, at.end);
@@ -191,6 +193,16 @@ pub const Appender = struct {
         }
         try self.writeFooter(&header, at);
         return self.generation.recordOf(&header, at, bytes).?;
+    }
+
+    /// What another log held behind the record goes before its footer is written.
+    fn clear(self: *Appender, from: u64, end: u64) errors.Error!void {
+        const generation = self.generation;
+        if (Room.clear(self.disk, generation, from, end)) return;
+        if (self.disk.truncate(generation.log, from)) |errno| return self.failed(errno);
+        generation.log_size = from;
+        generation.forgetZeros();
+        self.allocated_end = @min(self.allocated_end, from);
     }
 
     /// How many zeros to write behind a record of `len` bytes, if any.
