@@ -55,7 +55,8 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
             .known = if (heap.shared) |shared| shared.known(heap) else null,
             .guard = which == .backup,
         });
-        heap.tracker.foresee(heap.address, pages.used.items, attempt.report.pages);
+        // The other image's commit of the same changes tells nothing of what follows.
+        if (heap.map == null or heap.backup == null) heap.tracker.foresee(heap.address, pages.used.items, attempt.report.pages);
     }
     const report = try attempt.finish();
     return reportOf(heap, report, start_ns);

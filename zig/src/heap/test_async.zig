@@ -383,9 +383,11 @@ test "a commit asked for while the one before it fails does not go on without it
         words(at, 1)[0] = 77;
         const first = try heap.commitAsync(.map);
         // The sync fails once the second commit has seen the first one under way, and copies.
-        const opener = try std.Thread.spawn(.{}, openGateUnderHold, .{ heap, &disk });
+        var copied: std.atomic.Value(bool) = .init(false);
+        const opener = try std.Thread.spawn(.{}, openGateUnderHold, .{ heap, &disk, &copied });
         for (1..count / 3) |i| words(at + i * os.page_size, 1)[0] = 2;
         const second = try heap.commitAsync(.map);
+        copied.store(true, .release);
         opener.join();
         try background.await(first);
         try testing.expectError(error.IO, background.fetch(first));
@@ -406,8 +408,9 @@ test "a commit asked for while the one before it fails does not go on without it
     try testing.expectEqual(@as(u64, 3), words(at + count * os.page_size, 1)[0]);
 }
 
-fn openGateUnderHold(heap: *Heap, disk: *FlakyDisk) void {
-    while (heap.alloc.holder.load(.acquire) == 0) std.atomic.spinLoopHint();
+/// Or after it, where the thread got no processor meanwhile.
+fn openGateUnderHold(heap: *Heap, disk: *FlakyDisk, copied: *std.atomic.Value(bool)) void {
+    while (heap.alloc.holder.load(.acquire) == 0 and !copied.load(.acquire)) std.atomic.spinLoopHint();
     disk.gate.store(false, .release);
 }
 
