@@ -156,10 +156,10 @@ fn readerBehind() !?[]const u8 {
     while (!reading.ended) reading.goOn();
     while (!writing.ended) writing.goOn();
     try std.testing.expect(!reader.refused);
-    machine.unmap(scratch, pages * os.page_size);
     const rooms = machine.rooms;
     heap.touch(&.{image}, 3, 5);
     _ = try heap.commit(image, null);
+    machine.unmap(scratch, pages * os.page_size);
     if (machine.medium.offence == null) try std.testing.expectEqual(rooms + 1, machine.rooms);
     return machine.medium.offence;
 }
