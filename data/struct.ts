@@ -128,7 +128,6 @@ interface Layout {
   /** Setters of the accessors, in the order of the fields. */
   readonly setters: ((this: Handle, value: unknown) => void)[];
   readonly fields: readonly Field[];
-  readonly byName: ReadonlyMap<string, Field>;
   readonly size: number;
   readonly align: number;
   readonly text: string;
@@ -184,17 +183,25 @@ function expectSchema(name: string, schema: unknown): Map<string, () => unknown>
 }
 
 function layOut(name: string, given: Map<string, () => unknown>): Layout {
+  // In one loop, since a program that starts waits for it.
   const fields: Field[] = [];
+  const inner: Field[] = [];
   let size = 0;
   let align = 1;
   let owns = false;
+  let flat = true;
+  let text = `struct ${name} { `;
   for (const [field, typeOfField] of given) {
     const type = expectTypeOf(`${name}.${field}`, typeOfField());
     const offset = alignUp(size, type.align);
-    fields.push({ name: field, type, offset });
+    const laid = { name: field, type, offset };
+    text += `${fields.length === 0 ? "" : "; "}${field}: ${type.name} @${offset}`;
+    fields.push(laid);
     size = offset + type.size;
     align = Math.max(align, type.align);
     owns ||= type.owns;
+    flat &&= isFlat(type);
+    if (type.kind === "array" || "open" in type) inner.push(laid);
   }
   size = alignUp(size, align);
   if (size > objectSizeMax) {
@@ -203,12 +210,8 @@ function layOut(name: string, given: Map<string, () => unknown>): Layout {
       `Cannot make struct ${name} of ${size} bytes: at most ${objectSizeMax} are possible`,
     );
   }
-  const lines = fields.map((field) => `${field.name}: ${field.type.name} @${field.offset}`);
-  const text = `struct ${name} { ${lines.join("; ")} } ${size} bytes`;
-  const byName = new Map(fields.map((field) => [field.name, field]));
-  const flat = fields.every(({ type }) => isFlat(type));
-  const inner = fields.filter(({ type }) => type.kind === "array" || "open" in type);
-  return { fields, byName, setters: [], size, align, text, owns, flat, inner };
+  text += ` } ${size} bytes`;
+  return { fields, setters: [], size, align, text, owns, flat, inner };
 }
 
 function alignUp(offset: number, align: number): number {
@@ -355,7 +358,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
 
   function expectFields(values: object, what: string): void {
     for (const key of Object.keys(values)) {
-      if (layout!.byName.has(key)) continue;
+      if (layout!.fields.some((field) => field.name === key)) continue;
       throw new PermError(
         "INVALID_ARGUMENT",
         `Cannot store ${describe(key)} in ${what}: ${name} has no such field`,

@@ -49,9 +49,10 @@ const frequent = ["ph_malloc", "ph_free", "ph_malloc_many", "ph_free_many"] as c
  * {@linkcode native}, but there only from when they are bound, and with nothing before them. Until
  * then whoever calls them calls those of `native`, in another place of the code.
  *
- * What is set but once in an object that begins empty V8 takes for constant.
+ * What is set but once in an object that begins empty V8 takes for constant; of a class of its own, for what
+ * other objects have under the same names would count as set again (then a call takes 100 to 300 ns).
  */
-export const bound: { [Name in (typeof frequent)[number]]?: Native[Name] } = {};
+export const bound: { [Name in (typeof frequent)[number]]?: Native[Name] } = new (class {})();
 
 /** This platform's library: what it is called, and where it lies if it does. */
 const packed = "Bun" in globalThis || "Deno" in globalThis ? embedded[adapter.platform] : undefined;
@@ -119,6 +120,10 @@ function openPacked(soname: string, attempts: Attempts): Native | undefined {
     const there = attempts.run(beside, () => openBeside(beside, soname));
     if (there) return there;
   }
+  return openCopied(soname, attempts);
+}
+
+function openCopied(soname: string, attempts: Attempts): Native | undefined {
   const libc = attempts.run("the C library, to make a memory file", () => new Libc());
   if (!libc) return;
   const present = libc.findLoaded(soname);
@@ -158,14 +163,8 @@ function fileBeside(name: string, bytes: number): string | undefined {
  * as it almost always is, which takes Deno 0.6 ms and Bun 0.25.
  */
 function openBeside(path: string, soname: string): Native {
-  abiOf(path);
-  try {
-    return open(soname, true);
-  } catch (error) {
-    if (error instanceof PermError) throw error;
-    // musl knows it by its path alone.
-    return open(path, true);
-  }
+  expectAbi(path, abiOf(path));
+  return prepare({ name: soname, path });
 }
 
 function openBuilt(platform: string, attempts: Attempts): Native | undefined {
@@ -219,6 +218,15 @@ const seldom: ReadonlySet<string> = new Set<keyof typeof symbols>([
 
 type Name = keyof typeof symbols;
 
+/**
+ * What is found at once: those that count most, so that who has met one of them has met the others, and
+ * what a program calls that opens a heap and looks something up. One more takes less than a call for itself.
+ */
+const together: readonly (readonly Name[])[] = [
+  frequent,
+  ["ph_open", "ph_info", "ph_global", "ph_container_open", "ph_map_get"],
+];
+
 /** What binds these. */
 function signaturesOf(names: readonly Name[]): Record<Name, Signature> {
   const signatures: Record<string, Signature> = {};
@@ -232,17 +240,17 @@ function signaturesOf(names: readonly Name[]): Record<Name, Signature> {
   return signatures;
 }
 
+/** A library that the process keeps, by what is most likely to name it and by what does. */
+interface Lasting {
+  name: string;
+  readonly path: string;
+}
+
 /** `isLasting` says that the path will name the same library for the life of the process. */
 function open(path: string, isLasting = false): Native {
   if (isLasting) {
     expectAbi(path, abiOf(path));
-    // A program calls a few of them all: what prepares the others would be half of the time that loading
-    // takes. Callers that are called once do not remember whom, so engines come to know the other one only.
-    const names = Object.keys(symbols) as Name[];
-    for (let i = 0; i < names.length; i++) {
-      table[names[i]] = (...args) => first(path, names[i])(...args);
-    }
-    return native;
+    return prepare({ name: path, path });
   }
   let functions: Record<string, NativeFunction>;
   try {
@@ -257,26 +265,52 @@ function open(path: string, isLasting = false): Native {
   return functions as unknown as Native;
 }
 
+/**
+ * A program calls a few of the functions all: what prepares the others would be half of the time that
+ * loading takes. So each is found by its first call. Callers that are called once do not remember whom,
+ * and engines come to know the other one only.
+ */
+function prepare(library: Lasting): Native {
+  const names = Object.keys(symbols) as Name[];
+  for (let i = 0; i < names.length; i++) {
+    table[names[i]] = (...args) => findFunction(library, names[i])(...args);
+  }
+  return native;
+}
+
 /** Finds a function, which then stands in the table itself. */
-function first(path: string, name: Name): NativeFunction {
-  return table[name] = adapter.openUnbound === undefined
-    ? bindNow(path, name)
-    : bindLate(path, name);
+function findFunction(library: Lasting, name: Name): NativeFunction {
+  const names = together.find((names) => names.includes(name)) ?? [name];
+  try {
+    if (adapter.openUnbound === undefined) bindNow(library.name, names);
+    else bindLate(library.name, names);
+  } catch (error) {
+    if (library.name === library.path) throw error;
+    // musl knows a library by its path alone.
+    library.name = library.path;
+    return findFunction(library, name);
+  }
+  return table[name];
 }
 
 /** Where binding takes no longer than looking up. */
-function bindNow(path: string, name: Name): NativeFunction {
-  const isFrequent = frequent.some((other) => other === name);
-  const functions = adapter.open(path, signaturesOf(isFrequent ? frequent : [name]));
-  // All at once, so that what has met one of them has met the others.
-  if (isFrequent) Object.assign(bound, functions);
-  return functions[name];
+function bindNow(path: string, names: readonly Name[]): void {
+  const functions = adapter.open(path, signaturesOf(names));
+  Object.assign(table, functions);
+  if (names === frequent) Object.assign(bound, functions);
 }
 
-/** A function that is looked up now, and bound when it is called often. */
-function bindLate(path: string, name: Name): NativeFunction {
-  const call = unbound(path, signaturesOf([name]))[name];
-  if (seldom.has(name)) return call;
+/** Functions that are looked up now, and bound when they are called often. */
+function bindLate(path: string, names: readonly Name[]): void {
+  const functions = unbound(path, signaturesOf(names));
+  for (let i = 0; i < names.length; i++) {
+    const name = names[i];
+    const call = functions[name];
+    table[name] = seldom.has(name) ? call : boundLate(path, name, call);
+  }
+}
+
+function boundLate(path: string, name: Name, call: NativeFunction): NativeFunction {
   let calls = 0;
   return late[name](call, () => {
     if (++calls < OFTEN) return undefined;
@@ -287,7 +321,11 @@ function bindLate(path: string, name: Name): NativeFunction {
 }
 
 function abiOf(path: string): number {
-  if (adapter.numberOf !== undefined) return adapter.numberOf(path, "ph_abi_hash");
+  try {
+    if (adapter.numberOf !== undefined) return adapter.numberOf(path, "ph_abi_hash");
+  } catch {
+    // There is no such library, which the next line tells, or one that is older than the number.
+  }
   return unbound(path, { ph_abi: { parameters: [], result: "f64" } }).ph_abi();
 }
 

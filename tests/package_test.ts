@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import {
+  cpSync,
   existsSync,
   readdirSync,
   readFileSync,
@@ -197,6 +198,30 @@ test("the npm package loads its library's file where it lies", npm, () => {
   for (const runtime of runtimes) {
     const told = succeed(command(runtime, "which.ts"), folder.path);
     assert.equal(told, `${file}\n`);
+  }
+});
+
+test("two copies of the npm package in a process have one library", npm, () => {
+  using folder = new Folder();
+  install(folder);
+  const copies = ["one", "two", "bare"];
+  for (const copy of copies) {
+    cpSync(folder.file("node_modules/@perm/heap/dist"), folder.file(copy), { recursive: true });
+  }
+  rmSync(folder.file(`bare/${library.file}`));
+  for (const [first, second] of [["one", "two"], ["one", "bare"], ["bare", "two"]]) {
+    writeFileSync(
+      folder.file("main.ts"),
+      `import { Heap as First } from "./${first}/mod.js";
+import { Heap as Second } from "./${second}/mod.js";
+const heap = First.open({ size: 1 << 20 });
+heap.root = heap.calloc(1, 8);
+console.log(Second.attach(heap.handle).root === heap.root);
+`,
+    );
+    for (const runtime of runtimes) {
+      assert.equal(runInstalled(runtime, folder, "main.ts"), "true\n", `${first} and ${second}`);
+    }
   }
 });
 

@@ -1,6 +1,7 @@
 // Views of heap memory: exactly the bytes asked for, and never a crash.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { struct, u53 } from "../data/mod.ts";
 import { Heap, PermError, type Pointer, type ViewType } from "../mod.ts";
 import { Child, elsewhere, expectCode, expectWell, Folder } from "./support.ts";
 
@@ -219,6 +220,27 @@ test("a view at any size that a heap can have either works or is refused", { tim
   }
   heap.free(p);
   expectWell(heap);
+});
+
+test("what a heap that grew at once has at its end is seen, also when it is seen first of all", {
+  timeout,
+}, () => {
+  for (const use of ["load", "window", "data"]) {
+    using heap = Heap.open({ size: mib });
+    const p = heap.calloc(8 * mib, 1);
+    const last = p + 8 * mib - 8;
+    if (use === "load") {
+      heap.store(last, p);
+      assert.equal(heap.load(last), p);
+    } else if (use === "window") {
+      const { view, base } = heap.window(last);
+      assert.equal(view.getFloat64((last - base) | 0, true), 0);
+    } else {
+      assert.equal(struct("Word", { word: u53 }).at(heap, last).word, 0);
+    }
+    expectCode(() => heap.load(2 ** 46 - 8), "BAD_POINTER");
+    expectCode(() => heap.load(heap.address), "BAD_POINTER");
+  }
 });
 
 test("a window covers what was asked for and stays true while the heap grows", { timeout }, () => {
