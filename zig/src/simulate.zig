@@ -1,5 +1,5 @@
 //! `zig build simulate -- [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full,intruders,damage]
-//! [--theme NAME] [--trace] [--plant NAME,NAME|all] [--fuzz CASES]`: the simulator of the image engine as a program (docs/engine.md).
+//! [--theme NAME] [--trace] [--plant NAME,NAME|all] [--jobs N] [--fuzz CASES]`: the simulator of the image engine as a program (docs/engine.md).
 
 const std = @import("std");
 const os = @import("os/os.zig");
@@ -16,6 +16,8 @@ const Settings = struct {
     options: sim.Options = .{},
     plants: std.EnumSet(plant.Plant) = .initEmpty(),
     fuzz: u64 = 0,
+    /// Processes at a time, where there are many planted bugs.
+    jobs: usize = 2,
 };
 
 pub fn main(init: std.process.Init) !void {
@@ -44,6 +46,8 @@ pub fn main(init: std.process.Init) !void {
             }
         } else if (std.mem.eql(u8, arg, "--theme")) {
             settings.options.theme = std.meta.stringToEnum(sim.Theme, value) orelse return usage(value);
+        } else if (std.mem.eql(u8, arg, "--jobs")) {
+            settings.jobs = std.math.clamp(std.fmt.parseInt(usize, value, 10) catch return usage(arg), 1, jobs_max);
         } else if (std.mem.eql(u8, arg, "--fuzz")) {
             settings.fuzz = std.fmt.parseInt(u64, value, 10) catch return usage(arg);
         } else if (std.mem.eql(u8, arg, "--plant")) {
@@ -75,7 +79,23 @@ fn fatal(comptime format: []const u8, args: anytype) noreturn {
 }
 
 /// What a child tells its parent while it runs, and when it traps.
-const Progress = struct { seed: u64 = 0, steps: u64 = 0, found: bool = false, text_len: usize = 0, text: [400]u8 = undefined };
+const Progress = struct {
+    seed: u64 = 0,
+    steps: u64 = 0,
+    theme: sim.Theme = .any,
+    found: bool = false,
+    text_len: usize = 0,
+    text: [400]u8 = undefined,
+
+    fn say(self: *Progress, what: []const u8) void {
+        self.text_len = @min(what.len, self.text.len);
+        @memcpy(self.text[0..self.text_len], what[0..self.text_len]);
+    }
+};
+
+const jobs_max = 16;
+/// A planted bug's process says here why it trapped.
+var trapped_in: ?*Progress = null;
 
 /// True when a violation was found.
 fn run(settings: Settings, progress: ?*Progress) bool {
@@ -86,12 +106,14 @@ fn run(settings: Settings, progress: ?*Progress) bool {
     while (world.counts.steps < settings.steps) : (seed += 1) {
         if (progress) |told| told.seed = seed;
         world.run(seed);
-        if (progress) |told| told.steps = world.counts.steps;
+        if (progress) |told| {
+            told.steps = world.counts.steps;
+            told.theme = world.theme;
+        }
         const what = world.failure orelse continue;
         if (progress) |told| {
             told.found = true;
-            told.text_len = @min(what.len, told.text.len);
-            @memcpy(told.text[0..told.text_len], what[0..told.text_len]);
+            told.say(what);
         } else std.debug.print("FAILED: {s}\nseed {d}, after {d} steps of its world: simulate --seed {d} --steps 1 --trace\n", .{ what, seed, world.machine.steps, seed });
         return true;
     }
@@ -148,34 +170,71 @@ fn watch(_: ?*anyopaque) callconv(.c) ?*anyopaque {
 pub const panic = std.debug.FullPanic(namingPanic);
 
 fn namingPanic(message: []const u8, first: ?usize) noreturn {
+    if (trapped_in) |told| {
+        told.say(message);
+        std.c.abort();
+    }
     if (case > 0) std.debug.print("TRAPPED: simulate --fuzz 1 --seed {d}\n", .{case});
     std.debug.defaultPanic(message, first);
 }
 
-/// Each planted bug in a process of its own: some end in a trap, which is being caught too.
+/// Each planted bug, in worlds that follow one another as they do without it, until it is noticed or the
+/// steps are used up. A process of its own for each: some end in a trap, which is being caught too.
 fn everyPlant(settings: Settings) !void {
-    const memory = try std.posix.mmap(null, @sizeOf(Progress), .{ .READ = true, .WRITE = true }, .{ .TYPE = .SHARED, .ANONYMOUS = true }, -1, 0);
-    const progress: *Progress = @ptrCast(memory.ptr);
-    var missed: usize = 0;
-    std.debug.print("{s:<26} {s:>9} {s:>9}  {s}\n", .{ "planted", "steps", "seed", "noticed as" });
+    const count = @typeInfo(plant.Plant).@"enum".fields.len;
+    const Table = [count]Progress;
+    const memory = try std.posix.mmap(null, @sizeOf(Table), .{ .READ = true, .WRITE = true }, .{ .TYPE = .SHARED, .ANONYMOUS = true }, -1, 0);
+    const table: *Table = @ptrCast(memory.ptr);
+    const Child = struct { pid: i32 = 0, which: plant.Plant = .none };
+    var children: [jobs_max]Child = @splat(.{});
+    var state: [count]enum { unwanted, wanted, noticed, trapped, missed } = @splat(.unwanted);
+    var wanted = settings.plants.iterator();
+    while (wanted.next()) |which| state[@intFromEnum(which)] = .wanted;
+    std.debug.print("{s:<26} {s:>9} {s:>8} {s:<9} {s}\n", .{ "planted", "steps", "seed", "theme", "noticed as" });
     var each = settings.plants.iterator();
-    while (each.next()) |which| {
-        progress.* = .{};
-        const child = std.c.fork(); // the C library's: a trap raises its signal by the number that it remembers
-        if (child == 0) {
-            plant.active = which;
-            std.process.exit(if (run(settings, progress)) 1 else 0);
+    var printed: usize = 0;
+    var missed: usize = 0;
+    var steps_total: u64 = 0;
+    const start = os.nowNs();
+    while (true) {
+        var running: usize = 0;
+        for (children[0..settings.jobs]) |*child| {
+            if (child.pid == 0) if (each.next()) |which| {
+                table[@intFromEnum(which)] = .{};
+                child.* = .{ .which = which };
+                const pid = std.c.fork(); // the C library's: a trap raises its signal by the number that it remembers
+                if (pid == 0) {
+                    plant.active = which;
+                    trapped_in = &table[@intFromEnum(which)];
+                    std.process.exit(if (run(settings, &table[@intFromEnum(which)])) 1 else 0);
+                }
+                child.pid = pid;
+            };
+            running += @intFromBool(child.pid > 0);
         }
+        while (printed < count) : (printed += 1) {
+            const which: plant.Plant = @enumFromInt(printed);
+            const told = &table[printed];
+            const text = switch (state[printed]) {
+                .unwanted => continue,
+                .wanted => break,
+                .missed => "NOT NOTICED",
+                .noticed, .trapped => told.text[0..told.text_len],
+            };
+            missed += @intFromBool(state[printed] == .missed);
+            steps_total += told.steps;
+            std.debug.print("{t:<26} {d:>9} {d:>8} {t:<9} {s}{s}\n", .{ which, told.steps, told.seed, told.theme, if (state[printed] == .trapped) "a trap: " else "", text });
+        }
+        if (running == 0) break;
         var status: u32 = 0;
-        _ = linux.waitpid(@intCast(child), &status, 0);
-        const trapped = linux.W.IFSIGNALED(status);
-        const noticed = progress.found or trapped;
-        if (!noticed) missed += 1;
-        std.debug.print("{t:<26} {d:>9} {d:>9}  {s}\n", .{
-            which,                                                                                                 progress.steps, progress.seed,
-            if (progress.found) progress.text[0..progress.text_len] else if (trapped) "a trap" else "NOT NOTICED",
-        });
+        const ended: i32 = @intCast(linux.waitpid(-1, &status, 0));
+        for (&children) |*child| if (child.pid == ended) {
+            const index = @intFromEnum(child.which);
+            state[index] = if (linux.W.IFSIGNALED(status)) .trapped else if (table[index].found) .noticed else .missed;
+            child.* = .{};
+        };
     }
-    std.debug.print("{d} not noticed\n", .{missed});
+    const seconds = @as(f64, @floatFromInt(os.nowNs() - start)) / 1e9;
+    std.debug.print("{d} planted, {d} not noticed; from seed {d}, {d} steps in {d:.0} s\n", .{ settings.plants.count(), missed, settings.seed, steps_total, seconds });
     if (missed > 0) std.process.exit(1);
 }

@@ -10,7 +10,6 @@ const shared_heaps = @import("shared.zig");
 const heap_room = @import("heap.zig");
 const Header = @import("header.zig").Header;
 const alloc_room = @import("../alloc/alloc.zig");
-const plant = @import("../plant.zig");
 const image_room = @import("../image/image.zig");
 const Tracker = @import("../tracker/tracker.zig").Tracker;
 
@@ -318,14 +317,10 @@ fn supplyGrow(context: ?*anyopaque, capacity: u64) bool {
     return true;
 }
 
-/// Fresh anonymous memory: in a range mapped from a file MADV_DONTNEED would bring the file's old
-/// contents back.
 fn supplyGiveBack(context: ?*anyopaque, address: usize, len: u64) bool {
     const heap: *Heap = @ptrCast(@alignCast(context));
     std.debug.assert(address >= heap.address and address + len <= heap.address + heap.geometry.span);
-    if (plant.is(.r14_old_content_back)) {
-        _ = os.advise(address, len, std.os.linux.MADV.DONTNEED);
-    } else os.commitAnonymous(address, len) catch return false;
+    os.giveBack(address, len) catch return false;
     os.adviseHeap(address, len);
     // No tracker sees pages become zero that way; an image may still hold what they were.
     const first = (address - heap.address) / os.page_size;

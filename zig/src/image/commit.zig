@@ -336,7 +336,7 @@ pub const Commit = struct {
             .lines = unknown.slice(),
             .holes = image.scratch.holes.items,
         }) catch |err| {
-            if (appender.footer_begun and appender.generation == image.generation) image.dead = true;
+            if (appender.footer_begun and appender.generation == image.generation) image.dead = !plant.is(.r2_footer_lives_on);
             return err;
         };
         self.report = .{
@@ -499,7 +499,7 @@ fn unchangedSince(image: *Image, history: *const history_.History, input: *const
     var stored = table.stored.iterate();
     while (stored.next()) |run| if (kept.nextAbsentBefore(run.first, run.end()) < run.end()) return null;
     if (input.capture) |capture| {
-        if (other.compare_all) return null;
+        if (other.compare_all and !plant.is(.r11_lost_track_since)) return null;
         const told = capture.other orelse return null;
         for (told.items) |run| if (!sameAsOther(image, input, table, run)) return null;
     } else if (other.compare_all) {
@@ -510,6 +510,7 @@ fn unchangedSince(image: *Image, history: *const history_.History, input: *const
         var runs = other.pending.iterate();
         while (runs.next()) |run| if (!sameAsOther(image, input, table, run)) return null;
     }
+    if (plant.is(.r11_inflight_left)) return current;
     var runs = other.inflight.iterate();
     while (runs.next()) |run| if (!sameAsOther(image, input, table, run)) return null;
     return current;

@@ -141,14 +141,14 @@ fn load(self: *Image, write: bool, recover: bool) errors.Error!*Generation {
             .busy => return claim.busy(path),
             .errno => |errno| return disk_.failErrno(errno, path, "Cannot lock the log of image"),
         };
-        const beside_writer = !write and disk.lockedByAnother(generation.base);
+        const beside_writer = !write and !plant.is(.r9_writer_before) and disk.lockedByAnother(generation.base);
         try generation.loadRecords(disk, path, !write);
         try generation.checkLastRecord(disk, path);
         if (!write and generation.dropped) {
             // A record without an end is no dropped commit while its writer is at it. Who took this
             // base's place meanwhile had ended it before.
             const replaced = disk.names(self.place.dir, self.place.name.z(), held.stat) != .same;
-            if (beside_writer or replaced or disk.lockedByAnother(generation.base)) generation.dropped = false;
+            if (beside_writer or replaced or (!plant.is(.r9_writer_after) and disk.lockedByAnother(generation.base))) generation.dropped = false;
         }
         return generation;
     }

@@ -2,10 +2,12 @@
 //! them.
 
 const std = @import("std");
+const disk_ = @import("disk.zig");
 const format = @import("format.zig");
 const history_ = @import("history.zig");
 const image_ = @import("image.zig");
 const power = @import("power.zig");
+const real_disk = @import("../os/disk.zig");
 const shared_file = @import("shared_file.zig");
 const testing = @import("testing.zig");
 const Heap = testing.Heap;
@@ -271,4 +273,248 @@ test "a shared heap never takes the place of a file that came meanwhile, under e
         try expectEqual(@as(?u32, inode), disk.names.get(name));
         try expectEqual(@as(u64, 6), disk.inodes.items[inode].size);
     };
+}
+
+// ------------------------------------------------------------------ two images of a heap
+
+/// A heap that both images hold, and that went on in the second.
+const Pair = struct {
+    disk: PowerDisk,
+    heap: Heap,
+    images: [2]*Image,
+
+    fn init(self: *Pair) !void {
+        self.* = .{ .disk = .init(1), .heap = .init(pages), .images = undefined };
+        for (&self.images, [_][]const u8{ "a", "b" }, 0..) |*image, path, index| {
+            image.* = try Image.open(.{ .disk = self.disk.disk(), .path = path, .mode = .create, .background = false });
+            try image.*.join(&self.heap.history, self.heap.identity.span, if (index == 1) self.images[0] else null);
+        }
+        for (0..pages) |page| self.touch(page, page);
+        _ = try self.heap.commit(self.images[0], self.images[1]);
+        _ = try self.heap.commit(self.images[1], self.images[0]);
+        self.touch(1, 100);
+        _ = try self.heap.commit(self.images[1], self.images[0]);
+    }
+
+    fn deinit(self: *Pair) void {
+        for (self.images) |image| image.close();
+        self.heap.deinit();
+        self.disk.deinit();
+    }
+
+    fn touch(self: *Pair, page: u64, value: u64) void {
+        self.heap.touch(&self.images, page, value);
+    }
+};
+
+test "a copy of the changes is no known commit when the other image lost track of what it had changed before" {
+    errdefer testing.explain();
+    const capture_ = @import("capture.zig");
+    const os = @import("../os/os.zig");
+    const page_set = @import("page_set.zig");
+    var pair: Pair = undefined;
+    try pair.init();
+    defer pair.deinit();
+    const heap = &pair.heap;
+    const first = pair.images[0];
+    const other = pair.images[1];
+    const last = heap.history.epoch();
+    var kept: page_set.PageSet = try .init(pages);
+    defer kept.deinit();
+    kept.setRange(0, pages);
+    var wanted: page_set.PageSet = try .init(pages);
+    defer wanted.deinit();
+
+    // A scan failed: nobody was told of the page that changed.
+    heap.touch(&.{}, 2, 200);
+    for (pair.images) |image| image.compare_all = true;
+    var captures: [2]capture_.Capture = .{ .{}, .{} };
+    defer for (&captures) |*capture| capture.deinit();
+    const aside = try os.allocatePages(2 * pages * format.page_size);
+    defer os.freePages(aside);
+    for (&captures, [_]*Image{ other, first }, 0..) |*capture, image, index| {
+        try image.choose(capture, .{
+            .kept = &kept,
+            .wanted = &wanted,
+            .memory = @intFromPtr(heap.memory.ptr),
+            .whole = false,
+            .alone = true,
+            .compare = false,
+            .other = if (index == 1) other else null,
+        });
+        capture.copy(@intFromPtr(heap.memory.ptr), @intFromPtr(aside.ptr) + index * pages * format.page_size);
+        image.taken(capture, &.{});
+    }
+    // The first of the two commits fails, after the second was copied.
+    other.pendingAgain(&captures[0]);
+    var commit = try first.begin();
+    defer commit.end();
+    try commit.prepare(.{
+        .memory = 0,
+        .capture = &captures[1],
+        .identity = heap.identity,
+        .used = &.{heap.used},
+        .other = other,
+    });
+    try expectEqual(last + 1, (try commit.finish()).epoch);
+}
+
+test "what a failed commit to the other image had in hand is compared, too" {
+    errdefer testing.explain();
+    var pair: Pair = undefined;
+    try pair.init();
+    defer pair.deinit();
+    const last = pair.heap.history.epoch();
+    pair.touch(2, 200);
+    // Before its footer: the other image goes on.
+    pair.disk.fails_at = pair.disk.calls + 2;
+    while (true) : (pair.disk.fails_at += 1) {
+        const calls = pair.disk.calls;
+        if (pair.heap.commit(pair.images[1], pair.images[0])) |_| return error.TestUnexpectedResult else |_| {}
+        if (pair.images[1].dead) return error.TestUnexpectedResult;
+        if (!pair.images[1].inflight.isEmpty()) break;
+        pair.disk.fails_at += pair.disk.calls - calls;
+    }
+    try expect(pair.images[1].pending.isEmpty());
+    try expectEqual(last + 1, (try pair.heap.commit(pair.images[0], pair.images[1])).epoch);
+    try Heap.expectStored(pair.images[0], null, pair.heap.memory);
+}
+
+test "a base that holds a commit under the number that it has elsewhere says the highest number that was given" {
+    errdefer testing.explain();
+    var pair: Pair = undefined;
+    try pair.init();
+    defer pair.deinit();
+    const known = pair.heap.history.epoch();
+    // A commit to the other image fails behind its footer, so that its number is used up, and what it changed is
+    // as it was again.
+    const before = try pair.heap.copy();
+    defer std.testing.allocator.free(before);
+    pair.touch(2, 200);
+    {
+        var commit = try pair.images[0].begin();
+        defer commit.end();
+        try commit.prepare(.{ .memory = @intFromPtr(pair.heap.memory.ptr), .identity = pair.heap.identity, .used = &.{pair.heap.used}, .other = pair.images[1] });
+    }
+    @memcpy(pair.heap.memory, before);
+    for (pair.images) |image| image.pending.set(2);
+    try expect(pair.images[0].dead);
+    const report = try pair.heap.commit(pair.images[0], pair.images[1]);
+    try expect(report.new_base);
+    try expectEqual(known, report.epoch);
+    try expectEqual(known + 1, pair.images[0].generation.?.header.epoch_max);
+    // Who has that image alone goes on behind it.
+    pair.images[0].close();
+    pair.images[0] = try Image.open(.{ .disk = pair.disk.disk(), .path = "a", .mode = .write, .background = false });
+    var heap = Heap.init(pages);
+    defer heap.deinit();
+    try heap.restore(pair.images[0], null);
+    heap.touch(&.{pair.images[0]}, 3, 300);
+    try expectEqual(known + 2, (try heap.commit(pair.images[0], null)).epoch);
+}
+
+test "an image whose log is damaged is not backed up to, though the heap descends from what is whole of it" {
+    errdefer testing.explain();
+    var disk: PowerDisk = .init(1);
+    defer disk.deinit();
+    var heap = Heap.init(pages);
+    defer heap.deinit();
+    {
+        const image = try open(&disk, .{ .path = "", .mode = .create });
+        defer image.close();
+        try image.join(&heap.history, heap.identity.span, null);
+        _ = try rewrite(&heap, image, 1);
+        for (2..5) |value| {
+            heap.touch(&.{image}, 3, value);
+            _ = try heap.commit(image, null);
+        }
+    }
+    const raw = disk.disk();
+    for (disk.names.keys()) |name| if (std.mem.indexOf(u8, name, "-log-") != null) {
+        // The second of three records.
+        const opened = raw.open(0, @ptrCast(name.ptr), .{ .write = true }).file;
+        var one: [1]u8 = undefined;
+        const at = format.page_size * 4 + 100;
+        try expect(raw.readAll(opened, &one, at) == null);
+        one[0] ^= 1;
+        try expect(raw.writeAll(opened, &one, at) == null);
+    };
+    const image = try open(&disk, .{ .path = "", .mode = .write, .allow_damaged = true });
+    defer image.close();
+    try expect(image.generation.?.damage != null);
+    try image.join(&heap.history, heap.identity.span, null);
+    var commit = try image.begin();
+    defer commit.end();
+    try expectError(error.EXISTS, commit.prepare(.{ .memory = @intFromPtr(heap.memory.ptr), .identity = heap.identity, .used = &.{heap.used}, .guard = true }));
+}
+
+/// The real disk with little room: a file may be so long.
+const SmallDisk = struct {
+    end: u64 = std.math.maxInt(u64),
+    refusals: usize = 0,
+
+    fn disk(self: *SmallDisk) disk_.Disk {
+        return .{ .context = self, .vtable = comptime &table() };
+    }
+
+    fn table() disk_.Disk.VTable {
+        var vtable = disk_.Disk.vtableOf(real_disk);
+        vtable.allocate = allocate;
+        return vtable;
+    }
+
+    fn allocate(context: ?*anyopaque, file: disk_.File, offset: u64, len: u64) i64 {
+        const self: *SmallDisk = @ptrCast(@alignCast(context.?));
+        if (offset + len <= self.end) return real_disk.allocate(null, file, offset, len);
+        self.refusals += 1;
+        return -@as(i64, disk_.code(.NOSPC));
+    }
+};
+
+test "a record that fits is written, though there is no room for all that may have changed" {
+    errdefer testing.explain();
+    const changed = 300;
+    var scene: testing.Scene = .init(4096);
+    defer scene.deinit();
+    const heap = &scene.heap;
+    var small: SmallDisk = .{};
+    const image = try Image.open(.{ .disk = small.disk(), .path = scene.dir.path("a"), .mode = .create, .background = false });
+    defer image.close();
+    try image.join(&heap.history, heap.identity.span, null);
+    for (0..4096) |page| heap.touch(&.{image}, page, 1);
+    _ = try heap.commit(image, null);
+    for ([_]u64{ changed, changed - 100 }, 0..) |room, round| {
+        // A thousand pages may have changed.
+        for (0..changed) |page| heap.touch(&.{image}, page, 2 + round);
+        for (changed..1000) |page| image.pending.set(page);
+        small.end = image.generation.?.log_end + (room + 8) * format.page_size;
+        small.refusals = 0;
+        const result = heap.commit(image, null);
+        try expect(small.refusals > 0);
+        if (round == 0) try expectEqual(@as(u64, changed), (try result).pages) else try expectError(error.NO_SPACE, result);
+    }
+    small.end = std.math.maxInt(u64);
+    try expect(!(try heap.commit(image, null)).new_base);
+    try Heap.expectStored(image, null, heap.memory);
+}
+
+test "a heap that went back to a commit which it is known to be still takes a new number" {
+    errdefer testing.explain();
+    var disk: PowerDisk = .init(1);
+    defer disk.deinit();
+    var heap = Heap.init(pages);
+    defer heap.deinit();
+    const image = try open(&disk, .{ .path = "", .mode = .create });
+    defer image.close();
+    try image.join(&heap.history, heap.identity.span, null);
+    _ = try rewrite(&heap, image, 1);
+    heap.touch(&.{image}, 3, 2);
+    _ = try heap.commit(image, null);
+    try heap.restore(image, 1);
+    const known = heap.history.current.?;
+    var commit = try image.begin();
+    defer commit.end();
+    try commit.prepare(.{ .memory = @intFromPtr(heap.memory.ptr), .identity = heap.identity, .used = &.{heap.used}, .known = known });
+    try expectEqual(@as(u64, 3), (try commit.finish()).epoch);
+    try expect(image.head().?.commit != known.commit);
 }

@@ -90,6 +90,9 @@ pub const Threads = struct {
 };
 pub var threads: if (plant.enabled) ?Threads else void = if (plant.enabled) null;
 
+/// Its MADV_DONTNEED: what is mapped from its files is a copy.
+pub var drops: if (plant.enabled) ?*const fn (address: usize, len: usize) void else void = if (plant.enabled) null;
+
 /// Its time.
 pub var time: if (plant.enabled) ?*const fn () u64 else void = if (plant.enabled) null;
 
@@ -209,6 +212,14 @@ pub fn commitAnonymous(address: usize, len: usize) MapError!void {
         .NORESERVE = true,
         .FIXED = true,
     }, -1, 0);
+}
+
+/// Pages that are zero from here on, and their memory the system's again. In a range mapped from a file
+/// MADV_DONTNEED would bring the file's old contents back.
+pub fn giveBack(address: usize, len: usize) MapError!void {
+    if (!plant.is(.r14_old_content_back)) return commitAnonymous(address, len);
+    if (plant.enabled) if (drops) |drop| return drop(address, len);
+    _ = advise(address, len, linux.MADV.DONTNEED);
 }
 
 /// The file's pages at `offset` laid privately over a range that the caller has reserved.

@@ -169,7 +169,8 @@ pub const Actor = struct {
         // Where commits are to fail, what comes before them mostly does not.
         self.process.spared = self.world.spares and self.chance(90);
         defer self.process.spared = false;
-        const reads: u32 = if (self.world.theme == .attempts and self.process.id > 0) 95 else 25;
+        const others_read = self.world.theme == .attempts or self.world.theme == .scarce;
+        const reads: u32 = if (others_read and self.process.id > 0) 95 else 25;
         if (self.chance(self.world.shared_percent)) {
             sharing.run(self) catch {};
         } else if (self.chance(reads)) {
@@ -448,8 +449,8 @@ pub const Actor = struct {
         if (self.world.theme == .claims and found[0] == null and self.chance(50)) return;
         try self.takeHeap(found);
         self.process.spared = false;
-        const ops = 1 + self.below(switch (self.world.theme) {
-            .renames, .attempts, .returns => 60,
+        const ops = 1 + self.below(if (self.world.brief) 3 else switch (self.world.theme) {
+            .renames, .attempts, .returns, .scarce => 60,
             .first => 10,
             else => 30,
         });

@@ -75,10 +75,15 @@ pub fn open(c: ?*anyopaque, _: File, name: [*:0]const u8, how: disk_.How) i64 {
         machine.changes.append(gpa, .{ .link = .{ .name = .of(text), .inode = made } }) catch unreachable;
         break :blk made;
     };
+    if (found != null and machine.again_one_in > 0 and isOpen(call.process, inode) and machine.oneIn(machine.again_one_in)) {
+        call.process.noteFailure();
+        return no(.MFILE);
+    }
     // Between finding a file and having it open others run: nobody can see then that it will be open.
     if (found != null and machine.oneIn(machine.switches_one_in)) {
         inode.sought += 1;
-        const turns = if (machine.oneIn(4)) machine.random().uintAtMost(usize, 60) else 1;
+        const turns_max: usize = if (machine.stalls_one_in > 0) machine_.stall_turns_max else 60;
+        const turns = if (machine.oneIn(4)) machine.random().uintAtMost(usize, turns_max) else 1;
         for (0..turns) |_| fiber.yield();
         inode.sought -= 1;
         if (call.process.dead) return no(.IO);
@@ -89,6 +94,11 @@ pub fn open(c: ?*anyopaque, _: File, name: [*:0]const u8, how: disk_.How) i64 {
         inode.cut_other = false;
     }
     return machine.opened(call.process, inode, how.write);
+}
+
+fn isOpen(process: *Process, inode: *const Inode) bool {
+    for (process.machine.files.items) |*opening| if (opening.open and opening.process == process and opening.inode == inode) return true;
+    return false;
 }
 
 /// What is written past the page cache is not on the medium before a sync either: its own cache and
@@ -154,8 +164,8 @@ pub fn write(c: ?*anyopaque, file: File, bytes: []const u8, offset: u64) i64 {
     if (offset + bytes.len > inode.size) if (machine.noRoom(call.process)) |errno| return errno;
     var len = bytes.len;
     if (call.verdict.errno != 0) {
-        // A write that fails, or whose process dies in it, may have done its first part.
-        len = machine.random().uintAtMost(usize, bytes.len);
+        // A write that fails, or whose process dies in it, may have done its first part, or all of it.
+        if (!machine.oneIn(4)) len = machine.random().uintAtMost(usize, bytes.len);
     } else if (machine.oneIn(call.process.short_one_in)) len = 1 + machine.random().uintLessThan(usize, bytes.len);
     _ = machine.date(inode);
     machine.medium.store(inode, bytes[0..len], offset);
@@ -410,6 +420,10 @@ pub fn unlink(c: ?*anyopaque, _: File, name: [*:0]const u8) i64 {
     if (!call.verdict.effect) return call.verdict.errno;
     if (machine.names.find(std.mem.span(name)) == null) return no(.NOENT);
     if (machine.refuses_unlink) return no(.IO);
+    if (machine.oneIn(machine.stays_one_in)) {
+        call.process.noteFailure();
+        return no(.IO);
+    }
     const gone: Change = .{ .unlink = .of(std.mem.span(name)) };
     gone.apply(&machine.names);
     machine.changes.append(gpa, gone) catch unreachable;

@@ -15,6 +15,27 @@ const page_size = os.page_size;
 
 const Damage = enum { flip_base, flip_log, cut_base, cut_log, other_log, empty_log };
 
+/// A process was killed; somebody puts the base that it was writing in the place of the image's, and takes what
+/// is whole of it: nothing that is half written.
+pub fn mistake(world: *World, which: usize, scratch: usize) void {
+    const name = world.model.paths[which].name;
+    var buffer: [8]u8 = undefined;
+    const unfinished = std.fmt.bufPrint(&buffer, "{s}-new", .{name}) catch unreachable;
+    if (world.machine.names.find(unfinished) == null) return;
+    var copy = world.machine.clone(world.machine.random().int(u64));
+    defer copy.deinit();
+    var processes = [_]machine_.Process{.{ .machine = &copy, .id = 9 }};
+    copy.processes = &processes;
+    defer copy.unmap(scratch, model_.pages_max * page_size);
+    copy.move(unfinished, name);
+    var case: Case = .{ .world = world, .which = which, .machine = &copy, .process = &processes[0], .scratch = scratch };
+    var open = case.options(.write);
+    open.recover = true;
+    const image = Image.open(open) catch return;
+    defer image.close();
+    _ = case.identify(image, null) catch {};
+}
+
 /// Damages a copy of `which` image and judges what comes of it.
 pub fn inflict(world: *World, which: usize, scratch: usize) void {
     const name = world.model.paths[which].name;

@@ -20,6 +20,7 @@ pub const Name = medium_.Name;
 const gpa = std.heap.smp_allocator;
 
 const never = std.math.maxInt(u64);
+pub const stall_turns_max = 300;
 
 /// An opening of a file or of the directory; lives on while something is mapped from it.
 pub const Opening = struct {
@@ -98,6 +99,12 @@ pub const Machine = struct {
     switches_one_in: u32 = 0,
     /// So long others may go on during a sync.
     sync_turns_max: usize = 0,
+    /// At one call in so many a process stands still for long; 0: never.
+    stalls_one_in: u32 = 0,
+    /// One name in so many cannot be removed, one file that its process has open already not be opened once
+    /// more; 0: none.
+    stays_one_in: u32 = 0,
+    again_one_in: u32 = 0,
     /// Nothing may grow: the medium is full.
     full: bool = false,
     no_allocate: bool = false,
@@ -201,6 +208,21 @@ pub const Machine = struct {
                 const mapping = &inode.mappings.items[index];
                 if (mapping.address >= address and mapping.address < address + len) self.dropMapping(inode, index);
             }
+        }
+    }
+
+    /// MADV_DONTNEED: what is mapped privately is the file's again, all other memory zero.
+    pub fn dropPages(self: *Machine, address: usize, len: usize) void {
+        var at = address;
+        while (at < address + len) : (at += os.page_size) {
+            const page: *[os.page_size]u8 = @ptrFromInt(at);
+            @memset(page, 0);
+            for (self.inodes.items) |inode| for (inode.mappings.items) |*mapping| {
+                if (at < mapping.address or at >= mapping.address + mapping.len) continue;
+                const from = mapping.offset + (at - mapping.address);
+                const part: usize = @intCast(@min(os.page_size, inode.size -| from));
+                @memcpy(page[0..part], inode.bytes.items[@intCast(from)..][0..part]);
+            };
         }
     }
 
@@ -355,6 +377,10 @@ pub const Machine = struct {
             fiber.yield();
             if (process.dead) return gone;
         }
+        if (self.oneIn(self.stalls_one_in)) for (0..self.random().uintAtMost(usize, stall_turns_max)) |_| {
+            fiber.yield();
+            if (process.dead) return gone;
+        };
         const syncs = kind == .sync or kind == .sync_dir or kind == .sync_moved;
         if (syncs and self.sync_turns_max > 0) for (0..self.random().uintAtMost(usize, self.sync_turns_max)) |_| {
             fiber.yield();

@@ -1,4 +1,5 @@
-//! Histories that chance takes too long to find, step by step on the simulated machine.
+//! Histories that chance takes too long to find, step by step on the simulated machine: worlds of the
+//! simulator, and tests.
 //!
 //! Invariant: each ends well with the engine as it is, and badly without the rule that it is for.
 
@@ -20,15 +21,17 @@ const Reader = struct {
     process: *machine_.Process,
     scratch: usize,
     refused: bool = false,
+    /// Of a damaged image, what is whole.
+    damaged: bool = false,
 
     fn run(context: *anyopaque) void {
         const self: *Reader = @ptrCast(@alignCast(context));
-        const image = Image.open(.{ .disk = self.process.disk(), .path = "a", .mode = .read }) catch {
+        const image = Image.open(.{ .disk = self.process.disk(), .path = "a", .mode = .read, .allow_damaged = self.damaged }) catch {
             self.refused = true;
             return;
         };
         defer image.close();
-        const point = image.point(null) catch unreachable;
+        const point = image.point(if (self.damaged) 1 else null) catch unreachable;
         _ = image.build(point, self.scratch, pages * os.page_size) catch {
             self.refused = true;
         };
@@ -113,6 +116,84 @@ test "a base whose log could not be removed is not written over: a reader may be
     try std.testing.expectEqualStrings("a page that somebody has mapped is written over", (try readerBetween(false)).?);
 }
 
+/// A reader has found a damaged base and not opened it yet, when a new one takes its place; somebody removes the
+/// damaged files. It goes on when the writer has just seen that nobody has that base open.
+fn readerOfDamaged() !?[]const u8 {
+    var machine: machine_.Machine = .init(1);
+    defer machine.deinit();
+    var processes = [_]machine_.Process{ .{ .machine = &machine, .id = 0 }, .{ .machine = &machine, .id = 1 } };
+    machine.processes = &processes;
+    const scratch = try os.reserve(0, pages * os.page_size);
+    defer os.unmap(scratch, pages * os.page_size);
+    var heap = Heap.init(pages);
+    defer heap.deinit();
+    {
+        const image = try Image.open(.{ .disk = processes[0].disk(), .path = "a", .mode = .create, .background = false });
+        defer image.close();
+        try image.join(&heap.history, heap.identity.span, null);
+        var writer: Writer = .{ .heap = &heap, .image = image };
+        try writer.rewrite(1);
+        for (2..4) |value| {
+            heap.touch(&.{image}, 3, value);
+            _ = try heap.commit(image, null);
+        }
+    }
+    for (machine.names.entries.items) |*entry| if (std.mem.indexOf(u8, entry.name.slice(), "-log-") != null) {
+        entry.inode.bytes.items[os.page_size + 100] ^= 1;
+    };
+    const image = try Image.open(.{
+        .disk = processes[0].disk(),
+        .path = "a",
+        .mode = .write,
+        .recover = true,
+        .background = false,
+        .base_pages_min = 2,
+        .spare_len_min = 0,
+    });
+    defer image.close();
+    try heap.restore(image, null);
+    machine.unmap(@intFromPtr(heap.memory.ptr), heap.memory.len);
+    var writer: Writer = .{ .heap = &heap, .image = image };
+
+    var reader: Reader = .{ .process = &processes[1], .scratch = scratch, .damaged = true };
+    var reading: Fiber = .init(1);
+    defer os.freePages(reading.stack);
+    var writing: Fiber = .init(0);
+    defer os.freePages(writing.stack);
+    const base = machine.names.find("a").?;
+    machine.switches_one_in = 1;
+    reading.start(Reader.run, &reader);
+    while (base.sought == 0) reading.goOn();
+    machine.switches_one_in = 0;
+    try writer.rewrite(5);
+    var index = machine.names.entries.items.len;
+    while (index > 0) {
+        index -= 1;
+        const name = machine.names.entries.items[index].name;
+        if (std.mem.indexOf(u8, name.slice(), "-damaged-") != null) machine.remove(name.slice());
+    }
+    machine.switches_one_in = 1;
+    const soles = machine.soles;
+    writing.start(Writer.rewriteLast, &writer);
+    while (!writing.ended and machine.soles == soles) writing.goOn();
+    machine.switches_one_in = 0;
+    while (!reading.ended) reading.goOn();
+    while (!writing.ended) writing.goOn();
+    try std.testing.expect(!reader.refused);
+    machine.unmap(scratch, pages * os.page_size);
+    return machine.medium.offence;
+}
+
+test "a damaged base is not written over: what is whole of it can be read" {
+    if (!fiber.supported) return error.SkipZigTest;
+    os.waits = fiber.yield;
+    defer os.waits = null;
+    defer plant.active = .none;
+    try std.testing.expectEqual(null, try readerOfDamaged());
+    plant.active = .reuse_damaged;
+    try std.testing.expectEqualStrings("a page that somebody has mapped is written over", (try readerOfDamaged()).?);
+}
+
 /// A reader has opened the base and not its log yet when a new base takes its place. It goes on when the
 /// writer has just seen that nobody has that log open, whose space the new one is to get.
 fn readerBehind() !?[]const u8 {
@@ -177,4 +258,18 @@ test "a log whose name a reader may still ask for does not give its space away" 
     try std.testing.expectEqual(null, try readerBehind());
     plant.active = .room_name_left;
     try std.testing.expectEqualStrings("a page that somebody has mapped is written over", (try readerBehind()).?);
+}
+
+/// The machine's calls in a scene, about.
+pub const steps = 300;
+
+/// One of them; what went wrong, if anything.
+pub fn play(random: std.Random) ?[]const u8 {
+    const offence = switch (random.uintLessThan(u8, 4)) {
+        0 => readerBetween(true),
+        1 => readerBetween(false),
+        2 => readerBehind(),
+        else => readerOfDamaged(),
+    } catch |err| return @errorName(err);
+    return offence;
 }

@@ -14,6 +14,8 @@ const medium_ = @import("medium.zig");
 const model_ = @import("model.zig");
 const shared_file = @import("../shared_file.zig");
 const Actor = actor_.Actor;
+const Image = @import("../image.zig").Image;
+const page_set = @import("../page_set.zig");
 const SharedFile = shared_file.SharedFile;
 const Stop = actor_.Stop;
 const page_size = format.page_size;
@@ -22,13 +24,28 @@ const gpa = std.heap.smp_allocator;
 pub const name = "s";
 const pages = 5;
 const Content = [pages]u32;
-const uuid: [16]u8 = @splat(7);
+
+/// A heap that comes over another has a higher number; the one before is found as long as no flush of the new
+/// one returned.
+const Flush = struct {
+    heap: u64 = 0,
+    epoch: u64 = 0,
+
+    fn isBefore(self: Flush, other: Flush) bool {
+        return self.heap < other.heap or (self.heap == other.heap and self.epoch < other.epoch);
+    }
+};
 
 /// What is known of the file.
 pub const Known = struct {
-    /// What each flush was asked for with, by its epoch; the last that was asked for with that number.
-    tried: std.AutoHashMapUnmanaged(u64, Content) = .empty,
-    flushed: u64 = 0,
+    /// What each flush was asked for with; the last that was asked for with that number.
+    tried: std.AutoHashMapUnmanaged(Flush, Content) = .empty,
+    /// The last that was acknowledged.
+    flushed: Flush = .{},
+    heaps: u64 = 0,
+    /// Images that were to stand there before any shared heap, and the last of them that was acknowledged.
+    images: u32 = 0,
+    image: u32 = 0,
     /// It was closed whole, and nobody opened it since.
     rested: bool = false,
     /// Nothing was stored since a flush, and that is noted; a kill leaves it so, a power cut does not.
@@ -57,6 +74,7 @@ const Session = struct {
     known: *Known,
     file: *SharedFile,
     history: history_.History = .{},
+    heap: u64 = 0,
     content: Content = @splat(0),
     /// Pages that were stored to since the last sync: further stores to them date nothing.
     dirty: [pages]bool = @splat(false),
@@ -85,10 +103,14 @@ const Session = struct {
         self.store(self.actor.below(pages), self.actor.world.value);
     }
 
-    fn stateOf(head: history_.Head, epoch_max: u64, mark: shared_file.Mark) shared_file.State {
+    fn uuid(self: *const Session) [16]u8 {
+        return @bitCast(@as(u128, self.heap) << 64 | 7);
+    }
+
+    fn stateOf(self: *const Session, head: history_.Head, epoch_max: u64, mark: shared_file.Mark) shared_file.State {
         return .{
             .head = head,
-            .heap = .{ .uuid = uuid, .address = 1 << 40, .span = 1 << 30, .capacity = pages * page_size, .max_size = 1 << 20, .used = page_size },
+            .heap = .{ .uuid = self.uuid(), .address = 1 << 40, .span = 1 << 30, .capacity = pages * page_size, .max_size = 1 << 20, .used = page_size },
             .epoch_max = epoch_max,
             .mark = mark,
         };
@@ -138,10 +160,11 @@ const Session = struct {
         actor.process.failed = false;
         const machine = &actor.world.machine;
         const word = machine.random().int(u64) | 1;
-        const head = self.history.next(uuid, machine.random().int(u128), word) catch unreachable;
-        self.known.tried.put(gpa, head.epoch, self.content) catch unreachable;
+        const head = self.history.next(self.uuid(), machine.random().int(u128), word) catch unreachable;
+        const number: Flush = .{ .heap = self.heap, .epoch = head.epoch };
+        self.known.tried.put(gpa, number, self.content) catch unreachable;
         actor.say("flush, epoch {d}", .{head.epoch});
-        self.settle(stateOf(head, self.history.epoch_max, .in_use), true) catch |err| {
+        self.settle(self.stateOf(head, self.history.epoch_max, .in_use), true) catch |err| {
             if (!actor.excused()) return actor.judge("a flush fails for no reason", err);
             try actor.alive();
             self.failed = true;
@@ -149,9 +172,9 @@ const Session = struct {
         };
         // Its content is that of the moment of its sync.
         if (actor.process.dead) return error.Stop;
-        self.known.tried.put(gpa, head.epoch, self.content) catch unreachable;
+        self.known.tried.put(gpa, number, self.content) catch unreachable;
         self.history.current = head;
-        self.known.flushed = head.epoch;
+        self.known.flushed = number;
         self.failed = false;
         self.quiet = true;
         actor.world.counts.flushes += 1;
@@ -160,7 +183,7 @@ const Session = struct {
     fn close(self: *Session) void {
         if (!self.quiet or self.failed or self.file.state == null) return;
         self.known.noted = false;
-        const whole = stateOf(self.history.current.?, self.history.epoch_max, .whole);
+        const whole = self.stateOf(self.history.current.?, self.history.epoch_max, .whole);
         self.file.write(whole, self.history.lines.slice()) catch return;
         self.file.settle(whole) catch return;
         self.known.rested = true;
@@ -179,6 +202,7 @@ pub fn run(self: *Actor) Stop!void {
         known.events += 1;
     }
     self.process.failed = false;
+    if (known.heaps == 0 and self.chance(40)) try makeImage(self, known, others);
     var fresh = false;
     var recovered = false;
     const contended = others or self.world.anyDead();
@@ -187,7 +211,8 @@ pub fn run(self: *Actor) Stop!void {
         if ((err == error.BUSY or err == error.ALREADY_OPEN) and !alone) return error.Stop;
         if (self.excused()) return error.Stop;
         switch (err) {
-            error.NOT_FOUND => if (known.flushed > 0) return self.judge("a shared heap is gone", err),
+            error.NOT_AN_IMAGE => try lookAtImage(self, known, contended or known.events != events + 1),
+            error.NOT_FOUND => if (known.flushed.heap > 0 or known.image > 0) return self.judge("a shared heap is gone", err),
             error.CORRUPT => {
                 if (known.rested or known.noted) return self.judge("a shared heap that rests is refused", err);
                 self.world.counts.marked += 1;
@@ -206,6 +231,10 @@ pub fn run(self: *Actor) Stop!void {
     if (!fresh and !recovered and file.state.?.mark != .whole) {
         self.world.fail("a shared heap with a mark opens as if it were whole", .{});
         return error.Stop;
+    }
+    if (fresh) {
+        known.heaps += 1;
+        session.heap = known.heaps;
     }
     if (!fresh) try begin(&session) else if (file.disk.truncate(file.file.file, shared_file.heap_offset + pages * page_size) != null) return error.Stop;
     known.rested = false;
@@ -229,6 +258,53 @@ pub fn run(self: *Actor) Stop!void {
     if (self.chance(70)) session.close();
 }
 
+/// An image stands where a shared heap is going to be.
+fn makeImage(self: *Actor, known: *Known, contended: bool) Stop!void {
+    const events = known.events;
+    const image = Image.open(.{ .disk = self.process.disk(), .path = name, .mode = .create, .replace = true, .background = false }) catch |err| {
+        return refused(self, err, contended or known.events != events);
+    };
+    defer image.close();
+    var history: history_.History = .{};
+    defer history.deinit();
+    self.world.machine.unmap(self.live, actor_.span_len);
+    const len = pages * page_size;
+    const identity: format.Identity = .{ .uuid = @splat(1), .address = 1 << 40, .span = len, .capacity = len, .max_size = len };
+    image.join(&history, len, null) catch |err| return self.judge("joining a new heap fails", err);
+    known.images += 1;
+    const number = known.images;
+    model_.fill(@ptrFromInt(self.live), number);
+    self.say("image {d} to s", .{number});
+    var commit = image.begin() catch |err| return self.judge("a commit does not begin", err);
+    defer commit.end();
+    const used = [_]page_set.PageRange{.{ .first = 0, .count = 1 }};
+    commit.prepare(.{ .memory = self.live, .identity = identity, .used = &used }) catch |err| return refused(self, err, contended or known.events != events);
+    _ = commit.finish() catch |err| return refused(self, err, contended or known.events != events);
+    try self.alive();
+    known.image = number;
+    const machine = &self.world.machine;
+    if (self.world.theme != .slots or machine.crash != .cut or machine.crash_at == std.math.maxInt(u64)) return;
+    // The power fails just when the heap takes the image's place.
+    machine.crash_at = machine.steps + 1;
+    machine.crash_on = .sync_moved;
+}
+
+/// No shared heap took its place for good: it is whole.
+fn lookAtImage(self: *Actor, known: *const Known, contended: bool) Stop!void {
+    if (contended) return;
+    if (known.flushed.heap > 0) return self.judge("a shared heap is an image again", error.NOT_AN_IMAGE);
+    const image = Image.open(.{ .disk = self.process.disk(), .path = name, .mode = .read, .background = false }) catch |err| return self.judge("an image that a shared heap has not replaced is refused", err);
+    defer image.close();
+    const point = image.point(null) catch |err| return self.judge("an image that a shared heap has not replaced is empty", err);
+    self.world.machine.unmap(self.scratch, actor_.span_len);
+    _ = image.build(point, self.scratch, pages * page_size) catch |err| return self.judge("an image that a shared heap has not replaced cannot be read", err);
+    const number = model_.read(@ptrFromInt(self.scratch));
+    self.world.machine.unmap(self.scratch, actor_.span_len);
+    if (number != null and number.? >= known.image and number.? <= known.images) return;
+    self.world.fail("image {?d} stands where a shared heap is to be, and {d} was acknowledged", .{ number, known.image });
+    return error.Stop;
+}
+
 fn open(self: *Actor, mode: shared_file.Mode, recover: bool) !*SharedFile {
     const file = try SharedFile.open(.{ .disk = self.process.disk(), .path = name, .mode = mode, .recover = recover });
     self.say("shared heap open {t}{s}", .{ mode, if (recover) ", as it is" else "" });
@@ -249,16 +325,18 @@ fn begin(session: *Session) Stop!void {
     const file = session.file;
     const stored = file.state.?;
     session.content = try session.read();
+    const number: Flush = .{ .heap = @truncate(@as(u128, @bitCast(stored.heap.uuid)) >> 64), .epoch = stored.head.epoch };
+    session.heap = number.heap;
     const whole = stored.mark == .whole;
     if (whole) {
         if (known.noted and !known.rested) self.world.counts.rests += 1;
-        const tried = known.tried.get(stored.head.epoch);
+        const tried = known.tried.get(number);
         if (tried == null or !std.meta.eql(tried.?, session.content)) {
             self.world.fail("a shared heap opens at epoch {d} with content that no flush had", .{stored.head.epoch});
             return error.Stop;
         }
-        if (stored.head.epoch < known.flushed) {
-            self.world.fail("a shared heap opens at epoch {d}, flushed was {d}", .{ stored.head.epoch, known.flushed });
+        if (number.isBefore(known.flushed)) {
+            self.world.fail("a shared heap opens at epoch {d} of heap {d}, flushed was {d} of {d}", .{ number.epoch, number.heap, known.flushed.epoch, known.flushed.heap });
             return error.Stop;
         }
         if (file.lines.find(stored.head.line) == null) {

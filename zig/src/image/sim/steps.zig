@@ -42,6 +42,14 @@ pub fn step(self: *Actor) Stop!void {
             else => fold(self),
         },
         .attempts, .returns => return commitLittle(self),
+        .scarce => return switch (self.below(8)) {
+            0, 1, 2 => commitAll(self),
+            3, 4 => commitLittle(self),
+            5 => goBack(self),
+            6 => commitSomewhere(self),
+            else => for (0..self.below(40)) |_| fiber.yield(),
+        },
+        .scenes => unreachable,
         .claims => for (0..self.below(20)) |_| fiber.yield(),
     };
     switch (self.below(26)) {
@@ -257,7 +265,7 @@ fn freePages(self: *Actor) void {
         self.free[page] = self.chance(80);
         if (!self.free[page] or !give_back) continue;
         self.values[page] = 0;
-        model_.fill(@ptrFromInt(self.live + page * page_size), 0);
+        os.giveBack(self.live + page * page_size, page_size) catch unreachable;
         self.written[page] = false;
         // As the heap does: an image that is not open now can only compare all of it later.
         for (self.images) |slot| if (slot) |image| image.pending.set(page) else {

@@ -12,6 +12,7 @@ const damage = @import("damage.zig");
 const fiber = @import("fiber.zig");
 const machine_ = @import("machine.zig");
 const model_ = @import("model.zig");
+const scenarios = @import("scenarios.zig");
 const sharing = @import("sharing.zig");
 const Actor = actor_.Actor;
 const Fiber = fiber.Fiber;
@@ -61,6 +62,17 @@ pub const Theme = enum {
     claims,
     /// Shared heaps only.
     slots,
+    /// Processes stand still for long, some beside a writer that makes one base after another; names cannot
+    /// be removed, nor files opened twice.
+    scarce,
+    /// What even so comes too seldom, step by step (scenarios.zig).
+    scenes,
+};
+
+/// Seeds in a row take the themes in turn, with and without a planted bug.
+const rotation = [_]Theme{
+    .any,      .renames, .attempts, .first,  .folds,   .returns, .slots,    .any,   .bases, .renames, .pair,   .attempts,
+    .restarts, .any,     .renames,  .claims, .returns, .folds,   .attempts, .first, .any,   .slots,   .scarce, .scenes,
 };
 
 pub const Counts = struct {
@@ -131,6 +143,8 @@ pub const World = struct {
     copies_percent: u32 = 0,
     copied: bool = false,
     theme: Theme = .any,
+    /// Who writes soon closes.
+    brief: bool = false,
     /// What fails are commits rather than openings.
     spares: bool = false,
     running: usize = 1,
@@ -149,6 +163,7 @@ pub const World = struct {
         os.waits = fiber.yield;
         os.threads = .{ .spawn = spawn, .join = join };
         os.time = null;
+        os.drops = drop;
         active = self;
         pagemap.script = Actor.scan;
     }
@@ -157,6 +172,7 @@ pub const World = struct {
         os.waits = null;
         os.threads = null;
         os.time = null;
+        os.drops = null;
         pagemap.script = null;
         for (&self.actors) |*actor| actor.deinit();
         self.model.deinit();
@@ -170,6 +186,10 @@ pub const World = struct {
         return 1_000_000 + active.machine.steps * 1000 + active.ticks;
     }
 
+    fn drop(address: usize, len: usize) void {
+        active.machine.dropPages(address, len);
+    }
+
     /// A thread of the process that runs now; none outside processes.
     fn spawn(entry: *const fn (?*anyopaque) callconv(.c) ?*anyopaque, context: ?*anyopaque) ?usize {
         const owner = (fiber.current orelse return null).owner;
@@ -180,6 +200,10 @@ pub const World = struct {
             thread.fiber.start(actor_.Thread.run, thread);
             return index;
         };
+        return null;
+    }
+
+    fn noThread(_: *const fn (?*anyopaque) callconv(.c) ?*anyopaque, _: ?*anyopaque) ?usize {
         return null;
     }
 
@@ -213,7 +237,8 @@ pub const World = struct {
         self.value = 0;
         self.crashed = false;
         self.heaps = 0;
-        self.choose();
+        self.choose(seed);
+        if (self.theme == .scenes) return self.playScene();
         if (self.machine.trace) std.debug.print("theme {t}, {d} pages, {d} processes\n", .{ self.theme, self.pages, self.running });
         while (self.failure == null and self.machine.steps < self.options.world_steps) self.epoch();
         self.endAll();
@@ -227,8 +252,17 @@ pub const World = struct {
         self.counts.worlds += 1;
     }
 
+    fn playScene(self: *World) void {
+        if (self.machine.trace) std.debug.print("theme scenes\n", .{});
+        os.threads = .{ .spawn = noThread, .join = join };
+        defer os.threads = .{ .spawn = spawn, .join = join };
+        self.counts.worlds += 1;
+        self.counts.steps += scenarios.steps;
+        if (scenarios.play(self.machine.random())) |what| self.fail("{s}", .{what});
+    }
+
     /// What kind of world it is.
-    fn choose(self: *World) void {
+    fn choose(self: *World, seed: u64) void {
         const random = self.machine.random();
         const faults = self.options.faults;
         self.pages = ([_]usize{ 6, 24, 40, 64 })[random.uintLessThan(usize, 4)];
@@ -238,8 +272,7 @@ pub const World = struct {
         self.base_pages_min = ([_]u64{ 2, 8, 20, 1024 })[random.uintLessThan(usize, 4)];
         self.sealed_len_min = ([_]u64{ 0, 40_000, std.math.maxInt(u64) })[random.uintLessThan(usize, 3)];
         self.spare_len_min = ([_]u64{ 0, 0, 60_000, std.math.maxInt(u64) })[random.uintLessThan(usize, 4)];
-        const themes = [_]Theme{ .any, .any, .any, .any, .restarts, .first, .first, .pair, .folds, .folds, .bases, .renames, .renames, .renames, .attempts, .attempts, .attempts, .returns, .returns, .claims, .slots, .slots };
-        self.theme = self.options.theme orelse themes[random.uintLessThan(usize, themes.len)];
+        self.theme = self.options.theme orelse rotation[@intCast(seed % rotation.len)];
         self.piped_pages_min = ([_]u64{ 0, 20, 4096 })[random.uintLessThan(usize, 3)];
         self.staging_pages_max = ([_]u64{ 3, 40, 4096, 4096 })[random.uintLessThan(usize, 4)];
         self.threadless = random.uintLessThan(u8, 6) == 0;
@@ -274,6 +307,7 @@ pub const World = struct {
             self.running = 2;
             if (faults.errors) self.fails_one_in = 60;
         }
+        self.brief = self.theme == .scarce and random.boolean();
         self.spares = switch (self.theme) {
             .first, .renames, .attempts, .returns => true,
             else => false,
@@ -322,6 +356,25 @@ pub const World = struct {
                 self.copies_percent = 0;
                 self.shared_percent = 0;
                 self.fails_one_in = 0;
+            },
+            .scarce => {
+                self.pages = ([_]usize{ 6, 24, 40 })[random.uintLessThan(usize, 3)];
+                self.base_pages_min = 2;
+                self.spare_len_min = 0;
+                self.room_len_min = 0;
+                self.machine.no_exchange = false;
+                self.machine.no_allocate = false;
+                self.machine.switches_one_in = 5;
+                self.machine.stalls_one_in = ([_]u32{ 0, 30, 100 })[random.uintLessThan(usize, 3)];
+                self.machine.stays_one_in = ([_]u32{ 0, 2, 8 })[random.uintLessThan(usize, 3)];
+                self.machine.again_one_in = ([_]u32{ 0, 3 })[random.uintLessThan(usize, 2)];
+                self.running = 2;
+                self.two = false;
+                self.keep = ([_]u32{ 1, 1, 1, 2 })[random.uintLessThan(usize, 4)];
+                self.copies_percent = 0;
+                self.shared_percent = 0;
+                self.asked_percent = 0;
+                if (faults.errors) self.fails_one_in = ([_]u32{ 0, 200 })[random.uintLessThan(usize, 2)];
             },
             .slots => {
                 self.shared_percent = 100;
@@ -406,6 +459,10 @@ pub const World = struct {
             for (self.actors[0..self.running]) |*actor| {
                 if (!actor.hasEnded()) continue;
                 if (actor.process.dead) {
+                    if (faults.damage and random.uintLessThan(u8, 4) == 0) {
+                        self.counts.damages += 1;
+                        damage.mistake(self, if (self.two and random.boolean()) 1 else 0, actor.scratch);
+                    }
                     self.revive(actor.process);
                 }
                 actor.begin();
@@ -436,20 +493,28 @@ pub const World = struct {
             std.debug.assert(path.contenders == 0);
         }
         if (machine.trace) std.debug.print("{d:>7}   == power cut\n", .{machine.steps});
-        // Where claims are the matter, there is nothing again.
+        // Where claims are the matter, there is nothing again; or where an image comes before a shared heap.
         if (self.theme == .claims) self.removeImage(0);
+        if (self.theme == .slots and random.uintLessThan(u8, 4) == 0) {
+            self.removeFiles(sharing.name);
+            self.shared.clear();
+        }
     }
 
     /// Somebody removes the image, whose model begins anew.
     fn removeImage(self: *World, which: usize) void {
         const path = &self.model.paths[which];
+        self.removeFiles(path.name);
+        path.clear();
+    }
+
+    fn removeFiles(self: *World, base: []const u8) void {
         var index = self.machine.names.entries.items.len;
         while (index > 0) {
             index -= 1;
             const name = self.machine.names.entries.items[index].name;
-            if (std.mem.startsWith(u8, name.slice(), path.name) and !std.mem.eql(u8, name.slice(), foreign_name)) self.machine.remove(name.slice());
+            if (std.mem.startsWith(u8, name.slice(), base) and !std.mem.eql(u8, name.slice(), foreign_name)) self.machine.remove(name.slice());
         }
-        path.clear();
     }
 
     fn revive(self: *World, process: *machine_.Process) void {
@@ -517,6 +582,9 @@ pub const World = struct {
         const machine = &self.machine;
         machine.full = false;
         machine.intrudes = false;
+        machine.stalls_one_in = 0;
+        machine.stays_one_in = 0;
+        machine.again_one_in = 0;
         machine.crash_at = std.math.maxInt(u64);
         for (&self.processes) |*process| {
             process.dead = false;
