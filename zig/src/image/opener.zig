@@ -102,6 +102,8 @@ fn removeLeft(self: *Image, generation: *const Generation) void {
 fn load(self: *Image, write: bool, recover: bool) errors.Error!*Generation {
     const disk = self.disk;
     const path = self.path();
+    var torn_salt: u64 = 0;
+    var torn_at: u64 = 0;
     for (0..attempts_max) |_| {
         const held = try claim.openBase(disk, self.place, write, path) orelse {
             return failAs(.NOT_FOUND, .{ .path = path }, "Cannot open image \"{s}\": there is no such file; make one with \"w+\"", .{path});
@@ -141,14 +143,21 @@ fn load(self: *Image, write: bool, recover: bool) errors.Error!*Generation {
             .busy => return claim.busy(path),
             .errno => |errno| return disk_.failErrno(errno, path, "Cannot lock the log of image"),
         };
-        const beside_writer = !write and !plant.is(.r9_writer_before) and disk.lockedByAnother(generation.base);
         try generation.loadRecords(disk, path, !write);
         try generation.checkLastRecord(disk, path);
         if (!write and generation.dropped) {
             // A record without an end is no dropped commit while its writer is at it. Who took this
             // base's place meanwhile had ended it before.
             const replaced = disk.names(self.place.dir, self.place.name.z(), held.stat) != .same;
-            if (beside_writer or replaced or (!plant.is(.r9_writer_after) and disk.lockedByAnother(generation.base))) generation.dropped = false;
+            if (replaced or (!plant.is(.r9_beside_writer) and disk.lockedByAnother(generation.base))) {
+                generation.dropped = false;
+            } else if (!plant.is(.r9_one_look) and (torn_salt != generation.header.salt or torn_at != generation.log_end)) {
+                // Its writer may have ended both the record and its own work since: then the next look finds it whole.
+                torn_salt = generation.header.salt;
+                torn_at = generation.log_end;
+                generation.destroy(disk);
+                continue;
+            }
         }
         return generation;
     }

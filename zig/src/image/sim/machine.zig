@@ -41,6 +41,8 @@ pub const Process = struct {
     short_one_in: u32 = 0,
     /// Nothing of that happens for now.
     spared: bool = false,
+    /// The call after so many fails, if it is one that moves bytes.
+    fails_in: u32 = 0,
     /// A call failed since this was last cleared.
     failed: bool = false,
     failures: u32 = 0,
@@ -401,21 +403,29 @@ pub const Machine = struct {
             }
             if (process.dead) return .{ .errno = gone.errno, .effect = self.random().boolean() };
         }
+        if (process.fails_in > 0) {
+            process.fails_in -= 1;
+            if (process.fails_in == 0 and kind == .bytes) return self.refuse(process);
+        }
         if (process.spared) return .{};
         const aimed = process.fails_one_in > 0 and syncs;
         const moved = kind == .sync_moved and self.moved_fails_one_in > 0;
         const fails_one_in = if (!aimed) process.fails_one_in else if (moved) self.moved_fails_one_in else self.sync_fails_one_in;
         if (self.oneIn(fails_one_in)) {
-            process.noteFailure();
-            self.failures += 1;
             if (aimed and self.crash_at != never and self.crash_after_failure > 0) {
                 self.crash_at = self.steps + 1 + self.random().uintLessThan(u64, self.crash_after_failure);
                 self.crash_on = null;
             }
-            const e: os.E = if (self.random().boolean()) .IO else .NOSPC;
-            return .{ .errno = -@as(i64, @intFromEnum(e)), .effect = false };
+            return self.refuse(process);
         }
         return .{};
+    }
+
+    fn refuse(self: *Machine, process: *Process) Verdict {
+        process.noteFailure();
+        self.failures += 1;
+        const e: os.E = if (self.random().boolean()) .IO else .NOSPC;
+        return .{ .errno = -@as(i64, @intFromEnum(e)), .effect = false };
     }
 
     /// Somebody replaces a base while its successor is written, or takes a path that was free.

@@ -163,10 +163,9 @@ fn oneThenOther(self: *Actor) Stop!void {
         2 => try goBackIn(self, first),
         3 => if (self.standing[other]) |index| becomeAgain(self, self.attemptOf(other, index).state),
         4, 5 => {
-            // Mostly one that fails.
-            const rate = self.process.fails_one_in;
-            if (rate > 0) self.process.fails_one_in = 4;
-            defer self.process.fails_one_in = rate;
+            // Mostly one that fails before it can be found.
+            if (self.world.options.faults.errors) self.process.fails_in = 1 + @as(u32, @intCast(self.below(8)));
+            defer self.process.fails_in = 0;
             self.touch(self.below(self.pages()));
             try commits.make(self, first);
         },
