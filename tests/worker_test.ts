@@ -3,9 +3,11 @@ import assert from "node:assert/strict";
 import process from "node:process";
 import { test } from "node:test";
 import { setTimeout } from "node:timers/promises";
+import { readFileSync } from "node:fs";
 import { embedded } from "../ffi/embedded.ts";
-import { Heap, PermError } from "../mod.ts";
+import { type ErrorCode, Heap, PermError, type RestoreOptions } from "../mod.ts";
 import type { Answer, Tools } from "./remote.ts";
+import { flip, logOf } from "./specimen.ts";
 import {
   after,
   Child,
@@ -119,6 +121,85 @@ test("close and a restore that moves the heap are BUSY while a Worker is attache
   heap.close();
   expectCode(() => heap.malloc(8), "CLOSED");
 });
+
+test(
+  "a restore that fails leaves the heap and its Workers as they were, and one that succeeds is seen by both",
+  {
+    timeout,
+  },
+  async () => {
+    using folder = new Folder();
+    const file = folder.file("a");
+    const heap = Heap.open({ file, size: mib, keep: 3 });
+    const words = 64 * 512;
+    const data = heap.root = heap.calloc(words, 8);
+    for (let epoch = 1; epoch <= 3; epoch++) {
+      // The first is the base; of later ones, every other page.
+      const apart = epoch === 1 ? 512 : 1024;
+      for (let at = 0; at < words; at += apart) heap.store(data + at * 8, epoch + at);
+      assert.equal(heap.flush().epoch, epoch);
+    }
+    using thread = new Thread();
+    await thread.attach(heap);
+    const block = await thread.run(({ state }) => {
+      state.block = state.heap.malloc(100);
+      state.view = state.heap.bytes(state.block, 100).fill(7);
+      return state.block;
+    });
+    heap.store(data, 99);
+    const used = heap.used;
+
+    const failures: [what: string, options: RestoreOptions, code: ErrorCode, path?: string][] = [
+      ["no such epoch", { epoch: 77 }, "NO_EPOCH"],
+      ["a damaged page of the log", {}, "CORRUPT", logOf(file)],
+      ["a damaged page of the base", { verify: true }, "CORRUPT", file],
+    ];
+    for (const [what, options, code, path] of failures) {
+      // A stored page, found by a number that stands on it.
+      let mend = () => {};
+      if (path !== undefined) {
+        const value = path === file ? 1 + 512 : 3 + 1024;
+        const at = readFileSync(path).indexOf(new Uint8Array(Float64Array.of(value).buffer));
+        assert.ok(at > 0, what);
+        mend = flip(path, at);
+      }
+      expectCode(() => heap.restore(options), code);
+      // The heap with what was never committed, the Worker with its block and its caches.
+      assert.deepEqual([heap.epoch, heap.load(data), heap.used], [3, 99, used], what);
+      assert.deepEqual([...new Set(heap.bytes(block, 100))], [7], what);
+      const seen = await thread.run(({ state }, data) => {
+        const { heap, view } = state;
+        const more = [...heap.mallocMany(64, 500)];
+        for (const p of more) heap.store(p, p);
+        const whole = more.every((p) => heap.load(p) === p);
+        heap.freeMany(more);
+        return [heap.epoch, heap.load(data), view.every((byte: number) => byte === 7), whole];
+      }, data);
+      assert.deepEqual(seen, [3, 99, true, true], what);
+      expectCode(() => heap.close(), "BUSY");
+      heap.check();
+      mend();
+    }
+
+    // As it was committed, for both; what the Worker had allocated since is given to others again.
+    assert.equal(heap.restore().epoch, 3);
+    assert.equal(heap.load(data), 3);
+    expectWell(heap);
+    const went = await thread.run(({ state }, data) => {
+      const { heap } = state;
+      const p = heap.malloc(100);
+      heap.store(p, 5);
+      return [heap.load(data), heap.load(data + 512 * 8), heap.load(p), heap.flush().epoch];
+    }, data);
+    assert.deepEqual(went, [3, 1 + 512, 5, 4]);
+    assert.deepEqual(heap.epoch, 4);
+    await thread.run(({ state }) => state.heap.close());
+    heap.check();
+    heap.close();
+    using again = Heap.open({ file, size: mib, verify: true });
+    assert.deepEqual([again.epoch, again.load(data), again.stats().liveBlocks], [4, 3, 2]);
+  },
+);
 
 test("a Worker that ends is attached no more, however it ends", { timeout }, async () => {
   const heap = Heap.open({ size: mib });

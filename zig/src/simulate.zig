@@ -10,8 +10,12 @@ const linux = std.os.linux;
 /// Builds the planted bugs in.
 pub const perm_simulator = true;
 
+/// Unless told otherwise; of each planted bug at most.
+const plain_steps = 1_000_000;
+const planted_steps = 12_000_000;
+
 const Settings = struct {
-    steps: u64 = 1_000_000,
+    steps: ?u64 = null,
     seed: u64 = 1,
     options: sim.Options = .{},
     plants: std.EnumSet(plant.Plant) = .initEmpty(),
@@ -103,7 +107,8 @@ fn run(settings: Settings, progress: ?*Progress) bool {
     world.init(settings.options);
     const start = os.nowNs();
     var seed = settings.seed;
-    while (world.counts.steps < settings.steps) : (seed += 1) {
+    const steps_max = settings.steps orelse if (progress != null) planted_steps else plain_steps;
+    while (world.counts.steps < steps_max) : (seed += 1) {
         if (progress) |told| told.seed = seed;
         world.run(seed);
         if (progress) |told| {

@@ -21,7 +21,8 @@ pub fn mistake(world: *World, which: usize, scratch: usize) void {
     const name = world.model.paths[which].name;
     var buffer: [8]u8 = undefined;
     const unfinished = std.fmt.bufPrint(&buffer, "{s}-new", .{name}) catch unreachable;
-    if (world.machine.names.find(unfinished) == null) return;
+    const inode = world.machine.names.find(unfinished) orelse return;
+    if (inode.torn) return;
     var copy = world.machine.clone(world.machine.random().int(u64));
     defer copy.deinit();
     var processes = [_]machine_.Process{.{ .machine = &copy, .id = 9 }};

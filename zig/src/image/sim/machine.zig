@@ -249,6 +249,9 @@ pub const Machine = struct {
         // Sometimes nearly all of a file made it, sometimes nearly nothing.
         for (self.inodes.items) |inode| if (inode.used) self.medium.settle(inode, chance, chance.uintAtMost(u8, 20));
         self.starts += 1;
+        for (self.names.entries.items) |*entry| {
+            if (std.mem.endsWith(u8, entry.name.slice(), "-new")) entry.inode.torn = true;
+        }
         // Dates and notes of any moment may have been stored, whatever else was.
         for (self.inodes.items) |inode| if (inode.note.len > 0) {
             if (chance.boolean()) inode.date = inode.dates[chance.uintLessThan(usize, inode.dates.len)];

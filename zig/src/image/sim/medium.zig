@@ -72,6 +72,8 @@ pub const Inode = struct {
     cut_other: bool = false,
     /// Bytes of its mark as they were meant, where they were written otherwise.
     mark: ?[mark_len]u8 = null,
+    /// A power cut found it unfinished: what it holds is anything.
+    torn: bool = false,
     /// Who found it by its name and is about to have it open.
     sought: u32 = 0,
 
@@ -114,6 +116,7 @@ pub const Inode = struct {
         self.cut_haunted = false;
         self.cut_other = false;
         self.mark = null;
+        self.torn = false;
         self.date = 0;
         self.dates = @splat(0);
         self.note = .{};
