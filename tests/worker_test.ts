@@ -147,7 +147,7 @@ test(
       return state.block;
     });
     heap.store(data, 99);
-    const used = heap.used;
+    const blocks = heap.stats().liveBlocks;
 
     const failures: [what: string, options: RestoreOptions, code: ErrorCode, path?: string][] = [
       ["no such epoch", { epoch: 77 }, "NO_EPOCH"],
@@ -159,13 +159,19 @@ test(
       let mend = () => {};
       if (path !== undefined) {
         const value = path === file ? 1 + 512 : 3 + 1024;
-        const at = readFileSync(path).indexOf(new Uint8Array(Float64Array.of(value).buffer));
+        const at = readFileSync(path).indexOf(
+          new Uint8Array(BigUint64Array.of(BigInt(value)).buffer),
+        );
         assert.ok(at > 0, what);
         mend = flip(path, at);
       }
       expectCode(() => heap.restore(options), code);
       // The heap with what was never committed, the Worker with its block and its caches.
-      assert.deepEqual([heap.epoch, heap.load(data), heap.used], [3, 99, used], what);
+      assert.deepEqual(
+        [heap.epoch, heap.load(data), heap.stats().liveBlocks],
+        [3, 99, blocks],
+        what,
+      );
       assert.deepEqual([...new Set(heap.bytes(block, 100))], [7], what);
       const seen = await thread.run(({ state }, data) => {
         const { heap, view } = state;
