@@ -5,8 +5,8 @@ export const embedded: Readonly<
   Record<string, { soname: string; file: string; bytes: number }>
 > = {
   "linux-x64": {
-    soname: "/dev/null/ph-8cc224cdaa3cc32f.so",
-    file: "ph-8cc224cdaa3cc32f.so",
-    bytes: 759968,
+    soname: "/dev/null/ph-0d4cc76b61339804.so",
+    file: "ph-0d4cc76b61339804.so",
+    bytes: 748416,
   },
 };

@@ -57,9 +57,10 @@ export const symbols = {
   ph_container_open: ["f64", "f64", "f64"],
   ph_clear: ["f64", "f64", "f64"],
   ph_destroy: ["f64", "f64", "f64"],
+  ph_container_swap: ["f64", "f64", "f64", "f64"],
   ph_container_check: ["f64", "f64", "f64"],
   ph_container_blocks: ["f64", "f64", "f64", "buffer", "f64"],
-  ph_walk: ["f64", "f64", "f64", "buffer", "f64"],
+  ph_walk: ["f64", "f64", "f64", "buffer", "f64", "f64", "f64"],
   ph_map_get: ["f64", "f64", "f64", "f64", "f64"],
   ph_map_set: ["f64", "f64", "f64", "f64", "f64"],
   ph_map_delete: ["f64", "f64", "f64", "f64", "f64"],
@@ -403,6 +404,12 @@ export const late: Record<
       : (often = bind()) !== undefined
       ? often(a, b, c)
       : +seldom(a, b, c),
+  ph_container_swap: (seldom, bind, often?: Call) => (a, b, c, d) =>
+    often !== undefined
+      ? often(a, b, c, d)
+      : (often = bind()) !== undefined
+      ? often(a, b, c, d)
+      : +seldom(a, b, c, d),
   ph_container_check: (seldom, bind, often?: Call) => (a, b, c) =>
     often !== undefined
       ? often(a, b, c)
@@ -415,12 +422,12 @@ export const late: Record<
       : (often = bind()) !== undefined
       ? often(a, b, c, d, e)
       : +seldom(a, b, c, d, e),
-  ph_walk: (seldom, bind, often?: Call) => (a, b, c, d, e) =>
+  ph_walk: (seldom, bind, often?: Call) => (a, b, c, d, e, f, g) =>
     often !== undefined
-      ? often(a, b, c, d, e)
+      ? often(a, b, c, d, e, f, g)
       : (often = bind()) !== undefined
-      ? often(a, b, c, d, e)
-      : +seldom(a, b, c, d, e),
+      ? often(a, b, c, d, e, f, g)
+      : +seldom(a, b, c, d, e, f, g),
   ph_map_get: (seldom, bind, often?: Call) => (a, b, c, d, e) =>
     often !== undefined
       ? often(a, b, c, d, e)
@@ -534,7 +541,7 @@ export const late: Record<
 /** Fields of the records that cross as a Float64Array, in order. */
 export const records = {
   OpenArgs: ["mode", "size", "max_size", "address", "tracker", "keep", "log_limit", "shared", "verify", "recover", "replace", "path_len", "backup_len"],
-  HeapInfo: ["address", "span", "capacity", "max_size", "used", "epoch", "mode", "resumed", "tracker", "attached", "dropped", "images"],
+  HeapInfo: ["address", "span", "data", "capacity", "max_size", "used", "epoch", "mode", "resumed", "tracker", "attached", "dropped", "images"],
   Stats: ["live_bytes", "live_blocks", "used", "capacity", "max_size", "metadata_bytes", "spans", "commits", "folds", "map_base_bytes", "map_log_bytes", "backup_base_bytes", "backup_log_bytes", "log_runs", "blocks", "commits_under_way", "shared"],
   Report: ["epoch", "pages", "bytes", "duration_ms", "dropped"],
   RestoreArgs: ["epoch", "from", "verify", "views"],
@@ -577,4 +584,4 @@ export const codes = [
 ] as const;
 
 /** What `ph_abi` of a library that fits these tables returns. */
-export const abiHash = 0xdf69321e868c4;
+export const abiHash = 0x44d171795d888;
