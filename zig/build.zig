@@ -82,7 +82,8 @@ pub fn build(b: *std.Build) void {
     });
     const run_tests = b.addRunArtifact(tests);
     run_tests.has_side_effects = true; // they touch files: a pass is never taken from the cache
-    b.step("test", "Run the tests beside the code").dependOn(&run_tests.step);
+    const test_step = b.step("test", "Run the tests beside the code");
+    test_step.dependOn(&run_tests.step);
 
     const simulate = b.addExecutable(.{
         .name = "simulate",
@@ -93,6 +94,7 @@ pub fn build(b: *std.Build) void {
             .link_libc = true,
         }),
     });
+    test_step.dependOn(&simulate.step); // that it compiles
     const run_simulate = b.addRunArtifact(simulate);
     run_simulate.has_side_effects = true;
     if (b.args) |args| run_simulate.addArgs(args);

@@ -107,7 +107,7 @@ fn run(settings: Settings, progress: ?*Progress) bool {
     world.init(settings.options);
     const start = os.nowNs();
     var seed = settings.seed;
-    const steps_max = settings.steps orelse if (progress != null) planted_steps else plain_steps;
+    const steps_max: u64 = settings.steps orelse if (progress != null) planted_steps else plain_steps;
     while (world.counts.steps < steps_max) : (seed += 1) {
         if (progress) |told| told.seed = seed;
         world.run(seed);
