@@ -18,6 +18,7 @@ import { recordsKept } from "./records.ts";
 import { restart } from "./restart.ts";
 import { sharedHeap } from "./shared.ts";
 import { start } from "./start.ts";
+import { stores } from "./stores.ts";
 
 export const measures: Record<string, Measure> = {
   malloc,
@@ -27,6 +28,7 @@ export const measures: Record<string, Measure> = {
   "commit-full": commitFull,
   "commit-small": commitSmall,
   "commit-random": commitRandom,
+  stores,
   async: asynchronous,
   overhead,
   "data-fields": dataFields,
