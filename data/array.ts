@@ -8,7 +8,8 @@ import { describe, PermError } from "../ffi/mod.ts";
 import { Handle, paneOf, readerOf } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
 import { objectSizeMax, type Pane } from "./pane.ts";
-import { apart, copyOf, plain, shown } from "./show.ts";
+import { exchangeValues, writeAside } from "./aside.ts";
+import { copyOf, plain, shown } from "./show.ts";
 import { refuseSize } from "./text.ts";
 import {
   expectTypeOf,
@@ -17,6 +18,7 @@ import {
   type Type,
   type ValueOf,
   type Walker,
+  writeNew,
 } from "./type.ts";
 
 /**
@@ -173,7 +175,9 @@ class Elements<T> implements IterableIterator<T> {
 }
 
 /** The type of arrays of a fixed length. */
-export type ArrayType<T> = Type<FixedArray<T>, FixedArray<T> | ArrayLike<InputOf<T>>>;
+export type ArrayType<T> = Type<FixedArray<T>, ArrayInput<T>>;
+
+type ArrayInput<T> = FixedArray<T> | ArrayLike<InputOf<T>>;
 
 /**
  * An array of `n` values in place. Reading gives a live {@linkcode FixedArray}; writing takes any
@@ -229,31 +233,32 @@ export function array<T>(element: T, n: number): ArrayType<T> {
       }
       return new FixedArray<T>(pane, at, type, step, read, n);
     },
-    set(
+    set(pane: Pane, at: number, value: ArrayInput<T>, what?: string): void {
+      writeAside(pane, at, this, (made, from) => this.init(made, from, value, what));
+    },
+    init(
       pane: Pane,
       at: number,
-      value: FixedArray<T> | ArrayLike<InputOf<T>>,
+      value: ArrayInput<T>,
       what = `array(${type.name}, ${n})`,
     ): void {
-      let values: ArrayLike<unknown> = value instanceof FixedArray ? value.toArray() : value;
+      const values: ArrayLike<unknown> = value instanceof FixedArray ? value.toArray() : value;
       if (typeof values !== "object" || values === null || values.length !== n) {
         refuseValue(what, value, `an array of ${n} values`);
       }
-      const { size } = type;
-      // Objects may be elements of this very array in another order.
-      if (type.kind === "array" || "open" in type) {
-        const start = pane.base + at;
-        values = Array.from(values, (each) => apart(each, type, start, start + n * size));
-      }
-      for (let index = 0; index < n; index++) {
-        const place = (at + index * size) | 0;
+      each(at, (place, index) => {
         try {
-          type.set(pane, place, values[index], what);
+          writeNew(type, pane, place, values[index], what);
         } catch {
           // Once more, to say which it was.
           type.set(pane, place, values[index], `${what}[${index}]`);
         }
-      }
+      });
+    },
+    exchange(pane: Pane, at: number, other: Pane, otherAt: number): void {
+      each(at, (place) => {
+        exchangeValues(type, pane, place, other, (place - at + otherAt) | 0);
+      });
     },
     destroy(pane: Pane, at: number): void {
       each(at, (place) => type.destroy(pane, place));

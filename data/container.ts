@@ -441,6 +441,8 @@ export interface Container extends Handle {
   $destroy(): void;
   /** Writes other contents over it. @internal */
   $assign(value: unknown, what: string): void;
+  /** Removes all elements. */
+  clear(): void;
   /** Tells what it owns and its elements. @internal */
   $walk(walker: Walker): void;
 }
@@ -499,6 +501,10 @@ export function containerType(prototype: Container, of: ContainerParts): ObjectT
       this.get(pane, at).$assign(value, what);
     }
 
+    static exchange(pane: Pane, at: number, other: Pane, otherAt: number): void {
+      exchangeContents(this.get(pane, at), this.get(other, otherAt), of.shape());
+    }
+
     static destroy(pane: Pane, at: number): void {
       this.get(pane, at).$destroy();
     }
@@ -527,7 +533,7 @@ export function containerType(prototype: Container, of: ContainerParts): ObjectT
  *
  * @param isEmpty Whether nothing stands there: then nothing can be taken from it.
  */
-export function refill<C extends Container & { clear(): void }>(
+export function refill<C extends Container>(
   container: C,
   shape: number,
   isEmpty: boolean,
@@ -548,13 +554,7 @@ export function refill<C extends Container & { clear(): void }>(
   const made = new (typeOf(container) as unknown as new (heap: Heap) => C)(heap);
   try {
     fill(made);
-    const { ptr } = container;
-    // An empty header has no count of changes, which walks go by.
-    if (made.$view.getUint32(made.$at, true) === 0) container.clear();
-    else {
-      const result = native.ph_container_swap(handle, ptr, shape, made.ptr);
-      if (result < 0) failed(container, result);
-    }
+    exchangeContents(container, made, shape);
   } finally {
     if (!made.$view.buffer.detached) {
       const { ptr } = made;
@@ -562,6 +562,15 @@ export function refill<C extends Container & { clear(): void }>(
       heap.free(ptr);
     }
   }
+}
+
+/** Gives a container the contents of another, which keeps the old ones or is empty afterwards. */
+function exchangeContents(container: Container, made: Container, shape: number): void {
+  // An empty header has no count of changes, which walks go by.
+  if (made.$view.getUint32(made.$at, true) === 0) return container.clear();
+  const { handle } = paneOf(container);
+  const result = native.ph_container_swap(handle, container.ptr, shape, made.ptr);
+  if (result < 0) failed(container, result);
 }
 
 /** Tells a walker the blocks that a container owns itself. */

@@ -28,7 +28,7 @@ import { registerKind } from "./kinds.ts";
 import { isSame, type ObjectType } from "./handle.ts";
 import type { Pane } from "./pane.ts";
 import { copyOf } from "./show.ts";
-import { type InputOf, readU53, type Type, type ValueOf, type Walker } from "./type.ts";
+import { type InputOf, readU53, type Type, type ValueOf, type Walker, writeNew } from "./type.ts";
 
 const lengthAt = 24;
 
@@ -222,7 +222,7 @@ function insertBefore(list: AnyList, before: number, value: unknown): void {
   const p = call(list, native.ph_list_insert(...place(list), before));
   const changes = changesOf(list);
   try {
-    onValue(list, p, (pane, at) => list.$of.type.set(pane, at, value, "a List's element"));
+    onValue(list, p, (pane, at) => writeNew(list.$of.type, pane, at, value, "a List's element"));
   } catch (error) {
     // A value that changed the List while it was read may have removed the element.
     if (!list.$view.buffer.detached && changesOf(list) === changes) removeAt(list, p);

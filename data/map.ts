@@ -23,9 +23,11 @@ import {
 import { Handle, isSame, type Pane, readerOf } from "./handle.ts";
 import { type Lookup, unknownMap } from "./lookup.ts";
 import { copyOf, plain, shown } from "./show.ts";
-import { refuseValue, type Type, type Walker } from "./type.ts";
+import { refuseValue, type Type, type Walker, writeNew } from "./type.ts";
 
 const lengthAt = 8;
+/** What an error calls a value. */
+const valueName = "a map's value";
 
 /** What a map's class knows of its keys and values. */
 export interface MapParts {
@@ -97,7 +99,8 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
     const p = made - made % 2;
     const pane = paneFor(this.$pane, p, of.size);
     try {
-      of.value.set(pane, (p - pane.base) | 0, value, "a map's value");
+      if (p === made) of.value.set(pane, (p - pane.base) | 0, value, valueName);
+      else writeNew(of.value, pane, (p - pane.base) | 0, value, valueName);
     } catch (error) {
       if (p !== made) this.delete(key);
       throw error;

@@ -13,7 +13,8 @@ import { describe, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
 import type { Pointer } from "../heap/views.ts";
 import { accessor } from "./accessors.ts";
-import { addressText, apart, copyOf, plain, shownReference } from "./show.ts";
+import { addressText, copyOf, plain, shownReference } from "./show.ts";
+import { copyBytes, exchangeValues, writeAside } from "./aside.ts";
 import { Handle, isKindOf, paneOf, place, typeOf } from "./handle.ts";
 import { isKind } from "./kinds.ts";
 import { type Maker, makerFor, type Reader } from "./makers.ts";
@@ -25,6 +26,7 @@ import {
   type Type,
   type ValueOf,
   type Walker,
+  writeNew,
 } from "./type.ts";
 
 /** What a schema's fields read as. */
@@ -105,7 +107,7 @@ export interface StructType<S> {
    * Writes several fields; those left out stay as they are.
    *
    * @throws {PermError} `INVALID_ARGUMENT` for a value that a field cannot hold, or a field that
-   * there is not (what was given before it is written); `STALE`.
+   * there is not (then nothing is written); `STALE`.
    */
   assign<T extends Struct<S>>(target: T, values: Init<S>): T;
   /** The struct in another object. */
@@ -114,6 +116,10 @@ export interface StructType<S> {
   open(pane: Pane, at: number): Struct<S>;
   /** Writes all fields; those left out become zero, empty or null. */
   set(pane: Pane, at: number, value: Struct<S> | Init<S>, what?: string): void;
+  /** The same over zeros that nobody sees yet. */
+  init(pane: Pane, at: number, value: Struct<S> | Init<S>, what?: string): void;
+  /** Lets two change places. */
+  exchange(pane: Pane, at: number, other: Pane, otherAt: number): void;
   /** Frees what its fields own. */
   destroy(pane: Pane, at: number): void;
   /** Tells the walker what its fields own and refer to. */
@@ -125,8 +131,8 @@ export interface StructType<S> {
 }
 
 interface Layout {
-  /** Setters of the accessors, in the order of the fields. */
-  readonly setters: ((this: Handle, value: unknown) => void)[];
+  /** What writes each field of a struct that is being made. */
+  readonly setters: Setter[];
   readonly fields: readonly Field[];
   readonly size: number;
   readonly align: number;
@@ -134,8 +140,6 @@ interface Layout {
   readonly owns: boolean;
   /** Whether its bytes are all there is to a value, so that copying them copies it. */
   readonly flat: boolean;
-  /** Fields that are read as live objects in the struct. */
-  readonly inner: readonly Field[];
 }
 
 const identifier = /^[A-Za-z_][A-Za-z0-9_]*$/;
@@ -185,7 +189,6 @@ function expectSchema(name: string, schema: unknown): Map<string, () => unknown>
 function layOut(name: string, given: Map<string, () => unknown>): Layout {
   // In one loop, since a program that starts waits for it.
   const fields: Field[] = [];
-  const inner: Field[] = [];
   let size = 0;
   let align = 1;
   let owns = false;
@@ -201,7 +204,6 @@ function layOut(name: string, given: Map<string, () => unknown>): Layout {
     align = Math.max(align, type.align);
     owns ||= type.owns;
     flat &&= isFlat(type);
-    if (type.kind === "array" || "open" in type) inner.push(laid);
   }
   size = alignUp(size, align);
   if (size > objectSizeMax) {
@@ -211,11 +213,22 @@ function layOut(name: string, given: Map<string, () => unknown>): Layout {
     );
   }
   text += ` } ${size} bytes`;
-  return { fields, setters: [], size, align, text, owns, flat, inner };
+  return { fields, setters: [], size, align, text, owns, flat };
 }
 
 function alignUp(offset: number, align: number): number {
   return Math.ceil(offset / align) * align;
+}
+
+type Setter = (this: Handle, value: unknown) => void;
+
+/** What writes a field for the first time: its setter, or what needs not keep what was there. */
+function initializer({ type, offset }: Field, label: string, set: Setter): Setter {
+  const { init } = type as Type<unknown, unknown>;
+  if (init === undefined) return set;
+  return function (value) {
+    init.call(type, paneOf(this), (this.$at + offset) | 0, value, label);
+  };
 }
 
 /** Known of every type that was asked: a struct of many by value is asked through each of them. */
@@ -287,7 +300,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       made.alone(Pane.ended, 0);
       for (const field of found.fields) {
         const made = accessor(field.type, field.offset, `${name}.${field.name}`);
-        found.setters.push(made.set as (this: Handle, value: unknown) => void);
+        found.setters.push(initializer(field, `${name}.${field.name}`, made.set!));
         Object.defineProperty(StructClass.prototype, field.name, {
           ...made,
           enumerable: true,
@@ -300,8 +313,8 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     }
   }
 
-  /** Writes the fields that are given; with `whole`, makes the others zero, empty or null. */
-  function assignAt(pane: Pane, at: number, values: object, what: string, whole: boolean): void {
+  /** Writes the fields that are given over zeros: which of them, if not all. */
+  function assignAt(pane: Pane, at: number, values: object, what: string): number[] | undefined {
     const { fields, setters } = layout!;
     const handle = makerOf(StructClass).inner(pane, at);
     // All fields in their order are the most common, and engines read what they enumerate quickly.
@@ -309,51 +322,38 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     // deno-lint-ignore guard-for-in
     for (const key in values) {
       if (index === fields.length || fields[index].name !== key) {
-        return assignSome(handle, pane, values, what, whole);
+        return assignSome(handle, values, what, index);
       }
       const value = (values as Record<string, unknown>)[key];
-      if (value === undefined) return assignSome(handle, pane, values, what, whole);
+      if (value === undefined) return assignSome(handle, values, what, index);
       setters[index].call(handle, value);
       index++;
     }
-    if (index !== fields.length) assignSome(handle, pane, values, what, whole);
+    return index === fields.length ? undefined : assignSome(handle, values, what, index);
   }
 
-  /** The same for fields in any order, some of them only. */
-  function assignSome(
-    handle: Handle,
-    pane: Pane,
-    values: object,
-    what: string,
-    whole: boolean,
-  ): void {
+  /** The same for fields in any order, some of them only; the first ones are written. */
+  function assignSome(handle: Handle, values: object, what: string, written: number): number[] {
     const { fields, setters } = layout!;
-    let given = 0;
-    for (let index = 0; index < fields.length; index++) {
-      const { name: field, type, offset } = fields[index];
-      const value = (values as Record<string, unknown>)[field];
-      if (value !== undefined) {
-        setters[index].call(handle, value);
-        given++;
-      } else if (whole) type.destroy(pane, (handle.$at + offset) | 0);
+    const given = Array.from({ length: written }, (_, index) => index);
+    for (let index = written; index < fields.length; index++) {
+      const value = (values as Record<string, unknown>)[fields[index].name];
+      if (value === undefined) continue;
+      setters[index].call(handle, value);
+      given.push(index);
     }
     // Keys beyond these are undefined, or no fields at all.
+    let others = -given.length;
     // deno-lint-ignore guard-for-in
-    for (const _key in values) given--;
-    if (given !== 0) expectFields(values, what);
+    for (const _key in values) others++;
+    if (others !== 0) expectFields(values, what);
+    return given;
   }
 
-  /** Values that may be fields of the very struct that they are given to, as when two change places. */
-  function standing(pane: Pane, at: number, values: object): object {
-    const { inner, size } = resolve();
-    const start = pane.base + at;
-    let out: Record<string, unknown> | undefined;
-    for (const { name: field, type } of inner) {
-      const value = (values as Record<string, unknown>)[field];
-      const copy = apart(value, type, start, start + size);
-      if (copy !== value) (out ??= { ...values })[field] = copy;
+  function expectKind(value: Handle, type: Type, what: string): void {
+    if (!isKindOf(typeOf(value), type)) {
+      refuseValue(what, value, `a ${name}, or an object of its fields`);
     }
-    return out ?? values;
   }
 
   function expectFields(values: object, what: string): void {
@@ -364,6 +364,15 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
         `Cannot store ${describe(key)} in ${what}: ${name} has no such field`,
       );
     }
+  }
+
+  /** For methods, which may be called on anything. */
+  function fieldsOf(handle: Handle): readonly Field[] {
+    if (handle instanceof Handle && handle instanceof StructClass) return layout!.fields;
+    throw new PermError(
+      "INVALID_ARGUMENT",
+      `Cannot use ${describe(handle)} as a ${name}: its methods are for structs of this kind`,
+    );
   }
 
   function clear(pane: Pane, at: number): void {
@@ -392,7 +401,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       const at = (p - pane.base) | 0;
       if (values !== undefined) {
         try {
-          assignAt(pane, at, values as object, name, false);
+          assignAt(pane, at, values as object, name);
         } catch (error) {
           clear(pane, at);
           heap.free(p);
@@ -435,12 +444,22 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
         );
       }
       expectValues(name, values);
-      if (values instanceof Handle && !isKindOf(typeOf(values), this)) {
-        refuseValue(name, values, `a ${name}, or an object of its fields`);
-      }
       const pane = paneOf(target);
-      const given = values instanceof Handle ? values : standing(pane, target.$at, values);
-      assignAt(pane, target.$at, given, name, false);
+      const { $at: at } = target;
+      if (values instanceof Handle) {
+        this.set(pane, at, values);
+        return target;
+      }
+      const { fields } = resolve();
+      let given: number[] | undefined;
+      writeAside(pane, at, StructClass, (made, from) => {
+        given = assignAt(made, from, values, name);
+      }, (made, from) => {
+        for (const index of given ?? fields.keys()) {
+          const { type, offset } = fields[index];
+          exchangeValues(type, pane, (at + offset) | 0, made, (from + offset) | 0);
+        }
+      });
       return target;
     }
 
@@ -458,26 +477,37 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     }
 
     static set(pane: Pane, at: number, value: unknown, what: string = name): void {
-      const { fields, flat, inner, size } = resolve();
+      if (value instanceof Handle) {
+        expectKind(value, this, what);
+        const { base } = paneOf(value);
+        if (base + value.$at === pane.base + at) return;
+        // Of bytes alone there is nothing that could be refused.
+        if (resolve().flat) return this.init(pane, at, value, what);
+      }
+      writeAside(pane, at, this, (made, from) => this.init(made, from, value, what));
+    }
+
+    static init(pane: Pane, at: number, value: unknown, what: string = name): void {
+      const { fields, flat, size } = resolve();
       if (!(value instanceof Handle)) {
         expectValues(what, value);
-        assignAt(pane, at, inner.length === 0 ? value : standing(pane, at, value), what, true);
+        assignAt(pane, at, value, what);
         return;
       }
-      if (!isKindOf(typeOf(value), this)) {
-        refuseValue(what, value, `a ${name}, or an object of its fields`);
-      }
+      expectKind(value, this, what);
       const from = paneOf(value);
       const start = value.$at;
-      if (from.base + start === pane.base + at) return;
-      if (flat) {
-        pane.bytes.set(from.bytes.subarray(start, start + size), at);
-        return;
-      }
+      if (flat) return copyBytes(pane, at, from, start, size);
       for (const field of fields) {
         const type = field.type as Type<unknown, unknown>;
         const copied = type.get(from, (start + field.offset) | 0);
-        type.set(pane, (at + field.offset) | 0, copied, `${what}.${field.name}`);
+        writeNew(type, pane, (at + field.offset) | 0, copied, `${what}.${field.name}`);
+      }
+    }
+
+    static exchange(pane: Pane, at: number, other: Pane, otherAt: number): void {
+      for (const { type, offset } of resolve().fields) {
+        exchangeValues(type, pane, (at + offset) | 0, other, (otherAt + offset) | 0);
       }
     }
 
@@ -505,7 +535,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
 
     toJSON(this: Handle): Record<string, unknown> {
       const out: Record<string, unknown> = {};
-      for (const { name: field, type, offset } of layout!.fields) {
+      for (const { name: field, type, offset } of fieldsOf(this)) {
         const pane = paneOf(this);
         out[field] = type.kind === "ref"
           ? addressText(pane.access.heap.load(pane.base + this.$at + offset))
@@ -516,14 +546,14 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
 
     $copy(this: Handle): Record<string, unknown> {
       const out: Record<string, unknown> = {};
-      for (const { name: field, type, offset } of layout!.fields) {
+      for (const { name: field, type, offset } of fieldsOf(this)) {
         out[field] = copyOf(type.get(paneOf(this), (this.$at + offset) | 0), type);
       }
       return out;
     }
 
     [Symbol.iterator](this: Handle): IterableIterator<[string, unknown]> {
-      const { fields } = layout!;
+      const fields = fieldsOf(this);
       let index = 0;
       const next = (): IteratorResult<[string, unknown]> => {
         if (index === fields.length) return { done: true, value: undefined };
@@ -544,6 +574,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       options: InspectOptions,
       inspect: Inspect,
     ): string {
+      fieldsOf(this);
       if (depth < 0) return `[${typeOf(this).name}]`;
       return show(this, layout!, inspect, { ...options, depth });
     }

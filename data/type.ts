@@ -46,13 +46,19 @@ export interface Type<out T = unknown, in I = never> {
   /** Reads the value at offset `at` of a pane; objects (structs, arrays, containers) as live handles. */
   get(pane: Pane, at: number): T;
   /**
-   * Writes a value over a valid one, whose memory is freed or used again. All or nothing, except
-   * that an object taken field by field keeps what was written before the field that was refused.
+   * Writes a value over a valid one, whose memory is freed or used again. All or nothing.
    *
    * @param what What an error calls the place: `"Point.x"`; the type's name by default.
    * @throws {PermError} `INVALID_ARGUMENT` for what is no such value, naming it and the place.
    */
   set(pane: Pane, at: number, value: I, what?: string): void;
+  /**
+   * The same over zeros that nobody sees yet, where one that is refused may leave parts of itself: whoever
+   * made the place takes them back. Absent: `set`.
+   */
+  init?(pane: Pane, at: number, value: I, what?: string): void;
+  /** Lets two values change places. Absent: their bytes do. */
+  exchange?(pane: Pane, at: number, other: Pane, otherAt: number): void;
   /** Frees what the value owns, and leaves zeros. Does nothing to what it refers to. */
   destroy(pane: Pane, at: number): void;
   /** Tells the walker what the value owns and refers to. Absent: never anything. */
@@ -92,6 +98,18 @@ export function refuseValue(what: string, value: unknown, wanted: string): never
     "INVALID_ARGUMENT",
     `Cannot store ${describe(value)} in ${what}: give ${wanted}`,
   );
+}
+
+/** Writes a value to a new place, of zeros. */
+export function writeNew(
+  type: Type<unknown, unknown>,
+  pane: Pane,
+  at: number,
+  value: unknown,
+  what: string,
+): void {
+  if (type.init === undefined) type.set(pane, at, value, what);
+  else type.init(pane, at, value, what);
 }
 
 /** Whether something is a type, as far as its members tell. */

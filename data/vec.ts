@@ -41,6 +41,7 @@ import {
   type Type,
   type ValueOf,
   type Walker,
+  writeNew,
 } from "./type.ts";
 
 const dataAt = 8;
@@ -60,6 +61,15 @@ const arrays: Readonly<Record<string, TypedArrayType>> = {
   f32: Float32Array,
   f64: Float64Array,
 };
+
+// An array's own properties may say anything; what it is, and how long, these tell.
+const { prototype: anyArray } = Object.getPrototypeOf(Uint8Array);
+const kindOfArray = getterOf(anyArray, Symbol.toStringTag);
+const lengthOfArray = getterOf(anyArray, "length");
+
+function getterOf(prototype: object, name: PropertyKey): () => never {
+  return Object.getOwnPropertyDescriptor(prototype, name)!.get as () => never;
+}
 
 type TypedArray = ArrayLike<number | bigint> & {
   set(from: ArrayLike<number | bigint>, at?: number): void;
@@ -200,21 +210,26 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
    */
   pushAll(values: Iterable<I> | ArrayLike<I>): number {
     const array = arrays[this.$of.type.kind];
-    if (array !== undefined && values instanceof array) {
+    if (array !== undefined && kindOfArray.call(values) === array.name) {
+      const numbers = values as ArrayLike<number>;
       const at = this.length;
-      const { length } = values as unknown as ArrayLike<number>;
+      const length: number = lengthOfArray.call(numbers);
       if (length === 0) return at;
       const p = insert(this, at, length);
-      elements(this, p, length).set(values as unknown as ArrayLike<number>);
+      elements(this, p, length).set(numbers);
       return this.length;
     }
     const each = (isSame(this, values) ? this.$copy() : values) as Iterable<I>;
     if (typeof values !== "object" || values === null) {
       refuseValue(this.$of.name(), values, "an array, or what else can be iterated");
     }
-    for (const value of typeof each[Symbol.iterator] === "function" ? each : Array.from(values)) {
-      pushOne(this, value);
+    if (typeof each[Symbol.iterator] === "function") {
+      for (const value of each) pushOne(this, value);
+      return this.length;
     }
+    // One by one: no array is made of a length that may be any number.
+    const list = values as ArrayLike<I>;
+    for (let i = 0; i < list.length; i++) pushOne(this, list[i]);
     return this.length;
   }
 
@@ -468,7 +483,7 @@ function pushOne(vec: AnyVec, given: unknown): void {
   const pane = paneFor(vec.$pane, p, size);
   const changes = changesOf(vec);
   try {
-    type.set(pane, (p - pane.base) | 0, value, "a Vec's element");
+    writeNew(type, pane, (p - pane.base) | 0, value, "a Vec's element");
   } catch (error) {
     // A value that changed the Vec while it was read may have left another element there.
     if (isAt(vec, changes)) remove(vec, vec.length - 1, 1);
@@ -485,7 +500,10 @@ function insertValues(vec: AnyVec, at: number, given: readonly unknown[]): void 
   try {
     for (let i = 0; i < values.length; i++) {
       if (changesOf(vec) !== changes) throw changed();
-      write(vec, at + i, values[i]);
+      const index = at + i;
+      onElement(vec, index, (pane, place) => {
+        writeNew(vec.$of.type, pane, place, values[i], `element ${index}`);
+      });
     }
   } catch (error) {
     if (isAt(vec, changes)) remove(vec, at, values.length);
