@@ -299,17 +299,20 @@ pub const Image = struct {
         self.spare = .{};
     }
 
-    /// Space that was kept for what may come is given back: true when there was some.
+    /// Space that was kept for what may come, or that a record took which a base replaces, is given back: true
+    /// when there was some.
     pub fn giveRoomBack(self: *Image) bool {
         if (self.room.drop(self)) {
             self.disposal.wait();
             return true;
         }
         const generation = self.generation orelse return false;
-        if (generation.room_end <= generation.log_end or generation.tail) return false;
+        // Of a log that is dead a record may be found after a crash (R2); any other tail is a record given up.
+        if (self.dead or (generation.room_end <= generation.log_end and !generation.tail)) return false;
         if (self.disk.truncate(generation.log, generation.log_end) != null) return false;
         generation.log_size = generation.log_end;
         generation.forgetZeros();
+        generation.tail = false;
         return true;
     }
 

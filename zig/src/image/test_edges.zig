@@ -445,6 +445,50 @@ test "a record that fits is written, though there is no room for all that may ha
     try Heap.expectStored(image, null, heap.memory);
 }
 
+/// The real disk, where all files together have so much room.
+const CrowdedDisk = struct {
+    room: u64 = std.math.maxInt(u64),
+    log: disk_.File = disk_.none,
+
+    fn disk(self: *CrowdedDisk) disk_.Disk {
+        return .{ .context = self, .vtable = comptime &table() };
+    }
+
+    fn table() disk_.Disk.VTable {
+        var vtable = disk_.Disk.vtableOf(real_disk);
+        vtable.allocate = allocate;
+        return vtable;
+    }
+
+    fn allocate(context: ?*anyopaque, file: disk_.File, offset: u64, len: u64) i64 {
+        const self: *CrowdedDisk = @ptrCast(@alignCast(context.?));
+        var beside: disk_.Stat = .{};
+        if (file != self.log and self.log >= 0) std.debug.assert(real_disk.stat(null, self.log, &beside) == 0);
+        if (beside.size + offset + len <= self.room) return real_disk.allocate(null, file, offset, len);
+        return -@as(i64, disk_.code(.NOSPC));
+    }
+};
+
+test "what a record given up for a base had taken is room for the base" {
+    errdefer testing.explain();
+    var scene: testing.Scene = .init(800);
+    defer scene.deinit();
+    const heap = &scene.heap;
+    var crowded: CrowdedDisk = .{};
+    const image = try Image.open(.{ .disk = crowded.disk(), .path = scene.dir.path("a"), .mode = .create, .background = false, .base_pages_min = 8 });
+    defer image.close();
+    try image.join(&heap.history, heap.identity.span, null);
+    for (0..800) |page| heap.touch(&.{image}, page, page + 1);
+    _ = try heap.commit(image, null);
+    crowded.log = image.generation.?.log;
+    crowded.room = image.generation.?.base_stat.size + 100 * format.page_size;
+    // Most change, but none of those that the guess looks at.
+    heap.all = true;
+    for (0..800) |page| if (page % 16 != 0) heap.touch(&.{image}, page, page + 1000);
+    try expect((try heap.commit(image, null)).new_base);
+    try Heap.expectStored(image, null, heap.memory);
+}
+
 test "a heap that went back to a commit which it is known to be still takes a new number" {
     errdefer testing.explain();
     var disk: PowerDisk = .init(1);
