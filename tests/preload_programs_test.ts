@@ -337,15 +337,16 @@ test("redis-server serves redis-benchmark and saves in a forked child, as withou
   const script = `
     LD_PRELOAD= ; LIBRARY=$1; cd ${folder.path}
     LD_PRELOAD=$LIBRARY redis-server --port 0 --unixsocket $PWD/socket --dir $PWD --save '' > server 2>&1 & server=$!
-    for i in $(seq 100); do [ -S socket ] && break; sleep 0.05; done
+    trap 'kill $server' EXIT
+    for i in $(seq 600); do [ -S socket ] && break; sleep 0.05; done
     redis-benchmark -s socket -n ${
     amount(3000, 30_000)
   } -c 20 -d 300 -q -r 20000 -t set,get,lpush,sadd,hset,lrange_100 > numbers 2>&1 || exit 1
     redis-cli -s socket set key "$(seq -s, 1000)" > /dev/null
-    redis-cli -s socket bgsave; for i in $(seq 200); do redis-cli -s socket info persistence | grep -q bgsave_in_progress:0 && break; sleep 0.05; done
+    redis-cli -s socket bgsave; for i in $(seq 600); do redis-cli -s socket info persistence | grep -q bgsave_in_progress:0 && break; sleep 0.05; done
     redis-cli -s socket info persistence | grep -o 'last_bgsave_status:[a-z]*'
     redis-cli -s socket lrange mylist 0 5
-    redis-cli -s socket get key | md5sum; kill $server; wait $server; echo $?; redis-check-rdb dump.rdb | grep -c 'RDB looks OK'
+    redis-cli -s socket get key | md5sum; trap - EXIT; kill $server; wait $server; echo $?; redis-check-rdb dump.rdb | grep -c 'RDB looks OK'
     rm -f dump.rdb socket`;
   const run = (library: string) =>
     outcome(["/bin/bash", "-c", script, "redis", library], { ...settings, LD_PRELOAD: undefined });

@@ -463,14 +463,13 @@ test("a pool's room is free again after kill -9", {
   assert.equal(disk.free, before);
 });
 
-test("a child that gets no copy of the pool ends, or goes on privately", {
-  skip: unable || lacks(glibc) || noMounts,
-  timeout,
-}, () => {
-  using folder = new Folder();
-  using disk = mountTmpfs(folder.file("disk"), 32 << 20);
-  for (const target of targets) {
-    if (lacks(target)) continue;
+for (const target of targets) {
+  test(`${target.name}: a child that gets no copy of the pool ends, or goes on privately`, {
+    skip: unable || lacks(target) || noMounts,
+    timeout,
+  }, () => {
+    using folder = new Folder();
+    using disk = mountTmpfs(folder.file("disk"), 32 << 20);
     for (const task of ["fork_full", "fork_full_threads"]) {
       const run = (mode: string) =>
         outcome([compiled(target), task], pooled(disk.path, { VMMALLOC_FORK: mode }));
@@ -483,8 +482,8 @@ test("a child that gets no copy of the pool ends, or goes on privately", {
         /^libpermmalloc: a forked child gets no copy of the pool in ".*" \(VMMALLOC_FORK=2\): no space left .*; the child ends\n$/,
       );
     }
-  }
-});
+  });
+}
 
 test("a directory that refuses files is one line", {
   skip: unable || lacks(glibc) || noMounts,
