@@ -47,7 +47,16 @@ function compiled(target = glibc, linked = false): string {
 
 for (const target of targets) {
   const skip = unable || lacks(target);
-  const tasks = ["rules", "threads", "dlopen", "foreign", "closed", "atfork", "descriptors"];
+  const tasks = [
+    "fork_in_handler",
+    "rules",
+    "threads",
+    "dlopen",
+    "foreign",
+    "closed",
+    "atfork",
+    "descriptors",
+  ];
   for (const task of tasks) {
     test(`${target.name}: ${task}`, { skip, timeout }, () => {
       using folder = new Folder();
@@ -127,8 +136,41 @@ for (const target of targets) {
   );
 
   for (
+    const [task, mounts] of [
+      ["child_without_rights", process.getuid?.() !== 0 && "only root can give up its rights"],
+      ["child_without_directory", false],
+      ["child_without_descriptors", false],
+      ["closed_descriptors", false],
+    ] as const
+  ) {
+    test(`${target.name}: more memory is had where no file can be made (${task})`, {
+      skip: skip || mounts,
+      timeout,
+    }, () => {
+      using folder = new Folder();
+      for (const mode of ["1", "3"]) {
+        mkdirSync(folder.file("pool"), { recursive: true, mode: 0o700 });
+        well(
+          outcome([compiled(target), task], pooled(folder.file("pool"), { VMMALLOC_FORK: mode })),
+        );
+      }
+    });
+  }
+
+  test(`${target.name}: a pool's file that had to have a name has none`, { skip, timeout }, () => {
+    using folder = new Folder();
+    const { code, out, err } = outcome([compiled(target), "named"], pooled(folder.path));
+    assert.match(
+      out,
+      new RegExp(` rw-s .* ${folder.path}/\\.permmalloc-[0-9a-f]{16} \\(deleted\\)\nok\n$`),
+    );
+    assert.deepEqual([code, err, folder.names()], [0, "", []]);
+  });
+
+  for (
     const [task, line] of [
       ["free_twice", /^libpermmalloc: free\(\): 0x[0-9a-f]+ is free already; stopping\n$/],
+      ["free_after_realloc", /^libpermmalloc: free\(\): 0x[0-9a-f]+ is free already; stopping\n$/],
       ["free_large_twice", /^libpermmalloc: free\(\): 0x[0-9a-f]+ is free already; stopping\n$/],
       [
         "free_inside",
@@ -343,6 +385,17 @@ test("a program with rights of its own does not heed the environment", {
   assert.ok(!existsSync(folder.file("log")));
 });
 
+test("who forks waits for no stream whose reader waits for memory", {
+  skip: unable || lacks(glibc),
+  timeout,
+}, () => {
+  using folder = new Folder();
+  for (const mode of ["1", "2"]) {
+    const settings = pooled(folder.path, { VMMALLOC_FORK: mode });
+    well(outcome([compiled(), "fork_stdio"], settings, { timeout: 60_000 }));
+  }
+});
+
 // ------------------------------------------------------------------ a file system that is full
 
 for (const target of targets) {
@@ -401,6 +454,15 @@ for (const target of targets) {
   });
 }
 
+test("what is refused takes no room in memory", {
+  skip: unable || lacks(glibc) || noMounts,
+  timeout,
+}, () => {
+  using folder = new Folder();
+  using disk = mountTmpfs(folder.file("disk"), 64 << 20);
+  well(outcome([compiled(), "refused"], pooled(disk.path)));
+});
+
 for (const kind of loopKinds) {
   const noDisk = refusesLoop(kind);
   test(`on a full ${kind} what has room can be stored to again`, {
@@ -412,6 +474,16 @@ for (const kind of loopKinds) {
     outcome(["fallocate", "-l", `${disk.free - (64 << 20)}`, `${disk.path}/others`]);
     well(outcome([compiled(), "full_again"], pooled(disk.path)));
   });
+
+  test(`what is refused takes no room on ${kind}`, {
+    skip: unable || lacks(glibc) || noDisk,
+    timeout,
+  }, () => {
+    using folder = new Folder();
+    using disk = mountLoop(folder.file("disk"), kind);
+    outcome(["fallocate", "-l", `${disk.free - (160 << 20)}`, `${disk.path}/others`]);
+    well(outcome([compiled(), "refused"], pooled(disk.path)));
+  });
 }
 
 /** Runs a task that says when it has freed its memory, does something, and gives what it says then. */
@@ -420,7 +492,10 @@ async function afterFreeing(
   settings: Record<string, string | undefined>,
   then: () => void,
 ): Promise<(string | undefined)[]> {
-  const environment = { ...process.env, ...settings } as Record<string, string>;
+  const environment = { ...process.env } as Record<string, string>;
+  for (const [name, value] of Object.entries(settings)) {
+    if (value !== undefined) environment[name] = value;
+  }
   const child = spawn(compiled(), [task], { env: environment, stdio: ["pipe", "pipe", "inherit"] });
   const ended = once(child, "exit");
   try {
@@ -448,6 +523,21 @@ test("a copy for a child takes room for what is in use", {
     disk.fill(110 << 20);
   };
   assert.deepEqual(await afterFreeing("fork_later", settings, left), ["41", "ok"]);
+});
+
+test("a private child needs no room for what was given back, its file open or closed", {
+  skip: unable || lacks(glibc) || noMounts,
+  timeout,
+}, async () => {
+  for (const closing of [undefined, "1"]) {
+    using folder = new Folder();
+    using disk = mountTmpfs(folder.file("disk"), 256 << 20);
+    const settings = pooled(disk.path, { VMMALLOC_FORK: "1", CLOSE_ALL: closing });
+    const left = () => {
+      disk.fill(0);
+    };
+    assert.deepEqual(await afterFreeing("fork_later", settings, left), ["41", "ok"]);
+  }
 });
 
 test("a pool's room is free again after kill -9", {

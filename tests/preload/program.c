@@ -13,7 +13,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -144,6 +152,7 @@ static void task_rules(void) {
     EXPECT(!aligned_alloc((size_t)1 << 60, 10) && errno == ENOMEM);
 
     void *page = valloc(1), *pages = Pvalloc(4097);
+    EXPECT(malloc_usable_size(pages) >= 8192);
     EXPECT((uintptr_t)page % 4096 == 0 && (uintptr_t)pages % 4096 == 0 && malloc_usable_size(pages) >= 8192);
     Free(page);
     Free(pages);
@@ -254,250 +263,7 @@ static void task_threads(void) {
     }
 }
 
-/* ---------------------------------------------------------------- fork */
-
-static volatile int stopping;
-
-static void *busy(void *argument) {
-    unsigned state = (unsigned)(uintptr_t)argument + 77;
-    unsigned char *mine[64] = {0};
-    unsigned long stored = 0;
-    while (!stopping) {
-        unsigned i = (state >> 5) % 64;
-        drop(mine[i]);
-        mine[i] = filled(&state);
-        stored++;
-    }
-    for (int i = 0; i < 64; i++) drop(mine[i]);
-    return (void *)stored;
-}
-
-static int finish(pid_t child) {
-    int status;
-    EXPECT(waitpid(child, &status, 0) == child);
-    return status;
-}
-
-static void child_work(unsigned char **blocks, int count, size_t size, unsigned char value) {
-    for (int i = 0; i < count; i++) EXPECT(holds(blocks[i], size, value));
-    for (int i = 0; i < count; i++) memset(blocks[i], 200, size);
-    unsigned state = (unsigned)getpid();
-    unsigned char *more[300];
-    for (int i = 0; i < 300; i++) more[i] = filled(&state);
-    for (int i = 0; i < 300; i++) drop(more[i]);
-    for (int i = 0; i < count; i += 2) Free(blocks[i]);
-    for (int i = 1; i < count; i += 2) EXPECT(holds(blocks[i], size, 200));
-}
-
-/* Parent and children change the same blocks, and none sees the other's stores. */
-static void forks(int rounds) {
-    enum { count = 300, size = 20000 };
-    static unsigned char *blocks[count];
-    for (int i = 0; i < count; i++) EXPECT((blocks[i] = Malloc(size)) != NULL);
-    for (int round = 0; round < rounds; round++) {
-        unsigned char value = (unsigned char)(round % 199);
-        for (int i = 0; i < count; i++) memset(blocks[i], value, size);
-        int go[2];
-        EXPECT(pipe(go) == 0);
-        pid_t child = fork();
-        EXPECT(child >= 0);
-        if (child == 0) {
-            char byte;
-            EXPECT(read(go[0], &byte, 1) == 1); /* The parent has stored by now. */
-            if (round % 3 == 0) {
-                pid_t grandchild = fork();
-                EXPECT(grandchild >= 0);
-                if (grandchild == 0) {
-                    child_work(blocks, count, size, value);
-                    _exit(42);
-                }
-                EXPECT(finish(grandchild) == 42 << 8);
-            }
-            child_work(blocks, count, size, value);
-            _exit(41);
-        }
-        for (int i = 0; i < count; i++) {
-            memset(blocks[i], 201, size);
-            if (i % 3 == round % 3) {
-                Free(blocks[i]);
-                EXPECT((blocks[i] = Malloc(size)) != NULL);
-                memset(blocks[i], 201, size);
-            }
-        }
-        EXPECT(write(go[1], "x", 1) == 1);
-        EXPECT(finish(child) == 41 << 8);
-        for (int i = 0; i < count; i++) EXPECT(holds(blocks[i], size, 201));
-        close(go[0]);
-        close(go[1]);
-    }
-    for (int i = 0; i < count; i++) Free(blocks[i]);
-}
-
-static void task_fork(void) { forks(6); }
-
-/* A line of /proc/self/maps: what is mapped where `block` lies. */
-static const char *map_of(const void *block) {
-    static char line[5000];
-    FILE *maps = fopen("/proc/self/maps", "r");
-    EXPECT(maps);
-    unsigned long from, to;
-    while (fgets(line, sizeof line, maps))
-        if (sscanf(line, "%lx-%lx", &from, &to) == 2 && (uintptr_t)block >= from && (uintptr_t)block < to) break;
-    fclose(maps);
-    return line;
-}
-
-/* How a block is mapped: "shared" or "private", and the file's number. */
-static const char *backing(const void *block, unsigned long *file) {
-    char kind;
-    EXPECT(sscanf(map_of(block), "%*s rw-%c %*s %*s %lu", &kind, file) == 2);
-    return kind == 's' ? "shared" : "private";
-}
-
-static volatile int stay_in_thread = 1;
-
-static void *sleeper(void *argument) {
-    while (stay_in_thread) usleep(1000);
-    return argument;
-}
-
-/* Prints how parent and child have the same block after a fork, and one that each makes then. */
-static void fork_backing(void) {
-    unsigned long before, own, new;
-    unsigned char *old = Malloc(1 << 20);
-    EXPECT(old);
-    backing(old, &before);
-    pid_t child = fork();
-    EXPECT(child >= 0);
-    const char *side = child ? "parent" : "child";
-    if (child) EXPECT(finish(child) == 0);
-    printf("%s: old %s", side, backing(old, &own));
-    if (strcmp(backing(old, &own), "shared") == 0) printf(" in %s file", own == before ? "the" : "another");
-    unsigned char *more = Malloc(40 << 20);
-    EXPECT(more);
-    memset(more, 1, 40 << 20);
-    const char *kind = backing(more + (40 << 20) - 1, &new);
-    printf(", new %s in %s file\n", kind, new == before ? "the" : new == own ? "its" : "another");
-    fflush(stdout);
-    if (!child) _exit(0);
-}
-
-static void task_fork_backing(void) { fork_backing(); }
-
-static void task_fork_backing_threads(void) {
-    pthread_t thread;
-    start(&thread, sleeper, 0);
-    fork_backing();
-    stay_in_thread = 0;
-    pthread_join(thread, NULL);
-}
-
-static void task_fork_threads(void) {
-    pthread_t threads[4];
-    for (int i = 0; i < 4; i++) start(&threads[i], busy, i);
-    forks(6);
-    stopping = 1;
-    for (int i = 0; i < 4; i++) {
-        void *stored;
-        pthread_join(threads[i], &stored);
-        EXPECT(stored);
-    }
-}
-
-static void allocate_in_handler(void) {
-    void *block = Malloc(5000);
-    EXPECT(block);
-    memset(block, 3, 5000);
-    Free(block);
-}
-
-static void task_atfork(void) {
-    pthread_atfork(allocate_in_handler, allocate_in_handler, allocate_in_handler);
-    forks(3);
-}
-
-static void close_all(void) {
-    for (int fd = 3; fd < 4096; fd++) close(fd);
-}
-
-/* A server that becomes a daemon closes every descriptor that it does not know. */
-static void task_closed(void) {
-    unsigned char *before = Malloc(3 << 20);
-    memset(before, 1, 3 << 20);
-    close_all();
-    int others[8];
-    for (int i = 0; i < 8; i++) others[i] = fileno(tmpfile());
-    unsigned char *after = Malloc(40 << 20);
-    EXPECT(after);
-    memset(after, 2, 40 << 20);
-    EXPECT(holds(before, 3 << 20, 1));
-    forks(3);
-    EXPECT(holds(before, 3 << 20, 1) && holds(after, 40 << 20, 2));
-    for (int i = 0; i < 8; i++) EXPECT(lseek(others[i], 0, SEEK_END) == 0);
-}
-
-static void *count_up(void *counters) {
-    unsigned long *each = counters;
-    for (unsigned long round = 0; !stopping; round++)
-        for (int i = 0; i < 4096; i++) EXPECT(each[i] == round && (each[i] = round + 1));
-    return NULL;
-}
-
-/* The same with threads, which lose nothing that they store while another forks. */
-static void task_closed_threads(void) {
-    unsigned char *large = Malloc(30 << 20);
-    memset(large, 1, 30 << 20);
-    void *counters[2] = {Calloc(4096, sizeof(unsigned long)), Calloc(4096, sizeof(unsigned long))};
-    close_all();
-    pthread_t threads[2];
-    for (int i = 0; i < 2; i++) EXPECT(pthread_create(&threads[i], NULL, count_up, counters[i]) == 0);
-    for (int i = 0; i < 3; i++) {
-        pid_t child = fork();
-        if (child == 0) {
-            int all = holds(large, 30 << 20, 1);
-            memset(large, 2, 30 << 20);
-            void *more = Malloc(40 << 20);
-            _exit(all && more ? 41 : 1);
-        }
-        EXPECT(finish(child) == 41 << 8 && holds(large, 30 << 20, 1));
-    }
-    stopping = 1;
-    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
-}
-
-/* A server all of whose descriptors are in use, and that has forked before. */
-static void task_descriptors(void) {
-    EXPECT(Malloc(1 << 20));
-    pid_t child = fork();
-    if (child == 0) _exit(0);
-    EXPECT(finish(child) == 0);
-    while (dup(0) >= 0) {}
-    EXPECT(errno == EMFILE);
-    for (int i = 0; i < 3; i++) {
-        unsigned char *block = Malloc(20 << 20);
-        EXPECT(block);
-        memset(block, 1, 20 << 20);
-        child = fork();
-        if (child == 0) _exit(holds(block, 20 << 20, 1) ? 0 : 1);
-        EXPECT(finish(child) == 0);
-    }
-}
-
-static void task_exec(void) {
-    for (int i = 0; i < 20; i++) {
-        pid_t child = vfork();
-        if (child == 0) {
-            execl("/proc/self/exe", "program", "nothing", (char *)0);
-            _exit(9);
-        }
-        EXPECT(finish(child) == 0);
-    }
-    EXPECT(system("exit 7") == 7 << 8);
-    FILE *pipe_out = popen("echo through a pipe", "r");
-    char line[64];
-    EXPECT(pipe_out && fgets(line, sizeof line, pipe_out) && !strcmp(line, "through a pipe\n"));
-    EXPECT(pclose(pipe_out) == 0);
-}
+#include "forks.h"
 
 static void task_dlopen(void) {
     for (int i = 0; i < 50; i++) {
@@ -552,6 +318,41 @@ static void task_full(void) {
     printf("%d\n", n);
 }
 
+static unsigned long long room_left(void) {
+    struct statvfs of;
+    int directory = open(getenv("VMMALLOC_POOL_DIR"), O_RDONLY);
+    /* Btrfs counts what was given back when it has noted it. */
+    EXPECT(directory >= 0 && syncfs(directory) == 0 && fstatvfs(directory, &of) == 0);
+    close(directory);
+    return (unsigned long long)of.f_bfree * of.f_bsize;
+}
+
+static long memory_used_kib(void) {
+    struct rusage of;
+    EXPECT(getrusage(RUSAGE_SELF, &of) == 0);
+    return of.ru_maxrss;
+}
+
+/* What is refused leaves others the room that there is, and does not take it meanwhile where it is memory. */
+static void task_refused(void) {
+    unsigned char *kept = Malloc(5 << 20);
+    EXPECT(kept);
+    memset(kept, 1, 5 << 20);
+    unsigned long long before = room_left();
+    long used = memory_used_kib();
+    for (int i = 0; i < 2; i++) {
+        errno = 0;
+        EXPECT(!Malloc(before + (8 << 20)) && errno == ENOMEM && room_left() > before - before / 8);
+        errno = 0;
+        EXPECT(!Realloc(kept, before + (8 << 20)) && errno == ENOMEM && room_left() > before - before / 8);
+    }
+    EXPECT(memory_used_kib() - used < 8 << 10);
+    unsigned char *more = Malloc(before / 2);
+    EXPECT(more && holds(kept, 5 << 20, 1));
+    memset(more, 2, before / 2);
+    EXPECT(holds(kept, 5 << 20, 1));
+}
+
 /* Stores again to what the medium has already: that takes no room. */
 static void task_full_again(void) {
     enum { count = 20000, size = 100000 };
@@ -582,6 +383,7 @@ static void task_fork_later(void) {
     fflush(stdout);
     char byte;
     EXPECT(read(0, &byte, 1) == 1);
+    if (getenv("CLOSE_ALL")) close_all();
     pid_t child = fork();
     if (child == 0) {
         for (int i = 0; i < kept; i++) EXPECT(holds(blocks[i], size, (unsigned char)i));
@@ -670,6 +472,12 @@ static void task_free_twice(void) {
     Free(block);
 }
 
+static void task_free_after_realloc(void) {
+    void *block = Malloc(100);
+    EXPECT(!Realloc(block, 0));
+    Free(block);
+}
+
 static void task_free_large_twice(void) {
     void *block = Malloc(1 << 20);
     Free(block);
@@ -718,18 +526,33 @@ static void task_where(void) {
 
 /* Prints what a program without a pool shows of one. */
 static void task_footprint(void) {
-    int descriptors = 0;
-    for (int fd = 0; fd < 4096; fd++) descriptors += fcntl(fd, F_GETFD) >= 0;
     unsigned long pages = 0;
     FILE *statm = fopen("/proc/self/statm", "r");
     EXPECT(statm && fscanf(statm, "%lu", &pages) == 1);
     fclose(statm);
-    printf("%d descriptors, %s\n", descriptors, pages >> 20 ? "4 GiB and more" : "less than 4 GiB");
+    printf("%d descriptors, %s\n", descriptors(), pages >> 20 ? "4 GiB and more" : "less than 4 GiB");
 }
 
 /* Leaves 1000 blocks for the statistics. */
 static void task_kept(void) {
     for (int i = 0; i < 1000; i++) EXPECT(Malloc(1000));
+}
+
+/* The same on a file system that makes no files without a name. */
+static void task_named(void) {
+    enum { o_tmpfile = 020000000 };
+    struct sock_filter instructions[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, o_tmpfile, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EOPNOTSUPP),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {sizeof instructions / sizeof *instructions, instructions};
+    EXPECT(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    EXPECT(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
+    execl("/proc/self/exe", "program", "where", (char *)0);
 }
 
 static void task_minimum(void) { printf("%zu\n", VMMALLOC_MIN_POOL); }
@@ -744,7 +567,8 @@ static const struct {
     TASK(rules), TASK(threads), TASK(fork), TASK(fork_threads), TASK(fork_backing),
     TASK(fork_backing_threads), TASK(atfork), TASK(closed), TASK(closed_threads), TASK(descriptors), TASK(exec),
     TASK(dlopen), TASK(plugin), TASK(full), TASK(full_again), TASK(full_later), TASK(fork_full), TASK(fork_full_threads),
-    TASK(fork_later), TASK(footprint), TASK(kept), TASK(kill), TASK(wait), TASK(free_twice), TASK(free_large_twice),
+    TASK(child_without_rights), TASK(child_without_directory), TASK(child_without_descriptors),
+    TASK(closed_descriptors), TASK(fork_stdio), TASK(fork_in_handler), TASK(refused), TASK(free_after_realloc), TASK(named), TASK(fork_later), TASK(footprint), TASK(kept), TASK(kill), TASK(wait), TASK(free_twice), TASK(free_large_twice),
     TASK(free_inside), TASK(free_stack), TASK(free_wild), TASK(realloc_freed), TASK(size_wild), TASK(foreign),
     TASK(where), TASK(minimum), TASK(nothing),
 };

@@ -324,6 +324,16 @@ fn fileSystem(file: File) i64 {
     return if (result < 0) result else @intCast(raw[0] & std.math.maxInt(u32));
 }
 
+/// Bytes that the file's file system has left, for whoever may have the last ones; no limit where it
+/// does not tell.
+pub fn roomLeft(file: File) u64 {
+    var raw: [32]u64 = @splat(0);
+    const result = linux.syscall2(.fstatfs, @as(usize, @bitCast(@as(isize, file))), @intFromPtr(&raw));
+    const block_bytes, const blocks, const blocks_free = raw[1..4].*;
+    if (os.failed(result) != null or blocks == 0) return std.math.maxInt(u64);
+    return blocks_free *| block_bytes;
+}
+
 /// 1 where a page that was given room once can be stored to for ever, however full the medium is;
 /// 0 where it cannot, or nobody knows: what copies on writing needs new room each time.
 pub fn staysInPlace(_: ?*anyopaque, file: File) i64 {

@@ -14,7 +14,8 @@ pub const Free = *const fn (?*anyopaque) callconv(.c) void;
 pub const Memalign = *const fn (usize, usize) callconv(.c) ?*anyopaque;
 pub const UsableSize = *const fn (?*anyopaque) callconv(.c) usize;
 const ErrnoLocation = *const fn () callconv(.c) *c_int;
-const Handler = ?*const fn () callconv(.c) void;
+const Function = *const fn () callconv(.c) void;
+const Handler = ?Function;
 const RegisterAtfork = *const fn (Handler, Handler, Handler, ?*anyopaque) callconv(.c) c_int;
 const Atfork = *const fn (Handler, Handler, Handler) callconv(.c) c_int;
 const Abort = *const fn () callconv(.c) noreturn;
@@ -98,6 +99,23 @@ pub fn aroundFork(prepare: Handler, parent: Handler, child: Handler) bool {
         return register(prepare, parent, child, null) == 0;
     const atfork = find(Atfork, "pthread_atfork") orelse return false;
     return atfork(prepare, parent, child) == 0;
+}
+
+/// Takes glibc's lock of all streams, as its fork() does: false where there is none to be had.
+pub fn lockStdio() bool {
+    const lock = find(Function, "_IO_list_lock") orelse return false;
+    if (find(Function, "_IO_list_unlock") == null or find(Function, "_IO_list_resetlock") == null) return false;
+    lock();
+    return true;
+}
+
+pub fn unlockStdio() void {
+    find(Function, "_IO_list_unlock").?();
+}
+
+/// In a forked child, whoever had it.
+pub fn resetStdio() void {
+    find(Function, "_IO_list_resetlock").?();
 }
 
 /// Keeps this library in the process: the host has pointers to functions of it.

@@ -95,6 +95,19 @@ pub fn isInMemory(file: File) bool {
     return disk.holesCost(null, file) > 0;
 }
 
+/// Bytes that can be had at all where the file lies.
+pub fn roomLeft(file: File) u64 {
+    return disk.roomLeft(file);
+}
+
+/// Whether a directory cannot be reached, or no file be opened at all: not for lack of room.
+pub fn isOutOfReach(errno: u32) bool {
+    return switch (@as(linux.E, @enumFromInt(errno))) {
+        .ACCES, .PERM, .NOENT, .NOTDIR, .LOOP, .MFILE, .NFILE => true,
+        else => false,
+    };
+}
+
 /// Where a file system writes each change to another place, a page that had room once needs room again,
 /// and a store that finds none is a SIGBUS. Btrfs leaves it out for files that say so while they are
 /// empty; what cannot say so (bcachefs, ZFS) is as it is.

@@ -162,6 +162,7 @@ noinline fn freeForeign(comptime function: []const u8, address: usize) void {
 noinline fn reallocForeign(address: usize, size: usize) ?*anyopaque {
     @branchHint(.cold);
     if (process.earlySize(address)) |old| {
+        if (size == 0) return null;
         const block = functions.malloc(size) orelse return null;
         const kept = @min(old, size);
         @memcpy(@as([*]u8, @ptrCast(block))[0..kept], @as([*]const u8, @ptrFromInt(address))[0..kept]);

@@ -6,8 +6,9 @@
 //!    |                       | tables, in the    | (after a fork) | of the file   |                 |
 //!    |                       | process's memory  | up to shared_from              |                 |
 //!
-//! Invariants: whatever the allocator hands out has room in the file below it: a full disk shows when
-//! a block is asked for, never when it is touched. A byte of the pool lies at its own offset in the
+//! Invariants: whatever the allocator hands out has room in the file below it, or is memory of the
+//! system: a full disk shows when a block is asked for, never when it is touched. What was refused
+//! takes no room. A byte of the pool lies at its own offset in the
 //! file. `supply`'s functions run under the allocator's lock; the others while it is held.
 
 const std = @import("std");
@@ -166,9 +167,10 @@ pub const Pool = struct {
 
     /// Makes room in the file up to `end`, and some ahead while there is any.
     fn extend(self: *Pool, end: u64) bool {
-        if (!self.fileIsOurs() and self.newFile() != null) return false;
         const need = end - self.ready;
         const left = self.geometry.maxSize() - self.ready;
+        if (!self.fileIsOurs()) if (self.newFile()) |errno|
+            return files.isOutOfReach(errno) and self.extendPrivate(@min(left, @max(need, piece_min)));
         const touched = @max(need, touched_piece);
         if (self.ready - self.file_from + touched <= touched_max and touched <= left and self.touch(touched))
             return true;
@@ -180,11 +182,27 @@ pub const Pool = struct {
         return self.make(ahead) or (need < ahead and self.make(need));
     }
 
+    /// Goes on with memory of the system: a process that gave up its rights, changed its root or has all
+    /// of its descriptors in use reaches the directory no more, nor does one that survived it.
+    fn extendPrivate(self: *Pool, len: u64) bool {
+        os.commitAnonymous(self.data + self.ready, len) catch return false;
+        // Behind pages of a closed file it passes for one of them.
+        if (self.shared_from == self.ready) self.shared_from += len;
+        self.ready += len;
+        self.forgetFile();
+        return true;
+    }
+
     fn make(self: *Pool, len: u64) bool {
+        // It would take all there is, page by page, to find out that it does not suffice.
+        if (self.in_memory and files.roomLeft(self.file) < len) return self.noRoom(len, -@as(i64, @intFromEnum(std.os.linux.E.NOSPC)));
         // Pages of a file in memory are made and cleared here either way: touched, they need no fault.
-        const made = if (self.in_memory) self.touch(len) else self.allocate(len);
-        if (made) log.line(3, "the pool has {d} bytes", .{self.ready});
-        return made or (self.in_memory and self.allocate(len));
+        const made = if (self.in_memory) self.touch(len) or self.allocate(len) else self.allocate(len);
+        if (made) log.line(3, "the pool has {d} bytes", .{self.ready}) else {
+            // What was had of it is others' room again.
+            _ = files.resize(self.file, self.ready);
+        }
+        return made;
     }
 
     fn touch(self: *Pool, len: u64) bool {
@@ -199,13 +217,15 @@ pub const Pool = struct {
 
     fn allocate(self: *Pool, len: u64) bool {
         const reserved = files.reserve(self.file, self.ready, len);
-        if (reserved < 0) {
-            log.line(1, "no room for {d} bytes more in {s}: {s}", .{ len, self.directory, errorText(reserved) });
-            return false;
-        }
+        if (reserved < 0) return self.noRoom(len, reserved);
         if (files.mapShared(self.data + self.ready, len, self.file, self.ready) < 0) return false;
         self.ready += len;
         return true;
+    }
+
+    fn noRoom(self: *const Pool, len: u64, result: i64) bool {
+        log.line(1, "no room for {d} bytes more in {s}: {s}", .{ len, self.directory, errorText(result) });
+        return false;
     }
 
     fn giveBackHook(context: ?*anyopaque, address: usize, len: u64) bool {

@@ -125,12 +125,17 @@ var plan_file: files.File = files.none;
 var plan_error: i64 = 0;
 var plan_pipe: [2]files.File = @splat(files.none);
 var fork_held: bool = false;
+var stdio_held: bool = false;
 
 /// Registered before all others, so that it runs last: whatever other handlers allocate is done.
 fn beforeFork() callconv(.c) void {
     // A signal handler that interrupted malloc and forks would wait for itself.
-    fork_held = !pool.allocator.callerIsInside();
-    if (fork_held) pool.allocator.hold();
+    const hold = !pool.allocator.callerIsInside();
+    // fork() takes this lock after us; who has it may wait for one who waits for memory.
+    const stdio = hold and !host.isSingleThreaded() and host.lockStdio();
+    if (hold) pool.allocator.hold();
+    fork_held = hold;
+    stdio_held = stdio;
     plan = prepareFork();
     log.line(2, "fork: {s}", .{@tagName(plan)});
 }
@@ -174,12 +179,14 @@ fn afterForkInParent() callconv(.c) void {
         },
         else => {},
     }
+    const stdio = stdio_held;
     if (fork_held) pool.allocator.release();
+    if (stdio) host.unlockStdio();
 }
 
 fn afterForkInChild() callconv(.c) void {
     errors.afterFork();
-    start_lock = .{};
+    if (stdio_held) host.resetStdio();
     pool.allocator.afterFork();
     switch (plan) {
         .keep => {},
