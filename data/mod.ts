@@ -6,6 +6,17 @@
  */
 
 export { array, type ArrayType, FixedArray } from "./array.ts";
+export type {
+  BatchOptions,
+  Column,
+  ColumnIn,
+  ColumnName,
+  ColumnNameIn,
+  ColumnOf,
+  Columns,
+  FieldTypesOf,
+  ScalarColumns,
+} from "./columns.ts";
 export { Handle, type ObjectType } from "./handle.ts";
 export type { Container } from "./container.ts";
 export { collect, type CollectReport, type Leak, leaks } from "./leaks.ts";
@@ -28,6 +39,7 @@ export { ref, type RefType } from "./ref.ts";
 export {
   type Field,
   type Fields,
+  type fieldTypes,
   type Init,
   type Struct,
   struct,
@@ -47,6 +59,7 @@ export {
   type InputOf,
   type KeyKind,
   type KeyType,
+  type ScalarType,
   type Type,
   u16,
   u32,

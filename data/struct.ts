@@ -35,8 +35,17 @@ export type Fields<S> = { -readonly [Name in keyof S]: ValueOf<S[Name]> };
 /** What may be given for a schema's fields; those left out are zero, empty or null. */
 export type Init<S> = { -readonly [Name in keyof S]?: InputOf<S[Name]> };
 
+/** Names what a struct's type knows of its fields' types; there is no such member. */
+export declare const fieldTypes: unique symbol;
+
 /** What every struct has besides its fields. */
 export interface StructMembers<S> {
+  /**
+   * Only known to types.
+   *
+   * @ignore
+   */
+  readonly [fieldTypes]: S;
   /**
    * Its address in the heap.
    *

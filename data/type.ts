@@ -144,14 +144,20 @@ const zeros: Readonly<Record<number, (pane: Pane, at: number) => void>> = {
   8: (pane, at) => pane.view.setFloat64(at, 0),
 };
 
-function scalar<T>(
-  kind: string,
+/** A type of numbers or truth values, which is known by its kind. */
+export interface ScalarType<out Kind extends string, in out T> extends Type<T, T> {
+  /** `"f64"`, `"u8"`, `"bool"` … */
+  readonly kind: Kind;
+}
+
+function scalar<Kind extends string, T>(
+  kind: Kind,
   size: number,
   key: KeyKind,
   get: (pane: Pane, at: number) => T,
   set: (pane: Pane, at: number, value: T, what?: string) => void,
-): Type<T, T> {
-  const type: Type<T, T> = Object.freeze({
+): ScalarType<Kind, T> {
+  const type: ScalarType<Kind, T> = Object.freeze({
     kind,
     name: kind,
     size,
@@ -184,7 +190,7 @@ export const wanted = {
 } as const;
 
 /** An unsigned 8-bit integer: a number. */
-export const u8: Type<number, number> = scalar(
+export const u8: ScalarType<"u8", number> = scalar(
   "u8",
   1,
   "number",
@@ -196,7 +202,7 @@ export const u8: Type<number, number> = scalar(
 );
 
 /** An unsigned 16-bit integer: a number. */
-export const u16: Type<number, number> = scalar(
+export const u16: ScalarType<"u16", number> = scalar(
   "u16",
   2,
   "number",
@@ -210,7 +216,7 @@ export const u16: Type<number, number> = scalar(
 );
 
 /** An unsigned 32-bit integer: a number. */
-export const u32: Type<number, number> = scalar(
+export const u32: ScalarType<"u32", number> = scalar(
   "u32",
   4,
   "number",
@@ -222,7 +228,7 @@ export const u32: Type<number, number> = scalar(
 );
 
 /** A signed 8-bit integer: a number. */
-export const i8: Type<number, number> = scalar(
+export const i8: ScalarType<"i8", number> = scalar(
   "i8",
   1,
   "number",
@@ -236,7 +242,7 @@ export const i8: Type<number, number> = scalar(
 );
 
 /** A signed 16-bit integer: a number. */
-export const i16: Type<number, number> = scalar(
+export const i16: ScalarType<"i16", number> = scalar(
   "i16",
   2,
   "number",
@@ -250,7 +256,7 @@ export const i16: Type<number, number> = scalar(
 );
 
 /** A signed 32-bit integer: a number. */
-export const i32: Type<number, number> = scalar(
+export const i32: ScalarType<"i32", number> = scalar(
   "i32",
   4,
   "number",
@@ -284,7 +290,7 @@ export function writeU53(view: DataView, at: number, value: number): void {
 }
 
 /** An unsigned 64-bit integer in memory, for those below 2^53: a number. */
-export const u53: Type<number, number> = scalar(
+export const u53: ScalarType<"u53", number> = scalar(
   "u53",
   8,
   "number",
@@ -296,7 +302,7 @@ export const u53: Type<number, number> = scalar(
 );
 
 /** An unsigned 64-bit integer: a bigint. */
-export const u64: Type<bigint, bigint> = scalar(
+export const u64: ScalarType<"u64", bigint> = scalar(
   "u64",
   8,
   "u64",
@@ -310,7 +316,7 @@ export const u64: Type<bigint, bigint> = scalar(
 );
 
 /** A signed 64-bit integer: a bigint. */
-export const i64: Type<bigint, bigint> = scalar(
+export const i64: ScalarType<"i64", bigint> = scalar(
   "i64",
   8,
   "i64",
@@ -332,7 +338,7 @@ export function overflowsF32(value: number): boolean {
 }
 
 /** A 32-bit float: a number, rounded when it is written. */
-export const f32: Type<number, number> = scalar(
+export const f32: ScalarType<"f32", number> = scalar(
   "f32",
   4,
   "number",
@@ -344,7 +350,7 @@ export const f32: Type<number, number> = scalar(
 );
 
 /** A 64-bit float: a number. */
-export const f64: Type<number, number> = scalar(
+export const f64: ScalarType<"f64", number> = scalar(
   "f64",
   8,
   "number",
@@ -356,7 +362,7 @@ export const f64: Type<number, number> = scalar(
 );
 
 /** A truth value: one byte, 0 or 1. */
-export const bool: Type<boolean, boolean> = scalar(
+export const bool: ScalarType<"bool", boolean> = scalar(
   "bool",
   1,
   "number",

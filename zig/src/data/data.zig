@@ -4,7 +4,7 @@
 //! has the layouts to the byte.
 //!
 //! Rooms: text (text slots and their order), pool (places that never move), hash_map, ordered_map,
-//! vec, list, long_text; scratch (where TypeScript leaves text); exports (what TypeScript calls).
+//! vec, list, long_text; columns (fields of many values); scratch (where TypeScript leaves text); exports (what TypeScript calls).
 //!
 //! Invariants: a header of zeros is an empty container, and one that moves as bytes is the same
 //! container. Values are opaque bytes here: whoever removes one has freed what it owned. All changes
@@ -225,6 +225,7 @@ test {
     _ = @import("list.zig");
     _ = @import("ordered_map.zig");
     _ = @import("long_text.zig");
+    _ = @import("columns.zig");
     _ = @import("test_maps.zig");
     _ = @import("test_ordered.zig");
 }

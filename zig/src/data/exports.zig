@@ -15,6 +15,7 @@ const vec_room = @import("vec.zig");
 const list_room = @import("list.zig");
 const ordered_map = @import("ordered_map.zig");
 const long_text = @import("long_text.zig");
+const columns_room = @import("columns.zig");
 
 const Error = errors.Error;
 const Heap = @import("../heap/heap.zig").Heap;
@@ -74,6 +75,13 @@ pub const functions = struct {
     /// the last. How many.
     pub fn ph_walk(handle: HeapHandle, container: f64, shape: f64, walk: Buffer, count: f64, base: f64, room: f64) callconv(.c) f64 {
         return result(walkOn(handle, container, shape, walk, count, base, room));
+    }
+
+    /// Begins or continues a walk, and copies fields of up to `rows` values side by side: of `fields`, `count` times
+    /// four u32: a field's offset in a value, its Column, where its column begins in `out`, and where 1 is left
+    /// for a number that the column cannot hold. How many values.
+    pub fn ph_columns(handle: HeapHandle, container: f64, shape: f64, walk: Buffer, fields: Buffer, count: f64, rows: f64, out: Buffer, room: f64) callconv(.c) f64 {
+        return result(columns(handle, container, shape, walk, fields, count, rows, out, room));
     }
 
     // ---- maps
@@ -431,6 +439,31 @@ fn walkOn(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, count:
     }
     offsets[found] = Walk.outside;
     return found;
+}
+
+fn columns(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, fields: Buffer, count: f64, rows: f64, out: Buffer, room: f64) Error!u64 {
+    const space = try readable(handle);
+    const Context = struct {
+        walk: *Walk,
+        fields: []columns_room.Field,
+        rows: u64,
+        out: []u8,
+        size: u64,
+        const Result = u64;
+        fn of(self: @This(), it: anytype) Error!u64 {
+            if (!@hasDecl(@TypeOf(it.*), "nextOf")) return errors.fail(.INVALID_ARGUMENT, .{}, "Cannot walk this container", .{});
+            if (self.walk.changes < 0) try it.beginWalk(self.walk);
+            return columns_room.gather(it, self.walk, self.fields, self.rows, self.out, self.size);
+        }
+    };
+    return onAny(space, container, shape, Context{
+        .walk = @ptrCast(@alignCast(buffer orelse return errors.fail(.INVALID_ARGUMENT, .{}, "The buffer `walk` is empty", .{}))),
+        .fields = @as([*]columns_room.Field, @ptrCast(@alignCast(fields orelse
+            return errors.fail(.INVALID_ARGUMENT, .{}, "The buffer `fields` is empty", .{}))))[0 .. whole(count) orelse 0],
+        .rows = whole(rows) orelse 0,
+        .out = (out orelse return errors.fail(.INVALID_ARGUMENT, .{}, "The buffer `out` is empty", .{}))[0 .. whole(room) orelse 0],
+        .size = @as(data.Shape, @bitCast(shapeOf(shape))).value_size,
+    });
 }
 
 const VecChange = union(enum) {

@@ -46,6 +46,26 @@ pub const Vec = struct {
         return self.space.bytes(self.header.data, self.header.len *| self.size());
     }
 
+    pub fn beginWalk(self: *const Vec, walk: *data.Walk) Error!void {
+        walk.node = 0;
+        walk.changes = data.number(self.header.changes);
+        walk.left = data.number(self.header.len);
+    }
+
+    /// The next elements of a walk, in order; their keys are their indices.
+    pub fn nextOf(self: *const Vec, walk: *data.Walk, out: [][2]f64) Error!u64 {
+        const h = self.header;
+        try walk.expectSame(h.changes);
+        _ = try self.elements();
+        const first = data.Walk.whole(walk.node);
+        const count = @min(out.len, h.len -| first);
+        for (out[0..count], first..) |*pair, index| {
+            pair.* = .{ data.number(index), data.number(h.data + index * self.size()) };
+        }
+        walk.node = data.number(first + count);
+        return count;
+    }
+
     /// Room for `wanted` elements. `exact`: no more than that.
     pub fn reserve(self: *const Vec, wanted: u64, exact: bool) Error!void {
         const h = self.header;
