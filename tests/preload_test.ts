@@ -621,6 +621,17 @@ test("limits of the process are respected", { skip: unable || lacks(glibc), time
   assert.deepEqual([limited.code, limited.signal, limited.err], [0, null, ""]);
   assert.ok(Number(limited.out.split("\n")[0]) < 410);
   well(preloaded("-n 16", "rules"));
+  // What a program starts has no descriptor of the pool's, where it could be moved up and where not.
+  for (const limit of ["-n 16", "-n 256"]) {
+    const started = (preload: string) =>
+      outcome([
+        "/bin/bash",
+        "-c",
+        `ulimit ${limit}; export LD_PRELOAD=${preload}; exec /bin/bash -c 'LD_PRELOAD= exec "$0" footprint' "$0"`,
+        compiled(),
+      ], { ...pooled(folder.path), LD_PRELOAD: undefined });
+    assert.deepEqual(started(library()), started(""));
+  }
   const full = outcome([compiled(), "descriptors"], pooled(folder.path, { VMMALLOC_FORK: "2" }));
   assert.match(
     full.err,

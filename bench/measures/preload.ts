@@ -124,7 +124,10 @@ export const preload: Measure = {
       if (path === undefined) skipped.push({ what: peer, why: `${soname} is not installed` });
       else rivals[peer] = { LD_PRELOAD: path };
     }
+    // All take minutes; a piece at a time is named in the environment, and "" is none.
+    const wanted = process.env.PERM_BENCH_PROGRAMS?.split(",").filter((name) => name !== "");
     for (const [what, { needs, script }] of Object.entries(PROGRAMS)) {
+      if (wanted !== undefined && !wanted.includes(needs)) continue;
       if (spawnSync("/bin/sh", ["-c", `command -v ${needs}`]).status !== 0) {
         skipped.push({ what, why: `${needs} is not installed` });
         continue;

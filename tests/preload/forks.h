@@ -122,6 +122,7 @@ static void fork_backing(void) {
     unsigned char *old = Malloc(1 << 20);
     EXPECT(old);
     backing(old, &before);
+    int open_before = descriptors();
     pid_t child = fork();
     EXPECT(child >= 0);
     const char *side = child ? "parent" : "child";
@@ -132,6 +133,7 @@ static void fork_backing(void) {
     EXPECT(more);
     memset(more, 1, 40 << 20);
     const char *kind = backing(more + (40 << 20) - 1, &new);
+    EXPECT(descriptors() <= open_before);
     printf(", new %s in %s file\n", kind, new == before ? "the" : new == own ? "its" : "another");
     fflush(stdout);
     if (!child) _exit(0);

@@ -4,6 +4,7 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const alloc = @import("alloc.zig");
 const away = @import("away.zig");
+const find = @import("find.zig");
 const harness = @import("test_heap.zig");
 
 const Allocator = alloc.Allocator;
@@ -108,19 +109,37 @@ const Worker = struct {
 
 /// A heap, and a thread that frees what the testing one allocated.
 const Stage = struct {
-    heap: *TestHeap = undefined,
+    heap: *TestHeap,
     freer: Worker = .{},
+    others: [2]Worker = @splat(.{}),
+    others_count: usize = 0,
 
-    fn begin(self: *Stage) !*TestHeap {
-        self.heap = try TestHeap.create(256 << 20, 1 << 20);
+    fn begin() !*Stage {
+        const self = try testing.allocator.create(Stage);
+        errdefer testing.allocator.destroy(self);
+        self.* = .{ .heap = try TestHeap.create(256 << 20, 1 << 20) };
         errdefer self.heap.destroy();
         try self.freer.start(&self.heap.allocator);
-        return self.heap;
+        return self;
+    }
+
+    fn parts(self: *Stage) struct { *TestHeap, *Allocator, *Worker } {
+        return .{ self.heap, &self.heap.allocator, &self.freer };
+    }
+
+    /// One more thread.
+    fn another(self: *Stage) !*Worker {
+        const worker = &self.others[self.others_count];
+        try worker.start(&self.heap.allocator);
+        self.others_count += 1;
+        return worker;
     }
 
     fn end(self: *Stage) void {
+        for (self.others[0..self.others_count]) |*worker| worker.end();
         self.freer.end();
         self.heap.destroy();
+        testing.allocator.destroy(self);
     }
 };
 
@@ -134,14 +153,10 @@ fn blocksAway(a: *Allocator) usize {
 }
 
 test "a block that is away is refused by its owner, by who freed it and by a third thread" {
-    var stage: Stage = .{};
-    const heap = try stage.begin();
+    const stage = try Stage.begin();
     defer stage.end();
-    const a = &heap.allocator;
-    const freer = &stage.freer;
-    var third: Worker = .{};
-    try third.start(a);
-    defer third.end();
+    const heap, const a, const freer = stage.parts();
+    const third = try stage.another();
     for ([_]usize{ 16, 48, 64, 200, 700, 30_000 }) |size| {
         var pointers: [60]f64 = undefined;
         try a.mallocMany(size, &pointers);
@@ -171,11 +186,9 @@ test "a block that is away is refused by its owner, by who freed it and by a thi
 }
 
 test "who holds the allocator finds blocks that are away free, and so does who opens what it copied" {
-    var stage: Stage = .{};
-    const heap = try stage.begin();
+    const stage = try Stage.begin();
     defer stage.end();
-    const a = &heap.allocator;
-    const freer = &stage.freer;
+    const heap, const a, const freer = stage.parts();
     var blocks: [1000]usize = undefined;
     for (&blocks) |*block| block.* = try a.malloc(100);
     try freer.tell(.{ .free = blocks[0..30] });
@@ -203,11 +216,9 @@ test "who holds the allocator finds blocks that are away free, and so does who o
 }
 
 test "going back makes void what is away, also of threads that go on" {
-    var stage: Stage = .{};
-    const heap = try stage.begin();
+    const stage = try Stage.begin();
     defer stage.end();
-    const a = &heap.allocator;
-    const freer = &stage.freer;
+    const heap, const a, const freer = stage.parts();
     var blocks: [500]usize = undefined;
     for (&blocks) |*block| block.* = try a.malloc(100);
     a.hold();
@@ -234,11 +245,9 @@ test "going back makes void what is away, also of threads that go on" {
 }
 
 test "the owner uses what others freed before it takes more memory, however they hand it over" {
-    var stage: Stage = .{};
-    const heap = try stage.begin();
+    const stage = try Stage.begin();
     defer stage.end();
-    const a = &heap.allocator;
-    const freer = &stage.freer;
+    const heap, const a, const freer = stage.parts();
     // Few, of which a batch waits to be filled; many; more than all batches hold.
     for ([_]usize{ 500, 5000, 40_000 }) |count| {
         const blocks = try testing.allocator.alloc(usize, count);
@@ -258,11 +267,9 @@ test "the owner uses what others freed before it takes more memory, however they
 }
 
 test "of large blocks only a few are kept from their owner" {
-    var stage: Stage = .{};
-    const heap = try stage.begin();
+    const stage = try Stage.begin();
     defer stage.end();
-    const a = &heap.allocator;
-    const freer = &stage.freer;
+    const heap, const a, const freer = stage.parts();
     var blocks: [40]usize = undefined;
     for (&blocks) |*block| block.* = try a.malloc(30_000);
     const used = a.usedBytes();
@@ -405,14 +412,10 @@ test "blocks that arrive where their span's owner lived are marked for the owner
 }
 
 test "who adopts a span refuses what of it is away, in each of its slices" {
-    var stage: Stage = .{};
-    const heap = try stage.begin();
+    const stage = try Stage.begin();
     defer stage.end();
-    const a = &heap.allocator;
-    const freer = &stage.freer;
-    var owner: Worker = .{};
-    try owner.start(a);
-    defer owner.end();
+    const heap, const a, const freer = stage.parts();
+    const owner = try stage.another();
     // Four of a span, the last one not in its first slice; one is too few to be handed over.
     var blocks: [8]usize = undefined;
     try owner.tell(.{ .allocate = .{ .size = 30_000, .out = &blocks } });
@@ -428,11 +431,9 @@ test "who adopts a span refuses what of it is away, in each of its slices" {
 }
 
 test "a heap that is full has what is away before it says so" {
-    var stage: Stage = .{};
-    const heap = try stage.begin();
+    const stage = try Stage.begin();
     defer stage.end();
-    const a = &heap.allocator;
-    const freer = &stage.freer;
+    const heap, const a, const freer = stage.parts();
     heap.refuse_grow = true;
     var blocks: [2000]usize = undefined;
     var count: usize = 0;
@@ -463,11 +464,9 @@ test "a heap that is full has what is away before it says so" {
 }
 
 test "blocks that are away when a heap is moved are forgotten with the place where it lay" {
-    var stage: Stage = .{};
-    const heap = try stage.begin();
+    const stage = try Stage.begin();
     defer stage.end();
-    const a = &heap.allocator;
-    const freer = &stage.freer;
+    const heap, const a, const freer = stage.parts();
     for ([_]bool{ true, false }) |by_freer| {
         var old: [500]usize = undefined;
         for (&old) |*block| block.* = try a.malloc(100);
@@ -493,14 +492,10 @@ test "blocks that are away when a heap is moved are forgotten with the place whe
 }
 
 test "a block that is away is refused at the very moment when its owner takes it back" {
-    var stage: Stage = .{};
-    const heap = try stage.begin();
+    const stage = try Stage.begin();
     defer stage.end();
-    const a = &heap.allocator;
-    const freer = &stage.freer;
-    var third: Worker = .{};
-    try third.start(a);
-    defer third.end();
+    const heap, const a, const freer = stage.parts();
+    const third = try stage.another();
     var one: [1]f64 = undefined;
     for (0..400) |_| {
         var pointers: [62]f64 = undefined;
@@ -557,14 +552,10 @@ test "a block that its owner and another thread free at the same time is free on
 }
 
 test "a thread that ends takes home what others freed of its own" {
-    var stage: Stage = .{};
-    const heap = try stage.begin();
+    const stage = try Stage.begin();
     defer stage.end();
-    const a = &heap.allocator;
-    const freer = &stage.freer;
-    var owner: Worker = .{};
-    try owner.start(a);
-    defer owner.end();
+    const heap, const a, const freer = stage.parts();
+    const owner = try stage.another();
     var blocks: [2000]usize = undefined;
     try owner.tell(.{ .allocate = .{ .size = 120, .out = &blocks } });
     try freer.tell(.{ .free = &blocks });
@@ -577,11 +568,9 @@ test "a thread that ends takes home what others freed of its own" {
 }
 
 test "many blocks at once come from what others freed before there is more memory" {
-    var stage: Stage = .{};
-    const heap = try stage.begin();
+    const stage = try Stage.begin();
     defer stage.end();
-    const a = &heap.allocator;
-    const freer = &stage.freer;
+    const heap, const a, const freer = stage.parts();
     var pointers: [5000]f64 = undefined;
     var blocks: [5000]usize = undefined;
     try a.mallocMany(48, &pointers);
@@ -598,11 +587,9 @@ test "many blocks at once come from what others freed before there is more memor
 }
 
 test "a forked child has blocks that were away as free ones" {
-    var stage: Stage = .{};
-    const heap = try stage.begin();
+    const stage = try Stage.begin();
     defer stage.end();
-    const a = &heap.allocator;
-    const freer = &stage.freer;
+    const heap, const a, const freer = stage.parts();
     var blocks: [600]usize = undefined;
     for (&blocks) |*block| block.* = try a.malloc(200);
     // Some have been handed over, some not.
@@ -630,6 +617,94 @@ fn inChild(a: *Allocator, blocks: []const usize) !void {
     try a.trim(0);
     try a.check();
     try testing.expectEqual(@as(u64, 0), a.usedBytes());
+}
+
+fn markOf(a: *Allocator, block: usize) !*u8 {
+    const small = (try find.locate(a, block, "free")).small;
+    return a.tables.mark_pages.marks.of(small.class, small.slice, small.index);
+}
+
+test "what arrives without its mark was freed by its owner too, and is live again" {
+    for ([_]bool{ false, true }) |owner_ends| {
+        const stage = try Stage.begin();
+        defer stage.end();
+        const heap, const a, const freer = stage.parts();
+        const owner = try stage.another();
+        var blocks: [10]usize = undefined;
+        if (owner_ends) {
+            try owner.tell(.{ .allocate = .{ .size = 100, .out = &blocks } });
+        } else for (&blocks) |*block| {
+            block.* = try a.malloc(100);
+        }
+        try freer.tell(.{ .free = blocks[3..4] });
+        // As the owner does that was at it at the same time: the bit is set again when it was handed out.
+        (try markOf(a, blocks[3])).* = 0;
+        owner.end();
+        try a.check();
+        try testing.expectEqual(@as(u64, 10), (try a.stats()).live_blocks);
+        for (blocks) |block| try a.free(block);
+        try expectEmpty(heap);
+    }
+}
+
+test "a fork that caught a thread between mark and batch leaves the child a block that can be freed" {
+    const stage = try Stage.begin();
+    defer stage.end();
+    const heap, const a, _ = stage.parts();
+    const block = try a.malloc(100);
+    (try markOf(a, block)).* = 1;
+    const pid = linux.fork();
+    if (pid == 0) {
+        a.afterFork();
+        a.free(block) catch linux.exit_group(1);
+        a.check() catch linux.exit_group(2);
+        linux.exit_group(0);
+    }
+    var status: u32 = 1;
+    _ = linux.waitpid(@intCast(pid), @ptrCast(&status), 0);
+    try testing.expectEqual(@as(u32, 0), status);
+    (try markOf(a, block)).* = 0;
+    try a.free(block);
+    try expectEmpty(heap);
+}
+
+test "a slice that is added while the set is being emptied is not lost" {
+    const Adder = struct {
+        pending: *away.Pending,
+        wanted: std.atomic.Value(u32) = .init(0),
+        added: std.atomic.Value(u32) = .init(0),
+        const rounds = 100_000;
+
+        fn run(context: ?*anyopaque) callconv(.c) ?*anyopaque {
+            const self: *@This() = @ptrCast(@alignCast(context.?));
+            for (1..rounds + 1) |round| {
+                while (self.wanted.load(.acquire) < round) std.atomic.spinLoopHint();
+                self.pending.add(7);
+                self.added.store(@intCast(round), .release);
+            }
+            return null;
+        }
+    };
+    const pending = try testing.allocator.create(away.Pending);
+    defer testing.allocator.destroy(pending);
+    pending.* = std.mem.zeroes(away.Pending);
+    var adder: Adder = .{ .pending = pending };
+    const thread: os.Thread = try .spawn(Adder.run, &adder);
+    var lost: usize = 0;
+    for (1..Adder.rounds + 1) |round| {
+        // The group's bit says that there is something, and there is nothing yet.
+        _ = pending.any.fetchOr(1, .seq_cst);
+        adder.wanted.store(@intCast(round), .release);
+        while (true) {
+            const is_added = adder.added.load(.acquire) == round;
+            if (pending.pop() != null) break;
+            if (!is_added) continue;
+            lost += 1;
+            _ = pending.any.fetchOr(1, .seq_cst);
+        }
+    }
+    thread.join();
+    try testing.expectEqual(@as(usize, 0), lost);
 }
 
 test "a pending set gives back every slice that was added, once" {
