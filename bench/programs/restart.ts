@@ -21,6 +21,18 @@ const isBun = "Bun" in globalThis;
 const [kind, file, what, how] = isBun
   ? (globalThis as unknown as { process: { argv: string[] } }).process.argv.slice(2)
   : Deno.args;
+function total(column: Float64Array): number {
+  let sum = 0;
+  for (let i = 0; i < column.length; i++) sum += column[i];
+  return sum;
+}
+
+function lengths(column: string[]): number {
+  let sum = 0;
+  for (let i = 0; i < column.length; i++) sum += column[i].length;
+  return sum;
+}
+
 const FIRST = 500;
 const before = performance.now();
 let first = 0;
@@ -34,14 +46,12 @@ if (kind === "heap") {
   if (what === "numbers" && how === "columns") {
     const batches = rows.batches(["a", "b", "c", "d", "e", "f"], { reuse: true });
     for (const { a, b, c, d, e, f } of batches) {
-      for (let i = 0; i < a.length; i++) sum += a[i] + b[i] + c[i] + d[i] + e[i] + f[i];
+      sum += total(a) + total(b) + total(c) + total(d) + total(e) + total(f);
     }
   } else if (what === "texts" && how === "columns") {
     const batches = rows.batches(["a", "b", "c", "d", "e", "f", "name"], { reuse: true });
     for (const { a, b, c, d, e, f, name } of batches) {
-      for (let i = 0; i < a.length; i++) {
-        sum += a[i] + b[i] + c[i] + d[i] + e[i] + f[i] + name[i].length;
-      }
+      sum += total(a) + total(b) + total(c) + total(d) + total(e) + total(f) + lengths(name);
     }
   } else if (what === "numbers") {
     for (const { a, b, c, d, e, f } of rows.values()) sum += a + b + c + d + e + f;
