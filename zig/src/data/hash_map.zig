@@ -168,6 +168,8 @@ pub const Map = struct {
             const number = slot & entry_mask;
             if (slot & ~entry_mask == tag and number > deleted) {
                 const at = try self.entryAt(number - 2);
+                // Behind a text key it stands in a line of its own one time in four.
+                if (key.* == .text) @prefetch(@as(*allowzero const u8, @ptrFromInt(valueOf(@intFromPtr(at), self.shape))), .{});
                 const same = switch (key.*) {
                     .bits => |bits| at.word().* == bits,
                     .text => |*it| try it.equals(at.slot(), self.space),
