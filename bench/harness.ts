@@ -65,6 +65,8 @@ export interface Context {
   /** A folder for files, on the file system that is measured. */
   work: string;
   runtimes: Runtime[];
+  /** Only tables whose names contain this, where a measure has several. */
+  part?: string;
 }
 
 /** A measure: what it compares, the code its children run, and what it makes of their samples. */

@@ -2,7 +2,7 @@
  * `deno task bench`: runs the measures under Deno and Bun, prints a table of each with its bars,
  * and writes everything to a file in bench/results/.
  *
- *     deno task bench [--only NAME]… [--quick] [--large] [--runtime deno|bun] [--dir FOLDER]
+ *     deno task bench [--only NAME]… [--part TEXT] [--quick] [--large] [--runtime deno|bun] [--dir FOLDER]
  *
  * @module
  */
@@ -27,6 +27,7 @@ import { measures } from "./measures/mod.ts";
 const USAGE = `Usage: deno task bench [options]
 
   --only NAME      only this measure; may be repeated
+  --part TEXT      of data-maps only tables whose names contain it, as "HashMap, keys u64"
   --quick          fewer rounds, smaller heaps
   --large          also a heap of 8 GiB (open): 16 GB of memory, 9 GB of disk
   --runtime NAME   deno or bun; both when not given
@@ -40,6 +41,7 @@ async function main(): Promise<void> {
   const { values: options } = parseArgs({
     options: {
       only: { type: "string", multiple: true, default: Object.keys(measures) },
+      part: { type: "string" },
       quick: { type: "boolean", default: false },
       large: { type: "boolean", default: false },
       runtime: { type: "string" },
@@ -75,10 +77,10 @@ async function main(): Promise<void> {
   }
   const reports: Report[] = [];
   try {
-    const { quick, large } = options;
+    const { quick, large, part } = options;
     for (const name of options.only) {
       const { title, run } = measures[name];
-      for (const report of await attempt(name, run, { quick, large, work, runtimes })) {
+      for (const report of await attempt(name, run, { quick, large, work, runtimes, part })) {
         reports.push(report);
         console.log(`${table(title, report)}\n`);
       }
