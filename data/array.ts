@@ -8,7 +8,7 @@ import { describe, PermError } from "../ffi/mod.ts";
 import { Handle, paneOf, readerOf } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
 import { objectSizeMax, type Pane } from "./pane.ts";
-import { exchangeValues, writeAside } from "./aside.ts";
+import { exchangeValues, type Room, writeAside } from "./aside.ts";
 import { copyOf, plain, shown } from "./show.ts";
 import { refuseSize } from "./text.ts";
 import {
@@ -205,6 +205,8 @@ export function array<T>(element: T, n: number): ArrayType<T> {
   };
   let read: ((pane: Pane, at: number) => unknown) | undefined;
   let step = 0;
+  let texts: readonly number[] | null | undefined;
+  const room: Room = { pane: undefined };
   // What follows from the elements waits, for a struct may refer to what is declared later.
   return Object.freeze({
     kind: "array",
@@ -234,7 +236,7 @@ export function array<T>(element: T, n: number): ArrayType<T> {
       return new FixedArray<T>(pane, at, type, step, read, n);
     },
     set(pane: Pane, at: number, value: ArrayInput<T>, what?: string): void {
-      writeAside(pane, at, this, (made, from) => this.init(made, from, value, what));
+      writeAside(pane, at, this, room, value, what);
     },
     init(
       pane: Pane,
@@ -268,9 +270,10 @@ export function array<T>(element: T, n: number): ArrayType<T> {
     },
     parts: () => [type],
     texts(): readonly number[] | null {
+      if (texts !== undefined) return texts;
       const places = type.texts === undefined ? [] : type.texts();
-      if (places === null || places.length === 0) return places;
-      return Array.from({ length: n }, (_, index) => index * type.size)
+      if (places === null || places.length === 0) return texts = places;
+      return texts = Array.from({ length: n }, (_, index) => index * type.size)
         .flatMap((place) => places.map((at) => place + at));
     },
   });

@@ -3,77 +3,122 @@
  * their place.
  *
  * Invariant: what is refused, and what cannot be read to its end, leaves the place as it was; and what
- * is given may be taken from the very place, for it is read before that is written.
+ * is given may be taken from the very place, for it is read before that is written. A room is all zeros
+ * while nobody uses it.
  *
  * @module
  */
 
 import { Pane } from "./pane.ts";
+import { freeText } from "./text.ts";
 import type { Type } from "./type.ts";
 
-/** Writes a value over zeros that nobody sees yet. */
-export type Write = (pane: Pane, at: number) => void;
-/** Brings what stands at an offset of another pane to the place, and what stood there back to it. */
-export type Exchange = (from: Pane, fromAt: number) => void;
+/** Memory outside the heap for one value of a type, which keeps it; larger ones are made anew. */
+export interface Room {
+  pane: Pane | undefined;
+}
 
-/** Larger ones are made anew each time. */
-const spareMax = 4096;
-/** Up to so many bytes are copied by words, which is faster than a typed array's `set`. */
+/** A type that is written aside. */
+export interface Whole extends Type<unknown, unknown> {
+  init(pane: Pane, at: number, value: unknown, what?: string): void;
+  texts(): readonly number[] | null;
+}
+
+const keptMax = 4096;
+/** Up to so many bytes are made zeros one by one, which is faster than a call. */
 const wordwiseMax = 128;
 
-/**
- * Writes a value of that type, or a part of one, aside and then to its place.
- *
- * @param exchange What brings it there, if not all of it is given.
- */
+/** Writes a value aside and then to its place. */
 export function writeAside(
   pane: Pane,
   at: number,
-  type: Type,
-  write: Write,
-  exchange?: Exchange,
+  type: Whole,
+  room: Room,
+  value: unknown,
+  what: string | undefined,
 ): void {
-  if (type.owns) writeOwner(pane, at, type, write, exchange);
-  else writeBytes(pane, at, type.size, write, exchange);
+  const texts = type.texts();
+  if (texts === null) {
+    writeInHeap(pane, type, (made, from) => {
+      type.init(made, from, value, what);
+      type.exchange!(pane, at, made, from);
+    });
+    return;
+  }
+  const { size } = type;
+  const made = takeRoom(room, pane, size);
+  try {
+    type.init(made, 0, value, what);
+    for (let i = 0; i < texts.length; i++) freeText(pane, (at + texts[i]) | 0);
+  } catch (error) {
+    dropTexts(pane, type, made);
+    throw error;
+  }
+  pane.bytes.set(made.bytes, at);
+  giveBack(room, made, size);
 }
 
-/** What owns nothing can be written where there is no heap. */
-function writeBytes(
-  pane: Pane,
-  at: number,
-  size: number,
-  write: Write,
-  exchange: Exchange | undefined,
-): void {
-  const { spares } = pane.access;
-  // Taken out of the list, since values may be read by functions that write others.
-  let spare = size <= spareMax ? spares.pop() : undefined;
-  if (spare === undefined) {
-    const view = new DataView(new ArrayBuffer(Math.max(size, spareMax)));
-    spare = new Pane(view, NaN, pane.access, 0);
-  } else if (size > wordwiseMax) spare.bytes.fill(0, 0, size);
-  else for (let i = 0; i < size; i += 4) spare.view.setInt32(i, 0);
-  write(spare, 0);
-  if (exchange === undefined) copyBytes(pane, at, spare, 0, size);
-  else exchange(spare, 0);
-  if (size <= spareMax) spares.push(spare);
+/** A part of a value. */
+export interface Part {
+  readonly type: Type;
+  /** Bytes from the value's beginning. */
+  readonly offset: number;
 }
 
-function writeOwner(
+/**
+ * The same for some parts of a value.
+ *
+ * @param write Writes them over zeros: which they are.
+ */
+export function writeSomeAside(
   pane: Pane,
   at: number,
-  type: Type,
-  write: Write,
-  exchange: Exchange | undefined,
+  type: Whole,
+  room: Room,
+  write: (pane: Pane, at: number) => readonly Part[],
 ): void {
-  const { access } = pane;
+  if (type.texts() === null) {
+    writeInHeap(pane, type, (made, from) => {
+      for (const { type, offset } of write(made, from)) {
+        exchangeValues(type, pane, (at + offset) | 0, made, (from + offset) | 0);
+      }
+    });
+    return;
+  }
+  const { size } = type;
+  const made = takeRoom(room, pane, size);
+  let parts: readonly Part[];
+  try {
+    parts = write(made, 0);
+    for (const { type, offset } of parts) {
+      for (const text of type.texts?.() ?? []) freeText(pane, (at + offset + text) | 0);
+    }
+  } catch (error) {
+    dropTexts(pane, type, made);
+    throw error;
+  }
+  for (const { type, offset } of parts) {
+    pane.bytes.set(made.bytes.subarray(offset, offset + type.size), at + offset);
+  }
+  giveBack(room, made, size);
+}
+
+/** What texts a refused value has elsewhere are nobody's. */
+function dropTexts(pane: Pane, type: Type, made: Pane): void {
+  if (!pane.view.buffer.detached) type.destroy(made, 0);
+}
+
+/** Containers live in a heap only. What is in the block in the end is destroyed with it. */
+function writeInHeap(
+  { access }: Pane,
+  type: Type,
+  write: (pane: Pane, at: number) => void,
+): void {
   const p = access.allocate(type.size);
   const made = access.pane(p, type.size);
   const from = (p - made.base) | 0;
   try {
     write(made, from);
-    if (exchange === undefined) exchangeValues(type, pane, at, made, from);
-    else exchange(made, from);
   } finally {
     // A program that closes or restores the heap while its values are read has taken the block away.
     if (!made.view.buffer.detached) {
@@ -83,7 +128,7 @@ function writeOwner(
   }
 }
 
-/** Lets two values change places, or brings one where nothing is owned. */
+/** Lets two values change places. */
 export function exchangeValues(
   type: Type,
   pane: Pane,
@@ -91,22 +136,24 @@ export function exchangeValues(
   other: Pane,
   otherAt: number,
 ): void {
-  if (!type.owns) copyBytes(pane, at, other, otherAt, type.size);
-  else if (type.exchange !== undefined) type.exchange(pane, at, other, otherAt);
-  else {
-    const kept = pane.bytes.slice(at, at + type.size);
-    copyBytes(pane, at, other, otherAt, type.size);
-    other.bytes.set(kept, otherAt);
-  }
+  if (type.exchange !== undefined) return type.exchange(pane, at, other, otherAt);
+  const { size } = type;
+  const kept = pane.bytes.slice(at, at + size);
+  pane.bytes.set(other.bytes.subarray(otherAt, otherAt + size), at);
+  other.bytes.set(kept, otherAt);
 }
 
-/** Copies bytes; throws when the heap was closed or restored. */
-export function copyBytes(to: Pane, at: number, from: Pane, fromAt: number, size: number): void {
-  if (size > wordwiseMax || (size & 3) !== 0) {
-    to.bytes.set(from.bytes.subarray(fromAt, fromAt + size), at);
-    return;
-  }
-  for (let i = 0; i < size; i += 4) {
-    to.view.setInt32((at + i) | 0, from.view.getInt32((fromAt + i) | 0));
-  }
+/** Taken away while it is used, since values may be read by functions that write others. */
+function takeRoom(room: Room, { access }: Pane, size: number): Pane {
+  const { pane } = room;
+  room.pane = undefined;
+  if (pane !== undefined && pane.access === access) return pane;
+  return new Pane(new DataView(new ArrayBuffer(size)), NaN, access, 0);
+}
+
+function giveBack(room: Room, pane: Pane, size: number): void {
+  if (size > keptMax) return;
+  if (size > wordwiseMax || (size & 7) !== 0) pane.bytes.fill(0);
+  else for (let i = 0; i < size; i += 8) pane.view.setFloat64(i, 0);
+  room.pane = pane;
 }

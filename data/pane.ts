@@ -123,8 +123,6 @@ export class Access {
   readonly heap: Heap;
   /** Blocks that this process needs for itself and that are no leaks: scratch memory. */
   readonly kept: Set<Pointer> = new Set();
-  /** Panes of memory that is none of the heap's, for values that are not complete yet. */
-  readonly spares: Pane[] = [];
   #pane: Pane | undefined;
   /** Addresses for which the current pane serves objects up to {@linkcode #reach}. */
   #from = 0;

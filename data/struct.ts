@@ -14,7 +14,7 @@ import type { Heap } from "../heap/heap.ts";
 import type { Pointer } from "../heap/views.ts";
 import { accessor } from "./accessors.ts";
 import { addressText, copyOf, plain, shownReference } from "./show.ts";
-import { copyBytes, exchangeValues, writeAside } from "./aside.ts";
+import { exchangeValues, type Room, type Whole, writeAside, writeSomeAside } from "./aside.ts";
 import { Handle, isKindOf, paneOf, place, typeOf } from "./handle.ts";
 import { isKind } from "./kinds.ts";
 import { type Maker, makerFor, type Reader } from "./makers.ts";
@@ -460,14 +460,9 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
         return target;
       }
       const { fields } = resolve();
-      let given: number[] | undefined;
-      writeAside(pane, at, StructClass, (made, from) => {
-        given = assignAt(made, from, values, name);
-      }, (made, from) => {
-        for (const index of given ?? fields.keys()) {
-          const { type, offset } = fields[index];
-          exchangeValues(type, pane, (at + offset) | 0, made, (from + offset) | 0);
-        }
+      writeSomeAside(pane, at, whole, room, (made, from) => {
+        const given = assignAt(made, from, values, name);
+        return given === undefined ? fields : given.map((index) => fields[index]);
       });
       return target;
     }
@@ -493,7 +488,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
         // Of bytes alone there is nothing that could be refused.
         if (resolve().flat) return this.init(pane, at, value, what);
       }
-      writeAside(pane, at, this, (made, from) => this.init(made, from, value, what));
+      writeAside(pane, at, this, room, value, what);
     }
 
     static init(pane: Pane, at: number, value: unknown, what: string = name): void {
@@ -506,7 +501,10 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       expectKind(value, this, what);
       const from = paneOf(value);
       const start = value.$at;
-      if (flat) return copyBytes(pane, at, from, start, size);
+      if (flat) {
+        pane.bytes.set(from.bytes.subarray(start, start + size), at);
+        return;
+      }
       for (const field of fields) {
         const type = field.type as Type<unknown, unknown>;
         const copied = type.get(from, (start + field.offset) | 0);
@@ -533,13 +531,14 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     }
 
     static texts(): readonly number[] | null {
-      const texts: number[] = [];
+      if (texts !== undefined) return texts;
+      const found: number[] = [];
       for (const { type, offset } of resolve().fields) {
         const places = type.texts === undefined ? [] : type.texts();
-        if (places === null) return null;
-        for (const at of places) texts.push(offset + at);
+        if (places === null) return texts = null;
+        for (const at of places) found.push(offset + at);
       }
-      return texts;
+      return texts = found;
     }
 
     toJSON(this: Handle): Record<string, unknown> {
@@ -591,6 +590,10 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
   Object.setPrototypeOf(StructClass.prototype, Handle.prototype);
   Object.defineProperty(StructClass, "name", { value: name });
 
+  const whole = StructClass as unknown as Whole;
+  const room: Room = { pane: undefined };
+  /** Known once it was asked for. */
+  let texts: readonly number[] | null | undefined;
   /** What makes the handles of this class, or of one that extends it. */
   let made: Maker | undefined;
   const extended = new Map<unknown, Maker>();

@@ -185,7 +185,7 @@ function storeBytes(access: Access, length: number): number {
 }
 
 /** Frees what a slot owns; its bytes stay. */
-function freeText(pane: Pane, at: number): void {
+export function freeText(pane: Pane, at: number): void {
   if (pane.view.getUint8((at + tagAt) | 0) !== outsideTag) return;
   pane.access.heap.free(readU53(pane.view, at));
 }

@@ -8,6 +8,7 @@ import { inspect } from "node:util";
 import {
   array,
   bool,
+  destroy,
   f64,
   fixedText,
   HashMap,
@@ -52,6 +53,8 @@ const Shelf = struct("Shelf", {
     return Vec(Shelf);
   },
 });
+
+const Labels = struct("Labels", { on: bool, names: array(text, 2), label: text });
 
 function fill(heap: Heap) {
   const shelf: Any = new Shelf(heap, {
@@ -141,6 +144,24 @@ test("a value of which one part is refused leaves all that stood there", () => {
     expectCode(action, "INVALID_ARGUMENT");
     assert.equal(state(), before, `${action}`);
   }
+  const labels: Any = new Labels(heap, { names: ["a", long("b")], label: long("c") });
+  const labelled = () => JSON.stringify([labels, heap.stats().liveBlocks]);
+  const stood = labelled();
+  for (
+    const action of [
+      () => Labels.assign(labels, { names: [long("x"), "y"], label: 5 } as Any),
+      () => Labels.assign(labels, { label: long("x"), names: [long("x"), 5] } as Any),
+      () => labels.names = [long("x"), 5],
+    ]
+  ) {
+    expectCode(action, "INVALID_ARGUMENT");
+    assert.equal(labelled(), stood, `${action}`);
+  }
+  Labels.assign(labels, { names: [long("x"), long("y")] });
+  Labels.assign(labels, { label: "short" });
+  assert.deepEqual(labels.toJSON(), { on: false, names: [long("x"), long("y")], label: "short" });
+  destroy(labels);
+  assert.equal(state(), before);
   const failing: (() => unknown)[] = [
     () => shelf.flat = thrower(flat(9), "on"),
     () => shelf.rich = thrower(rich(9), "last"),
@@ -239,6 +260,39 @@ test("a struct is given a part of itself, and parts change places", () => {
   assert.deepEqual(shelf.flats.toArray().map((each: Any) => each.a), [3, 2]);
   expectWell(heap);
   assert.deepEqual(leaks(heap), []);
+});
+
+test("values that are read by functions which write others of their kind do not mix", () => {
+  using heap = Heap.open({ size: 1 << 20 });
+  using other = Heap.open({ size: 1 << 20 });
+  const Named = struct("Named", { a: f64, b: u8, name: text });
+  for (const type of [Flat, Named] as Any[]) {
+    const all: Any = new (Vec(type))(heap, [{ a: 1 }, { a: 2 }, { a: 3 }]);
+    const far: Any = new (Vec(type))(other, [{}]);
+    const value = (a: number) => type === Flat ? flat(a) : { a, b: a, name: long(`n${a}`) };
+    const nested = {
+      a: 10,
+      get b() {
+        all.set(1, value(20));
+        far.set(0, value(30));
+        all.set(2, { a: 40 });
+        return 11;
+      },
+    };
+    for (let round = 0; round < 3; round++) {
+      all.set(0, nested);
+      type.assign(all.get(0), { b: 12 });
+      const [first, second, third] = all.toJSON();
+      assert.deepEqual(first, { ...JSON.parse(JSON.stringify(new type(heap))), a: 10, b: 12 });
+      assert.equal(second.a + second.b, 40);
+      assert.deepEqual(third, { ...JSON.parse(JSON.stringify(new type(heap))), a: 40 });
+      assert.equal(far.get(0).a, 30);
+      if (type === Named) assert.equal(second.name, long("n20"));
+    }
+    all.clear();
+  }
+  expectWell(heap);
+  expectWell(other);
 });
 
 test("a walk over a container in an array that is replaced ends with STALE", () => {
