@@ -643,7 +643,7 @@ test("limits of the process are respected", { skip: unable || lacks(glibc), time
     assert.equal(signal, null, `${kib} KiB of address space`);
   }
   // Where there is a pool, there is address space left for what a program needs besides.
-  for (const kib of [160_000, 250_000, 400_000, 600_000, 1_000_000]) {
+  for (const kib of [160_000, 250_000, 400_000, 600_000, 1_000_000, 2_200_000, 4_400_000]) {
     const listed = outcome([
       "/bin/bash",
       "-c",

@@ -75,24 +75,48 @@ static void compare(int count) {
   CHECK(reinterpret_cast<uintptr_t>(home->wides.data()) % 64 == 0);
 }
 
+static uint64_t live_blocks() {
+  perm_stats stats;
+  CHECK(perm_stat(nullptr, &stats) == 0);
+  return stats.live_blocks;
+}
+
+// Containers give back what they took, also what their elements took.
+static void come_and_go() {
+  texts some;
+  for (int i = 0; i < 100; i++) some.push_back(title(i));
+  texts others(some), moved(std::move(some));
+  others.erase(others.begin(), others.begin() + 50);
+  swap(others, moved);
+  CHECK(moved.size() == 50 && others.size() == 100 && others[99] == title(99));
+  std::list<text, in_perm<text> > order(others.begin(), others.end());
+  order.remove(title(3));
+  counts numbered;
+  for (const text &name : order) numbered[name] = 1;
+  numbered.erase(title(4));
+  CHECK(order.size() == 99 && numbered.size() == 98);
+}
+
 static void objects() {
   CHECK(counted::alive == 0);
+  uint64_t blocks = live_blocks();
+  come_and_go();
+  CHECK(live_blocks() == blocks);
   counted *one = PERM_NEW(counted)(7);
   CHECK(one->value == 7 && counted::alive == 1 && perm_owns(nullptr, one));
   PERM_DELETE(one, counted);
   CHECK(counted::alive == 0);
-  perm_stats before, after;
-  CHECK(perm_stat(nullptr, &before) == 0);
   try {
     one = PERM_NEW(counted)(-1);
     CHECK(false);
   } catch (int) {
   }
-  CHECK(perm_stat(nullptr, &after) == 0 && after.live_blocks == before.live_blocks);
+  CHECK(live_blocks() == blocks);
   wide *aligned = PERM_NEW(wide);
   CHECK(reinterpret_cast<uintptr_t>(aligned) % 64 == 0);
   PERM_FREE(aligned);
   PERM_DELETE(static_cast<counted *>(nullptr), counted);
+  CHECK(counted::alive == 0);
   in_perm<text> allocator;
   bool refused = false;
   try {
@@ -103,11 +127,12 @@ static void objects() {
   CHECK(refused);
   refused = false;
   try {
-    allocator.deallocate(allocator.allocate(size_t(-1) / 2), 0);
+    allocator.deallocate(allocator.allocate(size_t(-1) / sizeof(text) + 2), 0);
   } catch (const std::bad_alloc &) {
     refused = true;
   }
-  CHECK(refused && allocator == in_perm<int>());
+  CHECK(refused && allocator == in_perm<int>() && !(allocator != in_perm<int>()));
+  CHECK(live_blocks() == blocks);
   CHECK(perm_error_code() == PERM_OUT_OF_MEMORY);
   perm_clear_error();
 }

@@ -287,6 +287,7 @@ static void task_closed_descriptors(void) {
         pid_t child = fork();
         if (child == 0) {
             EXPECT(holds(before, 3 << 20, 1) && holds(after, 40 << 20, 2));
+            memset(before, 3, 3 << 20);
             memset(after, 3, 40 << 20);
             EXPECT(Malloc(60 << 20));
             _exit(41);

@@ -69,3 +69,136 @@ test "pages of a heap are zeroed, aligned, and go back" {
     try std.testing.expectEqual(null, pages.take(std.math.maxInt(usize)));
     try std.testing.expectError(error.BAD_POINTER, pages.give(@alignCast(taken[perm.Pages.size..])));
 }
+
+/// A folder of a test's own, and paths in it.
+const Place = struct {
+    directory: std.testing.TmpDir,
+    buffers: [2][std.fs.max_path_bytes]u8 = undefined,
+
+    fn path(self: *Place, which: u1, name: []const u8) ![]const u8 {
+        var folder: [std.fs.max_path_bytes]u8 = undefined;
+        const len = try self.directory.dir.realPath(std.testing.io, &folder);
+        return std.fmt.bufPrint(&self.buffers[which], "{s}/{s}", .{ folder[0..len], name });
+    }
+};
+
+test "what a program asks for at opening is what it has, and each commit is told" {
+    var place: Place = .{ .directory = std.testing.tmpDir(.{}) };
+    defer place.directory.cleanup();
+    const map = try place.path(0, "map");
+    const back = try place.path(1, "back");
+    const address = 0x4700_0000_0000;
+    var variable: [3]u64 = .{ 1, 2, 3 };
+    {
+        const heap = try perm.Heap.open(.{
+            .path = map,
+            .backup = back,
+            .size = 1 << 20,
+            .max_size = 8 << 20,
+            .address = address,
+            .keep = 3,
+        });
+        defer heap.close() catch {};
+        try std.testing.expectEqual(perm.Resumed.new, try heap.resumed());
+        const range = try heap.range();
+        try std.testing.expectEqual(@as(usize, address), range.address);
+        try std.testing.expect(range.len >= 8 << 20 and range.len < 64 << 20);
+        try std.testing.expectEqual(null, try heap.root(u8));
+        try std.testing.expectError(error.BAD_POINTER, heap.setRoot(&variable));
+        try std.testing.expect(!try heap.perm("variable", &variable));
+        const before = try heap.stats();
+        const block = try heap.allocator().alignedAlloc(u8, .fromByteUnits(256), 50_000);
+        @memset(block, 7);
+        try heap.setRoot(block.ptr);
+        const after = try heap.stats();
+        try std.testing.expect(after.live_blocks == before.live_blocks + 1);
+        try std.testing.expect(after.live_bytes >= before.live_bytes + 50_000 and after.live_bytes < after.used);
+        try std.testing.expect(after.used < after.capacity and after.capacity < after.max_size);
+        for (1..6) |i| {
+            variable[0] = i;
+            @memset(block, @truncate(i));
+            const report = try heap.commit(.map);
+            try std.testing.expectEqual(i, report.epoch);
+            try std.testing.expect(report.pages >= 12 and report.bytes >= report.pages * 4096 and !report.dropped);
+        }
+        _ = try heap.commit(.backup);
+        try std.testing.expectEqual(@as(u64, 6), (try heap.stats()).commits);
+        var epochs: [8]perm.Epoch = undefined;
+        const kept = try heap.epochs(.map, &epochs);
+        try std.testing.expect(kept.len >= 4 and kept[kept.len - 1].epoch == 5);
+        try std.testing.expect(kept[0].time_ms > 1_600_000_000_000 and kept[0].pages < kept[0].bytes);
+        try std.testing.expectEqual(@as(usize, 1), (try heap.epochs(.map, epochs[0..1])).len);
+        // Where the map file is not asked, the backup file is: it has one epoch.
+        try std.testing.expectError(error.NO_EPOCH, heap.restore(.{ .epoch = 4 }));
+        try std.testing.expectEqual(@as(u64, 4), (try heap.restore(.{ .epoch = 4, .from = .map })).epoch);
+        try std.testing.expect(variable[0] == 4 and block[0] == 4);
+    }
+    variable = @splat(0);
+    {
+        const heap = try perm.Heap.open(.{ .path = map, .mode = .r });
+        defer heap.close() catch {};
+        try std.testing.expectEqual(perm.Resumed.file, try heap.resumed());
+        try std.testing.expect(try heap.perm("variable", &variable));
+        try std.testing.expectEqual([3]u64{ 5, 2, 3 }, variable);
+        const root = (try heap.root(u8)).?;
+        try std.testing.expectEqual(@as(u8, 5), root.*);
+        try std.testing.expectError(error.OutOfMemory, heap.allocator().alloc(u8, 1));
+        try std.testing.expectError(error.READ_ONLY, heap.setRoot(root));
+        try std.testing.expectError(error.READ_ONLY, heap.unperm("variable"));
+        try std.testing.expectError(error.READ_ONLY, heap.pages());
+    }
+    const heap = try perm.Heap.open(.{ .path = map, .size = 1 << 20 });
+    defer heap.close() catch {};
+    try std.testing.expect(try heap.perm("variable", &variable));
+    try heap.unperm("variable");
+    try std.testing.expect(!try heap.perm("variable", &variable));
+    try std.testing.expectError(error.INVALID_ARGUMENT, perm.Heap.open(.{ .path = back, .backup = map, .mode = .rw }));
+    try std.testing.expectError(error.NOT_FOUND, perm.Heap.open(.{ .path = "/none/of/it", .mode = .rw }));
+    const failure = perm.lastError().?;
+    try std.testing.expectEqual(perm.Code.NOT_FOUND, failure.code);
+    try std.testing.expectEqualStrings("/none/of/it", failure.path);
+}
+
+test "a file that is no image, or damaged, is replaced, verified and recovered only when that is asked for" {
+    var place: Place = .{ .directory = std.testing.tmpDir(.{ .iterate = true }) };
+    defer place.directory.cleanup();
+    const name = try place.path(0, "heap");
+    const dir = place.directory.dir;
+    const io = std.testing.io;
+    try dir.writeFile(io, .{ .sub_path = "heap", .data = "somebody's text" });
+    try std.testing.expectError(error.EXISTS, perm.Heap.open(.{ .path = name, .mode = .w, .size = 1 << 20 }));
+    {
+        const heap = try perm.Heap.open(.{ .path = name, .mode = .w, .size = 1 << 20, .replace = true });
+        defer heap.close() catch {};
+        const block = try heap.allocator().alloc(u8, 100_000);
+        @memset(block, 0x5a);
+        try heap.setRoot(block.ptr);
+        _ = try heap.commit(.map);
+    }
+    const file = try dir.openFile(io, "heap", .{ .mode = .read_write });
+    defer file.close(io);
+    const length = try file.length(io);
+    var at: u64 = 4096;
+    var page: [4096]u8 = undefined;
+    // The first page that holds nothing else.
+    while (at < length) : (at += page.len) {
+        _ = try file.readPositionalAll(io, &page, at);
+        if (std.mem.allEqual(u8, &page, 0x5a)) break;
+    }
+    try file.writePositionalAll(io, "x", at);
+    {
+        const heap = try perm.Heap.open(.{ .path = name, .mode = .rw });
+        try heap.close();
+    }
+    try std.testing.expectError(error.CORRUPT, perm.Heap.open(.{ .path = name, .mode = .rw, .verify = true }));
+    try file.writePositionalAll(io, "Z", at);
+
+    var entries = dir.iterate();
+    while (try entries.next(io)) |entry| {
+        if (std.mem.startsWith(u8, entry.name, "heap-log-")) try dir.deleteFile(io, entry.name);
+    }
+    try std.testing.expectError(error.CORRUPT, perm.Heap.open(.{ .path = name, .mode = .rw }));
+    const heap = try perm.Heap.open(.{ .path = name, .mode = .rw, .recover = true });
+    defer heap.close() catch {};
+    try std.testing.expectEqual(@as(u8, 0x5a), (try heap.root(u8)).?.*);
+}
