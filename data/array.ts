@@ -177,7 +177,8 @@ class Elements<T> implements IterableIterator<T> {
 /** The type of arrays of a fixed length. */
 export type ArrayType<T> = Type<FixedArray<T>, ArrayInput<T>>;
 
-type ArrayInput<T> = FixedArray<T> | ArrayLike<InputOf<T>>;
+/** What a fixed array is written from. */
+export type ArrayInput<T> = FixedArray<T> | ArrayLike<InputOf<T>>;
 
 /**
  * An array of `n` values in place. Reading gives a live {@linkcode FixedArray}; writing takes any

@@ -5,7 +5,7 @@
  * @module
  */
 
-export { array, type ArrayType, FixedArray } from "./array.ts";
+export { array, type ArrayInput, type ArrayType, FixedArray } from "./array.ts";
 export type {
   BatchOptions,
   Column,
