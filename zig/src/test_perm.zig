@@ -67,6 +67,8 @@ test "pages of a heap are zeroed, aligned, and go back" {
     try std.testing.expectError(error.OUT_OF_MEMORY, heap.grow(5 << 20));
     try std.testing.expectEqual(null, pages.take(1 << 40));
     try std.testing.expectEqual(null, pages.take(std.math.maxInt(usize)));
+    // As many that their bytes would be those of one again.
+    try std.testing.expectEqual(null, pages.take((1 << 48) + 1));
     try std.testing.expectError(error.BAD_POINTER, pages.give(@alignCast(taken[perm.Pages.size..])));
 }
 
@@ -201,4 +203,35 @@ test "a file that is no image, or damaged, is replaced, verified and recovered o
     const heap = try perm.Heap.open(.{ .path = name, .mode = .rw, .recover = true });
     defer heap.close() catch {};
     try std.testing.expectEqual(@as(u8, 0x5a), (try heap.root(u8)).?.*);
+}
+
+test "each file keeps as many epochs as was asked for" {
+    var place: Place = .{ .directory = std.testing.tmpDir(.{}) };
+    defer place.directory.cleanup();
+    const heap = try perm.Heap.open(.{ .path = try place.path(0, "map"), .mode = .w, .size = 32 << 20, .keep = 5 });
+    defer heap.close() catch {};
+    try heap.bopen(try place.path(1, "back"), .w, .{ .keep = 5 });
+    const block = try heap.allocator().alloc(u8, 24 << 20);
+    // Most of the heap changes each time, so that each commit begins a file anew.
+    for (1..4) |i| {
+        @memset(block, @truncate(i));
+        _ = try heap.commit(.map);
+        _ = try heap.commit(.backup);
+    }
+    for ([_]perm.Which{ .backup, .map }) |which| {
+        const report = try heap.restore(.{ .epoch = 1, .from = which });
+        try std.testing.expect(report.epoch == 1 and block[0] == 1);
+        _ = try heap.restore(.{ .from = which });
+        try std.testing.expectEqual(@as(u8, 3), block[0]);
+    }
+}
+
+test "check tells of what was done to the allocator's tables" {
+    const heap = try perm.Heap.open(.{ .size = 1 << 20 });
+    defer heap.close() catch {};
+    const magic: *u64 = @ptrFromInt((try heap.range()).address + 4096);
+    magic.* ^= 1;
+    try std.testing.expectError(error.CORRUPT, heap.check());
+    magic.* ^= 1;
+    try heap.check();
 }
