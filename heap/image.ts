@@ -151,7 +151,7 @@ export class Image {
   }
 
   /**
-   * The epochs that `restore({ epoch })` can go back to, oldest first.
+   * The epochs that `restore({ epoch })` can go back to, oldest first. Waits for a commit that is under way.
    *
    * @throws {PermError} `CLOSED`.
    */

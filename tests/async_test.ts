@@ -5,11 +5,12 @@
  * @module
  */
 import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import process from "node:process";
 import { test } from "node:test";
 import { Heap } from "../mod.ts";
-import { mountTmpfs, refusesMounts } from "./mounts.ts";
+import { mountLoop, mountTmpfs, refusesFreezing, refusesMounts } from "./mounts.ts";
 import { command, run, runtimes } from "./runtimes.ts";
 import {
   Child,
@@ -119,6 +120,96 @@ test("close, bclose and restore wait for commits under way, whose promises resol
   using again = Heap.open({ file, backup, size: 1 << 20 });
   assert.equal(get(again), 4);
 });
+
+test("restore and synchronous commits come after all that was asked for before", {
+  timeout,
+}, async () => {
+  using folder = new Folder();
+  using heap = Heap.open({ file: folder.file("a.perm"), size: 32 << 20, keep: 100 });
+  const length = 8 << 20;
+  const bytes = heap.bytes(heap.root = heap.calloc(1, length), length);
+  for (let round = 1; round <= 4; round++) {
+    const commits = [1, 2, 3].map((step) => {
+      bytes.fill(16 * round + step, 0, length >> (step - 1));
+      return heap.flushAsync();
+    });
+    bytes.fill(255);
+    // Not the last one that happens to be there, and never one that comes while it is read.
+    assert.equal(heap.restore().epoch, 3 * round);
+    assert.ok([1, 2, 3].every((step) => bytes[(length >> (step - 1)) - 1] === 16 * round + step));
+    assert.deepEqual(
+      (await Promise.all(commits)).map(({ epoch }) => epoch),
+      [3 * round - 2, 3 * round - 1, 3 * round],
+    );
+  }
+});
+
+for (const runtime of runtimes) {
+  test(`a program goes on while its medium does not answer (${runtime})`, {
+    skip: refusesFreezing(),
+    timeout,
+  }, async () => {
+    using folder = new Folder();
+    using disk = mountLoop(folder.file("disk"), "ext4");
+    await using child = new Child(runtime);
+    const paths = [`${disk.path}/a.perm`, folder.file("a.back")];
+    await child.run(async ({ perm, state }, [file, backup]) => {
+      const heap = state.heap = perm.Heap.open({ file, backup, size: 32 << 20, keep: 9 });
+      heap.root = heap.calloc(1, 16 << 20);
+      heap.flush();
+      heap.backup();
+      // The threads that commit have begun.
+      await heap.flushAsync();
+    }, paths);
+    // Whoever writes there waits in the system until it is thawed, and cannot even be killed.
+    execFileSync("fsfreeze", ["-f", disk.path]);
+    const thawing = spawn("sh", ["-c", 'sleep 20; fsfreeze -u "$1"', "sh", disk.path]);
+    const thawed = new Promise((resolve) => thawing.on("exit", resolve));
+    const frozen = child.run(async ({ state }) => {
+      const { heap } = state;
+      const bytes = heap.bytes(heap.root, 16 << 20);
+      const begun = performance.now();
+      let turns = 0;
+      const ticking = setInterval(() => turns++, 1);
+      const ended: string[] = [];
+      type Told = { epoch: number };
+      state.commits = [1, 2, 3].map((step) => {
+        // Much of it, so that the first of them is a new base; then a little.
+        bytes.fill(step, 0, step === 1 ? 16 << 20 : 4096);
+        return heap.flushAsync().then(({ epoch }: Told) => void ended.push(`map ${epoch}`));
+      });
+      bytes.fill(4, 8192);
+      const blocks = heap.mallocMany(100, 1000);
+      heap.freeMany(blocks);
+      for (let waits = 0; waits < 30; waits++) {
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      clearInterval(ticking);
+      const { commitsUnderWay } = heap.stats();
+      return { turns, ended, commitsUnderWay, ms: performance.now() - begun };
+    });
+    const { turns, ended, commitsUnderWay, ms } = await frozen;
+    assert.equal(thawing.exitCode, null, `${ms} ms: it was held until the medium answered`);
+    execFileSync("fsfreeze", ["-u", disk.path]);
+    thawing.kill();
+    await thawed;
+    assert.deepEqual(ended, []);
+    assert.equal(commitsUnderWay, 3);
+    assert.ok(turns > 10, `${turns} turns of the event loop`);
+    const epochs = await child.run(async ({ state }) => {
+      await Promise.all(state.commits);
+      const { heap } = state;
+      const found = [];
+      for (const epoch of [2, 3, 4]) {
+        heap.restore({ from: "map", epoch, verify: true });
+        const bytes = heap.bytes(heap.root, 16 << 20);
+        found.push(bytes[0], bytes[4096], bytes[(16 << 20) - 1]);
+      }
+      return found;
+    });
+    assert.deepEqual(epochs, [1, 1, 1, 2, 1, 1, 3, 1, 1]);
+  });
+}
 
 test("what cannot be committed rejects the promise and throws nothing", { timeout }, async () => {
   using folder = new Folder();
@@ -238,6 +329,9 @@ test(
         run(command(runtime, script), { env: { PERM_TRACKER } });
       assert.match(tell("checksum").out, /^(checksumchecksum0 ?){3}\n$/);
       assert.match(tell("").out, /^((uffduffd0 ){2}|(checksumchecksum0 ){2})checksumchecksum0\n$/);
+      // Left to itself it takes the better one wherever the system has it.
+      const can = tell("uffd").code === 0;
+      assert.equal(tell("").out.startsWith(can ? "uffd" : "checksum"), true);
       const refused = tell("softdirty");
       assert.notEqual(refused.code, 0);
       assert.match(refused.err, /Cannot take "softdirty" as `PERM_TRACKER`/);

@@ -1,9 +1,10 @@
 // Heap.open, commits, epochs and restores, with files.
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { readdirSync, rmSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { test } from "node:test";
 import { Heap, open, type PermError } from "../mod.ts";
+import { flip } from "./specimen.ts";
 import {
   expectCode,
   expectWell,
@@ -263,6 +264,43 @@ test("epochs() lists what keep leaves, and restore({ epoch }) goes to each of it
   expectWell(again);
 });
 
+test("epochs() tells of each commit when it was made and what it wrote, also after reopening", {
+  timeout,
+}, async () => {
+  using folder = new Folder();
+  const file = folder.file("a");
+  const made: { epoch: number; pages: number; bytes: number; from: number; to: number }[] = [];
+  const expectTold = (heap: Heap, what: string) => {
+    const told = heap.map!.epochs();
+    assert.deepEqual(told.map(({ epoch }) => epoch), made.map(({ epoch }) => epoch), what);
+    told.forEach(({ time, pages, bytes }, index) => {
+      const { epoch, from, to, ...wrote } = made[index];
+      assert.ok(time >= from && time <= to, `${what}: epoch ${epoch} at ${time}: ${from} to ${to}`);
+      assert.equal(pages, wrote.pages, `${what}: epoch ${epoch}`);
+      // The base comes with its log's first page, which no later commit has.
+      assert.equal(bytes, wrote.bytes - (index === 0 ? 4096 : 0), `${what}: epoch ${epoch}`);
+    });
+  };
+  {
+    using heap = Heap.open({ file, size: 8 * mib, keep: 9 });
+    const p = heap.root = heap.alignedAlloc(4096, 4 * mib);
+    for (const changed of [900, 3, 40, 7]) {
+      heap.bytes(p, changed * 4096).fill(made.length + 1);
+      const from = Date.now();
+      const { epoch, pages, bytes } = heap.flush();
+      made.push({ epoch, pages, bytes, from, to: Date.now() });
+      assert.ok(pages >= changed && pages < changed + 20, `${pages} pages`);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    expectTold(heap, "when they were made");
+    // Where the heap stands is no matter of the image's.
+    heap.restore({ epoch: 2 });
+    expectTold(heap, "while the heap stands at epoch 2");
+  }
+  using heap = Heap.open({ file, size, keep: 9 });
+  expectTold(heap, "opened anew");
+});
+
 test("with many commits the file is folded, and keep epochs stay within reach", {
   timeout,
 }, async () => {
@@ -313,6 +351,47 @@ test("restore() from the map file, from the backup file, and by default from the
   heap.restore({ from: "backup" });
   assert.equal(get(heap), 2);
   expectWell(heap);
+});
+
+test("what is committed after going back is a new line: what it left behind is no part of it", {
+  timeout,
+}, () => {
+  using folder = new Folder();
+  const [file, backup] = [folder.file("a"), folder.file("b")];
+  {
+    using heap = Heap.open({ file, backup, size, keep: 9 });
+    put(heap, 1);
+    heap.flush();
+    heap.backup();
+    put(heap, 2);
+    assert.equal(heap.backup().epoch, 2);
+    heap.restore({ from: "map" });
+    put(heap, 3);
+    assert.equal(heap.flush().epoch, 3);
+    // Its number is higher, and it does not hold what the backup holds.
+    expectCode(() => heap.backup(), "EXISTS", { path: backup });
+    put(heap, 4);
+    assert.equal(heap.flush().epoch, 4);
+    expectCode(() => heap.backup(), "EXISTS", { path: backup });
+    // What was left is still there, and going on from it leaves the other line as it is.
+    heap.restore({ from: "backup" });
+    assert.equal(get(heap), 2);
+    heap.restore({ from: "map", epoch: 1 });
+    assert.equal(get(heap), 1);
+  }
+  expectCode(() => Heap.open({ file, backup, size }), "EXISTS", { message: /each holds/ });
+  // Within one file both stay within reach, and the last commit is the current one.
+  using heap = Heap.open({ file, size, keep: 9 });
+  heap.restore({ epoch: 3 });
+  put(heap, 5);
+  assert.equal(heap.flush().epoch, 5);
+  assert.deepEqual(heap.map!.epochs().map(({ epoch }) => epoch), [1, 3, 5]);
+  for (const [epoch, value] of [[4, 4], [5, 5], [1, 1], [3, 3]]) {
+    heap.restore({ epoch, verify: true });
+    assert.equal(get(heap), value);
+  }
+  heap.bopen(backup, "r+");
+  expectCode(() => heap.backup(), "EXISTS", { path: backup });
 });
 
 test("views stay valid across a restore in place", { timeout }, () => {
@@ -515,6 +594,56 @@ test("free memory is not stored, and comes back as zeros", { timeout }, () => {
   const next = again.flush();
   assert.ok(next.bytes < full.bytes / 100, `${next.bytes} bytes`);
   expectWell(again);
+});
+
+test("a large commit is written by another thread than the one that takes its checksums", {
+  timeout,
+}, () => {
+  using folder = new Folder();
+  using heap = Heap.open({ file: folder.file("a"), size: 40 * mib });
+  const p = heap.malloc(32 * mib);
+  const written = (whose: string) =>
+    Number(readFileSync(`/proc/${whose}/io`, "utf8").match(/wchar: (\d+)/)![1]);
+  // A base, and a record.
+  for (const length of [32 * mib, 12 * mib]) {
+    heap.bytes(p, length).fill(length >> 20);
+    const before = ["self", "thread-self"].map(written);
+    const { bytes } = heap.flush();
+    const [all, own] = ["self", "thread-self"].map((whose, at) => written(whose) - before[at]);
+    assert.ok(bytes > length && all >= length, `${all} bytes written of ${bytes}`);
+    assert.ok(own < all / 4, `${own} of ${all} bytes by the thread that commits`);
+  }
+});
+
+test("where no tracker asks the kernel, what stands in the file only is not committed again", {
+  timeout,
+}, () => {
+  using folder = new Folder();
+  const file = folder.file("a");
+  const length = 4 * mib;
+  {
+    using heap = Heap.open({ file, size: 8 * mib });
+    heap.root = heap.alignedAlloc(4096, length);
+    heap.bytes(heap.root, length).set(pattern(length, 4));
+    heap.flush();
+  }
+  using heap = Heap.open({ file, size, tracker: "checksum" });
+  const bytes = heap.bytes(heap.root, length);
+  let sum = 0;
+  for (let at = 0; at < length; at += 64) sum += bytes[at];
+  assert.ok(sum > 0);
+  // The medium gives another byte than it was given: with a good checksum nobody would find it.
+  const base = readFileSync(file);
+  const at = base.indexOf(pattern(length, 4).subarray(100 * 4096, 100 * 4096 + 64));
+  assert.ok(at > 4096);
+  const undo = flip(file, at);
+  bytes[2 * mib] ^= 1;
+  assert.equal(heap.flush().pages, 1);
+  heap.close();
+  expectCode(() => Heap.open({ file, size, verify: true }), "CORRUPT");
+  undo();
+  using again = Heap.open({ file, size, verify: true });
+  assert.equal(again.epoch, 2);
 });
 
 test("stats and the heap's properties", { timeout }, () => {

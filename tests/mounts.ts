@@ -132,6 +132,13 @@ export function refusesLoop(kind: LoopKind): string | false {
   }
 }
 
+/** Why no file system can be kept from answering here; false when one can. */
+export function refusesFreezing(): string | false {
+  const refused = refusesLoop("ext4");
+  if (refused) return refused;
+  return exists("fsfreeze") ? false : "fsfreeze is missing: apt-get install util-linux";
+}
+
 function knowsFileSystem(kind: LoopKind): boolean {
   const isListed = () => readFileSync("/proc/filesystems", "utf8").split(/\s+/).includes(kind);
   try {

@@ -104,3 +104,45 @@ test("memory that was freed is a hole in the image, and zero after opening", () 
   assert.equal(heap.calloc(1, 8 * mebibyte), p);
   assert.ok(heap.bytes(p, 8 * mebibyte).every((byte) => byte === 0));
 });
+
+test("memory that is freed in an opened heap is zero at once, and a hole whoever has it next", () => {
+  using folder = new Folder();
+  const file = folder.file("a.perm");
+  // So much that the system has part of it back.
+  const length = 112 * mebibyte;
+  let p = 0;
+  {
+    using heap = Heap.open({ file, size: 128 * mebibyte });
+    p = heap.root = heap.malloc(length);
+    heap.bytes(p, length).fill(1);
+    heap.flush();
+  }
+  const expectAll = (heap: Heap, value: number, what: string) => {
+    const words = heap.view(Float64Array, p, length / 8);
+    const wanted = new Float64Array(new Uint8Array(8).fill(value).buffer)[0];
+    for (let at = 0; at < words.length; at += 64) {
+      if (words[at] !== wanted) assert.fail(`${what}: byte ${8 * at} is another`);
+    }
+  };
+  for (const touched of [false, true]) {
+    // Its pages are the file's, and those that were stored to the process's own.
+    using heap = Heap.open({ file, size: mebibyte });
+    expectAll(heap, 1, "opened");
+    const words = heap.view(Float64Array, p, length / 8);
+    if (touched) { for (let at = 0; at < words.length; at += 1024) words[at] = 2; }
+    heap.free(p);
+    for (let i = 0; i < 4; i++) heap.free(heap.malloc(mebibyte));
+    assert.equal(heap.calloc(1, length), p);
+    expectAll(heap, 0, "allocated anew");
+    words[words.length - 1] = 3;
+    if (!touched) {
+      heap.restore();
+      expectAll(heap, 1, "restored");
+      continue;
+    }
+    assert.ok(heap.flush().pages < 10);
+  }
+  using heap = Heap.open({ file, size: mebibyte, verify: true });
+  expectAll(heap, 0, "opened after it was freed");
+  assert.equal(heap.view(Float64Array, p, length / 8).at(-1), 3);
+});

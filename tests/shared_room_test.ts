@@ -205,6 +205,38 @@ for (const [kind, bytes] of [["ext4", 48], ["xfs", 320]] as const) {
   });
 }
 
+test("a copy that shares its blocks with the file takes none of its room", {
+  timeout,
+  skip: disks.xfs,
+}, async () => {
+  using folder = new Folder();
+  using mount = makeDisk(folder, "xfs", 320 * mib) as Mount;
+  const file = join(mount.path, "a");
+  const length = 6 * mib;
+  {
+    using heap = Heap.open({ file, size: 8 * mib, maxSize: 8 * mib, shared });
+    heap.root = heap.malloc(length);
+    heap.bytes(heap.root, length).fill(1);
+    heap.flush();
+  }
+  assert.equal(spawnSync("cp", ["--reflink=always", file, `${file}.copy`]).status, 0);
+  await using child = new Child(otherRuntime);
+  await child.run(({ perm, state }, file) => {
+    state.heap = perm.Heap.open({ file, size: 8 << 20, shared: true });
+  }, file);
+  mount.exhaust();
+  const outcome = await child.run(({ state }, length) => {
+    const { heap } = state;
+    heap.bytes(heap.root, length).fill(2);
+    return heap.flush().epoch;
+  }, length).catch((error) => String(error));
+  assert.equal(outcome, 2);
+  assert.equal(await child.end(), "exit 0");
+  mount.empty();
+  using copy = mopen(`${file}.copy`, "r", undefined, { shared, recover: true });
+  assert.ok(copy.bytes(copy.root, length).every((byte) => byte === 1));
+});
+
 test("a file system that copies on writing is UNSUPPORTED, for it could be full at any store", {
   timeout,
   skip: disks.btrfs,

@@ -8,7 +8,7 @@ import assert from "node:assert/strict";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { backup, bclose, bopen, Heap, mclose, mflush, mopen, perm, restore } from "../mod.ts";
+import { backup, bclose, bopen, Heap, mclose, mflush, mopen, PERM, perm, restore } from "../mod.ts";
 import { HashMap, roots, struct, text, u32 } from "../data/mod.ts";
 import {
   Child,
@@ -188,6 +188,31 @@ test("w+ replaces what stands there with the first flush, and not before", { tim
   }
   using heap = Heap.open({ file, size });
   assert.equal(get(heap), 5);
+});
+
+test("a flush keeps blocks as they were at the call, and JavaScript's own with the heap's", {
+  timeout,
+}, async () => {
+  using folder = new Folder();
+  const file = folder.file("a");
+  for (const [round, how] of (["flush", "flushAsync"] as const).entries()) {
+    {
+      using heap = Heap.open({ file, size, shared });
+      const mine = new Float64Array(1000);
+      heap.perm("mine", mine);
+      assert.ok(mine.every((value) => value === 2 * round));
+      for (const by of [1, 2]) {
+        mine.fill(2 * round + by);
+        const done = heap[how]();
+        mine.fill(99);
+        await done;
+      }
+    }
+  }
+  using heap = mopen(file, "r", undefined, { shared });
+  const mine = new Float64Array(1000);
+  heap.perm("mine", mine);
+  assert.ok(mine.every((value) => value === 4));
 });
 
 test("files of the other kind, of no kind, and options without sense are refused", {
@@ -516,6 +541,29 @@ test("PERM's functions work on a shared heap", { timeout }, () => {
   const last = new Float64Array(2);
   heap.perm("totals", last);
   assert.deepEqual([...last], [5, 3]);
+});
+
+test("what is declared PERM is flushed with a shared heap, as it was at the call", {
+  timeout,
+}, async () => {
+  using folder = new Folder();
+  const file = folder.file("a");
+  const { perm_shared } = PERM.declare({ perm_shared: [Float64Array, 100] });
+  perm_shared.fill(0);
+  perm(PERM.start, PERM.size);
+  {
+    using heap = mopen(file, "w+", size, { shared });
+    for (const [round, how] of (["flush", "flushAsync"] as const).entries()) {
+      perm_shared.fill(round + 1);
+      const done = heap[how]();
+      perm_shared.fill(99);
+      assert.equal((await done).epoch, round + 1);
+    }
+  }
+  assert.equal(perm_shared[0], 99);
+  perm(PERM.start, PERM.size);
+  using _heap = mopen(file, "r", undefined, { shared });
+  assert.ok(perm_shared.every((value) => value === 2));
 });
 
 test("a file that went away or was replaced is STALE, and the heap can be backed up", {

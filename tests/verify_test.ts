@@ -293,3 +293,69 @@ test("where the tables that would tell are damaged as well, it says so", () => {
   assert.match(expectCode(() => Image.verify(file), "CORRUPT").belongsTo!, /slice table/);
   undo();
 });
+
+test("verify reads what opening only maps, the last record too, and names the epoch before it", {
+  timeout: 60_000,
+}, () => {
+  using folder = new Folder();
+  const file = folder.file("app");
+  const pages = 300;
+  let at = 0;
+  {
+    // Every other epoch goes to this image, so that the one before is not the number before.
+    using heap = Heap.open({ file: folder.file("map"), backup: file, size: 8 << 20, keep: 9 });
+    heap.root = at = heap.alignedAlloc(4096, 5 * pages * 4096);
+    heap.bytes(at, 5 * pages * 4096).set(pattern(5 * pages * 4096, 1));
+    heap.backup();
+    for (let step = 1; step <= 3; step++) {
+      for (const how of ["flush", "backup"] as const) {
+        // Long enough to be mapped, and sealed.
+        heap.bytes(at + step * pages * 4096, pages * 4096).fill(step + (how === "flush" ? 100 : 0));
+        heap[how]();
+      }
+    }
+    assert.deepEqual(heap.backupImage!.epochs().map(({ epoch }) => epoch), [1, 3, 5, 7]);
+  }
+  const log = logOf(file);
+  const records = recordPages(log);
+  const { address, pages: stored } = basePages(file);
+  const middle = (step: number) => (at - address) / 4096 + step * pages + pages / 2;
+  const place = (list: Place[], page: number) => list.find((each) => each.page === page)!.offset;
+  const places = [
+    { path: file, offset: place(stored, middle(4)), step: 4, whole: undefined },
+    { path: log, offset: place(records[0], middle(1)), step: 1, whole: 1 },
+    { path: log, offset: place(records[1], middle(2)), step: 2, whole: 3 },
+    { path: log, offset: place(records[2], middle(3)), step: 3, whole: 5 },
+  ];
+  for (const { path, offset, step, whole } of places) {
+    const page = middle(step);
+    const undo = flip(path, offset + 1234);
+    const expectBad = (action: () => unknown) => {
+      const error = expectCode(action, "CORRUPT", { address: address + page * 4096, path: file });
+      assert.equal(error.epoch, whole);
+      assert.ok(error.message.includes(`page ${page} of the heap`), error.message);
+      const told = whole ? `restore({ epoch: ${whole} })` : "restore from a backup";
+      assert.ok(error.message.includes(told), error.message);
+    };
+    expectBad(() => Image.verify(file));
+    expectBad(() => Heap.open({ file, size: 1 << 20, verify: true }));
+    expectBad(() => mopen(file, "r", undefined, { verify: true }));
+    expectBad(() => Image.copy(file, folder.file("copy")));
+    {
+      // Nobody asked: the page comes in when it is touched, as it stands there.
+      using heap = Heap.open({ file, size: 1 << 20, keep: 9 });
+      assert.equal(heap.epoch, 7);
+      expectBad(() => heap.restore({ verify: true }));
+      assert.equal(heap.epoch, 7, "a restore that fails changes nothing");
+      if (whole) {
+        assert.equal(heap.restore({ epoch: whole, verify: true }).epoch, whole);
+        assert.equal(
+          heap.bytes(at + step * pages * 4096, 1)[0],
+          pattern(5 * pages * 4096, 1)[step * pages * 4096],
+        );
+      } else for (const epoch of [1, 3, 5]) expectBad(() => heap.restore({ epoch, verify: true }));
+    }
+    undo();
+  }
+  assert.equal(Image.verify(file).epoch, 7);
+});

@@ -159,8 +159,8 @@ pub const Background = struct {
 
     const Held = struct { capture: *Capture, part: Part };
 
-    /// Makes ready for commits of a heap of `pages`; its `used` ones tell how much staging to warm.
-    pub fn begin(self: *Background, pages: u64, used: u64) Error!void {
+    /// Makes ready for commits of a heap of `pages`.
+    pub fn begin(self: *Background, pages: u64) Error!void {
         inline for (.{ &self.kept, &self.wanted }) |set| {
             if (set.pages != pages) {
                 set.deinit();
@@ -171,8 +171,19 @@ pub const Background = struct {
         self.staging.begin() catch {};
         self.process = os.processId();
         self.ending = false;
-        self.warm_pages = @max(warm_pages_min, used / warm_divisor);
+        self.warm_pages = warm_pages_min;
         if (!self.threadless) self.thread = os.Thread.spawn(entry, self) catch null;
+    }
+
+    /// Has staging memory made ready for commits of a heap that holds so many pages: what is allocated
+    /// and was never touched does not count.
+    pub fn warmFor(self: *Background, pages: u64) void {
+        const wanted = @max(warm_pages_min, pages / warm_divisor);
+        self.lock.lock();
+        defer self.lock.unlock();
+        if (wanted == self.warm_pages) return;
+        self.warm_pages = wanted;
+        self.changed();
     }
 
     /// Waits for the commits under way, ends the thread and frees everything.

@@ -108,7 +108,7 @@ pub fn commitAsync(heap: *Heap, which: heap_room.Which) Error!u64 {
 
     const behind = &heap.background;
     if (which == .map) if (heap.shared) |shared| {
-        try behind.begin(heap.geometry.span / os.page_size, 0);
+        try behind.begin(heap.geometry.span / os.page_size);
         const input = try takeShared(heap, shared);
         const job: *background.Job = try .create(null, start_ns);
         job.flush = .{ .shared = shared, .history = &heap.history, .input = input };
@@ -117,7 +117,7 @@ pub fn commitAsync(heap: *Heap, which: heap_room.Which) Error!u64 {
         return id;
     };
     const im = try heap.image(which);
-    try behind.begin(heap.geometry.span / os.page_size, heap.alloc.usedBytes() / os.page_size);
+    try behind.begin(heap.geometry.span / os.page_size);
     const job: *background.Job = try .create(im, start_ns);
     errdefer {
         behind.abandon(job);
@@ -147,7 +147,12 @@ fn copyAside(heap: *Heap, job: *background.Job) Error!bool {
     const alone = !behind.has(im);
     const compare = heap.tracker.tellsTooMany();
     heap.goAlone();
-    const whole = alone and (try im.outlook(&job.input.identity, compare)).whole;
+    var whole = false;
+    if (alone) {
+        const outlook = try im.outlook(&job.input.identity, compare);
+        whole = outlook.whole;
+        if (!whole) behind.warmFor(outlook.base_pages);
+    }
     var pages: UsedPages = .{};
     defer pages.deinit();
     const capture = job.capture orelse try job.newCapture();
@@ -155,7 +160,10 @@ fn copyAside(heap: *Heap, job: *background.Job) Error!bool {
         heap.alloc.hold();
         defer heap.alloc.release();
         try takeStock(heap, &pages, job);
-        if (whole) pages.leaveUntouched(heap);
+        if (whole) {
+            pages.leaveUntouched(heap);
+            behind.warmFor(pages.total());
+        }
         behind.kept.clear();
         for (pages.used.items) |range| behind.kept.setRange(range.first, range.count);
         for (pages.holes.items) |range| behind.kept.unsetRange(range.first, range.count);
@@ -369,6 +377,12 @@ const UsedPages = struct {
     fn deinit(self: *UsedPages) void {
         self.used.deinit(gpa);
         self.holes.deinit(gpa);
+    }
+
+    fn total(self: *const UsedPages) u64 {
+        var sum: u64 = 0;
+        for (self.used.items) |range| sum += range.count;
+        return sum;
     }
 
     /// Makes the ranges a job's.

@@ -205,6 +205,7 @@ pub const Commit = struct {
         }
         self.giveBack();
         self.state = .ended;
+        image.noteInfo();
         image.mutex.unlock();
     }
 

@@ -237,5 +237,6 @@ fn run(image: *Image) errors.Error!bool {
     };
     installed = true;
     fold.done += 1;
+    if (locked) image.noteInfo();
     return true;
 }

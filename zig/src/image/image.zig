@@ -229,6 +229,9 @@ pub const Image = struct {
     /// The generation is kept aside when it is replaced, and the next one is another image.
     set_aside: bool = false,
     fold: fold_.Fold = .{},
+    /// What was so when nobody had the mutex last.
+    told: Info = .{},
+    told_lock: os.Mutex = .{},
     disposal: Disposal = .{},
     warming: warming_.Warming = .{},
     ahead: ahead_.Ahead = .{},
@@ -343,11 +346,23 @@ pub const Image = struct {
         return generation.identityOf(generation.last());
     }
 
+    /// Waits for nobody: while a commit or a fold's last step is under way it is what was so before.
     pub fn info(self: *Image) Info {
-        self.mutex.lock();
-        defer self.mutex.unlock();
-        const generation = self.generation orelse return .{};
-        return .{
+        if (self.mutex.tryLock()) {
+            self.noteInfo();
+            self.mutex.unlock();
+        }
+        self.told_lock.lock();
+        defer self.told_lock.unlock();
+        return self.told;
+    }
+
+    /// Called with the mutex held, when what `info` tells has changed.
+    pub fn noteInfo(self: *Image) void {
+        const generation = self.generation orelse return;
+        self.told_lock.lock();
+        defer self.told_lock.unlock();
+        self.told = .{
             .epoch = generation.headOf(generation.last()).epoch,
             .base_bytes = generation.base_stat.size,
             .log_bytes = generation.log_end,
@@ -460,6 +475,7 @@ pub const Image = struct {
         self.adopted = true;
         _ = at;
         if (generation.damage != null) self.stepOver();
+        self.noteInfo();
         fold_.considerIdle(self);
     }
 
@@ -481,6 +497,7 @@ pub const Image = struct {
         self.compare_all = !plant.is(.r11_pending_starts_empty);
         self.adopted = false;
         const generation = self.generation orelse return;
+        self.noteInfo();
         if (generation.damage != null) self.stepOver();
         const last = generation.headOf(generation.last());
         history.meet(last, &self.lines, generation.epochMax()) catch return generation_.outOfMemory(self.path());
@@ -533,9 +550,9 @@ pub const Image = struct {
         for (holes) |range| self.pending.setRange(range.first, range.count);
     }
 
-    /// Looks, before the heap is held, whether a commit will need all of the heap's pages. Reads the
-    /// stored checksums when they will be compared with. No commit may be under way.
-    pub fn outlook(self: *Image, of: *const Identity, compare: bool) errors.Error!struct { whole: bool } {
+    /// Looks, before the heap is held, whether a commit will need all of the heap's pages, and how many
+    /// its base has. Reads the stored checksums when they will be compared with. No commit may be under way.
+    pub fn outlook(self: *Image, of: *const Identity, compare: bool) errors.Error!struct { whole: bool, base_pages: u64 = 0 } {
         try self.expectWritable();
         self.mutex.lock();
         defer self.mutex.unlock();
@@ -545,7 +562,7 @@ pub const Image = struct {
         if (self.table == null and (compare or self.compare_all)) {
             self.table = try table_.Table.load(generation, self.disk, at, self.path());
         }
-        return .{ .whole = false };
+        return .{ .whole = false, .base_pages = generation.header.page_count };
     }
 
     pub const Choice = struct {

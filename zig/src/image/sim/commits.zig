@@ -244,7 +244,7 @@ pub fn ask(self: *Actor, which: usize) Stop!void {
     const image = self.images[which].?;
     const behind = &self.behind;
     behind.threadless = self.world.threadless;
-    behind.begin(self.pages(), 0) catch unreachable;
+    behind.begin(self.pages()) catch unreachable;
     // Warm memory is no matter here, and little of it is.
     behind.staging.warm = std.math.maxInt(u32);
     behind.staging_pages_max = self.world.staging_pages_max;
