@@ -324,6 +324,7 @@ pub const Image = struct {
     pub fn afterFork(self: *Image) void {
         self.forked = true;
         self.here.forked = true;
+        self.told_lock = .{};
         self.fold.afterFork(self.disk);
         self.warming.afterFork();
         self.ahead.afterFork();
