@@ -44,6 +44,7 @@ pub const Plant = enum {
     r7_stale_new_unlocked,
     r7_mapping_keeps_lock,
     r7_claim_left,
+    r7_log_unlocked,
     r8_no_second_look,
     r8_foreign_log,
     r9_pages_unchecked,

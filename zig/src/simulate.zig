@@ -12,7 +12,7 @@ pub const perm_simulator = true;
 
 /// Unless told otherwise; of each planted bug at most.
 const plain_steps = 1_000_000;
-const planted_steps = 12_000_000;
+const planted_steps = 20_000_000;
 
 const Settings = struct {
     steps: ?u64 = null,

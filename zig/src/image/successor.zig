@@ -92,11 +92,11 @@ pub const Successor = struct {
             }
             break;
         } else return failAs(.IO, .{ .path = path }, "Cannot make a log for image \"{s}\": eight random names were taken", .{path});
-        switch (disk.lock(generation.log)) {
+        if (!plant.is(.r7_log_unlocked)) switch (disk.lock(generation.log)) {
             .locked => {},
             .busy => return claim.busy(path),
             .errno => |errno| return disk_.failErrno(errno, path, "Cannot lock the log of image"),
-        }
+        };
         var first: format.LogHeader = .{ .image = header.image, .salt = header.salt, .name = header.log_name };
         first.seal();
         if (disk.writeAll(generation.log, std.mem.asBytes(&first), 0)) |errno| return disk_.failErrno(errno, path, "Cannot write the log of image");

@@ -170,6 +170,10 @@ pub fn write(c: ?*anyopaque, file: File, bytes: []const u8, offset: u64) i64 {
     _ = machine.date(inode);
     machine.medium.store(inode, bytes[0..len], offset);
     flip(call, inode, offset, len);
+    if (len > 0 and len == call.process.fails_after) {
+        call.process.fails_after = 0;
+        return machine.refuse(call.process).errno;
+    }
     return if (call.verdict.errno != 0) call.verdict.errno else @intCast(len);
 }
 

@@ -16,13 +16,13 @@ const page_size = os.page_size;
 const Damage = enum { flip_base, flip_log, cut_base, cut_log, other_log, empty_log };
 
 /// A process was killed; somebody puts the base that it was writing in the place of the image's, and takes what
-/// is whole of it: nothing that is half written.
-pub fn mistake(world: *World, which: usize, scratch: usize) void {
+/// is whole of it: nothing that is half written. False when there is none.
+pub fn mistake(world: *World, which: usize, scratch: usize) bool {
     const name = world.model.paths[which].name;
     var buffer: [8]u8 = undefined;
     const unfinished = std.fmt.bufPrint(&buffer, "{s}-new", .{name}) catch unreachable;
-    const inode = world.machine.names.find(unfinished) orelse return;
-    if (inode.torn) return;
+    const inode = world.machine.names.find(unfinished) orelse return false;
+    if (inode.torn) return false;
     var copy = world.machine.clone(world.machine.random().int(u64));
     defer copy.deinit();
     var processes = [_]machine_.Process{.{ .machine = &copy, .id = 9 }};
@@ -32,9 +32,10 @@ pub fn mistake(world: *World, which: usize, scratch: usize) void {
     var case: Case = .{ .world = world, .which = which, .machine = &copy, .process = &processes[0], .scratch = scratch };
     var open = case.options(.write);
     open.recover = true;
-    const image = Image.open(open) catch return;
+    const image = Image.open(open) catch return true;
     defer image.close();
     _ = case.identify(image, null) catch {};
+    return true;
 }
 
 /// Damages a copy of `which` image and judges what comes of it.

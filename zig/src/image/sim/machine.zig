@@ -43,6 +43,9 @@ pub const Process = struct {
     spared: bool = false,
     /// The call after so many fails, if it is one that moves bytes.
     fails_in: u32 = 0,
+    /// The next call of that kind fails; and the next write of so many bytes, when all of them are stored.
+    fails_on: ?Kind = null,
+    fails_after: usize = 0,
     /// A call failed since this was last cleared.
     failed: bool = false,
     failures: u32 = 0,
@@ -410,6 +413,10 @@ pub const Machine = struct {
             process.fails_in -= 1;
             if (process.fails_in == 0 and kind == .bytes) return self.refuse(process);
         }
+        if (process.fails_on == kind) {
+            process.fails_on = null;
+            return self.refuse(process);
+        }
         if (process.spared) return .{};
         const aimed = process.fails_one_in > 0 and syncs;
         const moved = kind == .sync_moved and self.moved_fails_one_in > 0;
@@ -424,7 +431,7 @@ pub const Machine = struct {
         return .{};
     }
 
-    fn refuse(self: *Machine, process: *Process) Verdict {
+    pub fn refuse(self: *Machine, process: *Process) Verdict {
         process.noteFailure();
         self.failures += 1;
         const e: os.E = if (self.random().boolean()) .IO else .NOSPC;

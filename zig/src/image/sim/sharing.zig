@@ -202,7 +202,7 @@ pub fn run(self: *Actor) Stop!void {
         known.events += 1;
     }
     self.process.failed = false;
-    if (known.heaps == 0 and self.chance(40)) try makeImage(self, known, others);
+    if (known.heaps == 0 and self.chance(60)) try makeImage(self, known, others);
     var fresh = false;
     var recovered = false;
     const contended = others or self.world.anyDead();
@@ -283,8 +283,9 @@ fn makeImage(self: *Actor, known: *Known, contended: bool) Stop!void {
     try self.alive();
     known.image = number;
     const machine = &self.world.machine;
-    if (self.world.theme != .slots or machine.crash != .cut or machine.crash_at == std.math.maxInt(u64)) return;
+    if (self.world.theme != .slots or !self.world.options.faults.cuts or machine.crash_at == std.math.maxInt(u64)) return;
     // The power fails just when the heap takes the image's place.
+    machine.crash = .cut;
     machine.crash_at = machine.steps + 1;
     machine.crash_on = .sync_moved;
 }
@@ -293,7 +294,12 @@ fn makeImage(self: *Actor, known: *Known, contended: bool) Stop!void {
 fn lookAtImage(self: *Actor, known: *const Known, contended: bool) Stop!void {
     if (contended) return;
     if (known.flushed.heap > 0) return self.judge("a shared heap is an image again", error.NOT_AN_IMAGE);
-    const image = Image.open(.{ .disk = self.process.disk(), .path = name, .mode = .read, .background = false }) catch |err| return self.judge("an image that a shared heap has not replaced is refused", err);
+    const events = known.events;
+    const image = Image.open(.{ .disk = self.process.disk(), .path = name, .mode = .read, .background = false }) catch |err| {
+        // Somebody came meanwhile.
+        if (known.events != events) return error.Stop;
+        return self.judge("an image that a shared heap has not replaced is refused", err);
+    };
     defer image.close();
     const point = image.point(null) catch |err| return self.judge("an image that a shared heap has not replaced is empty", err);
     self.world.machine.unmap(self.scratch, actor_.span_len);
@@ -301,6 +307,7 @@ fn lookAtImage(self: *Actor, known: *const Known, contended: bool) Stop!void {
     const number = model_.read(@ptrFromInt(self.scratch));
     self.world.machine.unmap(self.scratch, actor_.span_len);
     if (number != null and number.? >= known.image and number.? <= known.images) return;
+    if (known.events != events) return error.Stop;
     self.world.fail("image {?d} stands where a shared heap is to be, and {d} was acknowledged", .{ number, known.image });
     return error.Stop;
 }

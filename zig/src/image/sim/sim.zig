@@ -3,7 +3,7 @@
 //!
 //! machine.zig is the machine, with medium.zig for what a power cut leaves and calls.zig for its system
 //! calls; actor.zig what its processes do, model.zig what may be found, world.zig who goes on when;
-//! scenarios.zig plays what chance seldom does; fuzz.zig feeds the opener with what nobody wrote.
+//! scenarios.zig and trials.zig, on stage.zig, play what chance seldom does; fuzz.zig feeds the opener with what nobody wrote.
 
 const std = @import("std");
 const plant = @import("../../plant.zig");
@@ -18,6 +18,7 @@ pub const supported = @import("fiber.zig").supported;
 
 test {
     _ = @import("scenarios.zig");
+    _ = @import("trials.zig");
 }
 
 test "a hundred worlds of crashes, failures, contenders, folds and branches lose and mix nothing" {

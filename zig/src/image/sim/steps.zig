@@ -49,7 +49,11 @@ pub fn step(self: *Actor) Stop!void {
             6 => commitSomewhere(self),
             else => for (0..self.below(40)) |_| fiber.yield(),
         },
-        .scenes => unreachable,
+        .scenes, .trials => unreachable,
+        .asked => {
+            self.touch(self.below(self.pages()));
+            return commitSomewhere(self);
+        },
         .claims => for (0..self.below(20)) |_| fiber.yield(),
     };
     switch (self.below(26)) {
@@ -164,7 +168,7 @@ fn oneThenOther(self: *Actor) Stop!void {
         3 => if (self.standing[other]) |index| becomeAgain(self, self.attemptOf(other, index).state),
         4, 5 => {
             // Mostly one that fails before it can be found.
-            if (self.world.options.faults.errors) self.process.fails_in = 1 + @as(u32, @intCast(self.below(8)));
+            if (self.world.options.faults.errors) self.process.fails_in = 2 + @as(u32, @intCast(self.below(5)));
             defer self.process.fails_in = 0;
             self.touch(self.below(self.pages()));
             try commits.make(self, first);

@@ -14,6 +14,8 @@ const machine_ = @import("machine.zig");
 const model_ = @import("model.zig");
 const scenarios = @import("scenarios.zig");
 const sharing = @import("sharing.zig");
+const stage = @import("stage.zig");
+const trials = @import("trials.zig");
 const Actor = actor_.Actor;
 const Fiber = fiber.Fiber;
 
@@ -65,14 +67,19 @@ pub const Theme = enum {
     /// Processes stand still for long, some beside a writer that makes one base after another; names cannot
     /// be removed, nor files opened twice.
     scarce,
-    /// What even so comes too seldom, step by step (scenarios.zig).
+    /// What even so comes too seldom, step by step: beside readers (scenarios.zig), and around one failure
+    /// or crash each (trials.zig).
     scenes,
+    trials,
+    /// Commits asked for while others are under way, and a power cut at a sync.
+    asked,
 };
 
 /// Seeds in a row take the themes in turn, with and without a planted bug.
 const rotation = [_]Theme{
     .any,      .renames, .attempts, .first,  .folds,   .returns, .slots,    .any,   .bases, .renames, .pair,   .attempts,
     .restarts, .any,     .renames,  .claims, .returns, .folds,   .attempts, .first, .any,   .slots,   .scarce, .scenes,
+    .pair,     .scarce,  .trials,   .asked,
 };
 
 pub const Counts = struct {
@@ -238,7 +245,7 @@ pub const World = struct {
         self.crashed = false;
         self.heaps = 0;
         self.choose(seed);
-        if (self.theme == .scenes) return self.playScene();
+        if (self.theme == .scenes or self.theme == .trials) return self.playSteps();
         if (self.machine.trace) std.debug.print("theme {t}, {d} pages, {d} processes\n", .{ self.theme, self.pages, self.running });
         while (self.failure == null and self.machine.steps < self.options.world_steps) self.epoch();
         self.endAll();
@@ -252,13 +259,16 @@ pub const World = struct {
         self.counts.worlds += 1;
     }
 
-    fn playScene(self: *World) void {
-        if (self.machine.trace) std.debug.print("theme scenes\n", .{});
+    fn playSteps(self: *World) void {
+        if (self.machine.trace) std.debug.print("theme {t}\n", .{self.theme});
         os.threads = .{ .spawn = noThread, .join = join };
         defer os.threads = .{ .spawn = spawn, .join = join };
         self.counts.worlds += 1;
-        self.counts.steps += scenarios.steps;
-        if (scenarios.play(self.machine.random())) |what| self.fail("{s}", .{what});
+        const before = stage.steps;
+        defer self.counts.steps += stage.steps - before;
+        const random = self.machine.random();
+        const outcome = if (self.theme == .scenes) scenarios.play(random) else trials.play(random);
+        if (outcome catch |err| @errorName(err)) |what| self.fail("{s}", .{what});
     }
 
     /// What kind of world it is.
@@ -376,6 +386,17 @@ pub const World = struct {
                 self.asked_percent = 0;
                 if (faults.errors) self.fails_one_in = ([_]u32{ 0, 200 })[random.uintLessThan(usize, 2)];
             },
+            .asked => {
+                self.pages = 24;
+                self.base_pages_min = 1024;
+                self.running = 1;
+                self.two = false;
+                self.shared_percent = 0;
+                self.copies_percent = 0;
+                self.asked_percent = 95;
+                self.staging_pages_max = 4096;
+                if (faults.errors) self.fails_one_in = ([_]u32{ 0, 60 })[random.uintLessThan(usize, 2)];
+            },
             .slots => {
                 self.shared_percent = 100;
                 self.running = ([_]usize{ 1, 1, 2 })[random.uintLessThan(usize, 3)];
@@ -423,6 +444,7 @@ pub const World = struct {
             machine.crash_at = machine.steps + 200 + random.uintLessThan(u64, 400);
             machine.crash_after_failure = 90;
         }
+        if (self.theme == .slots) machine.crash_after_failure = ([_]u32{ 0, 25, 60 })[random.uintLessThan(usize, 3)];
         if (self.theme == .attempts) machine.crash_after_failure = ([_]u32{ 0, 40, 100 })[random.uintLessThan(usize, 3)];
         if (self.theme == .claims and faults.cuts and random.boolean()) {
             machine.crash = .cut;
@@ -442,6 +464,11 @@ pub const World = struct {
             machine.crash = if (again or random.uintLessThan(u8, 3) == 0) .cut else .kill;
             machine.crash_on = ([_]?machine_.Kind{ .sync, .sync, .sync_dir, null })[random.uintLessThan(usize, 4)];
         }
+        if (self.theme == .asked and faults.cuts) {
+            machine.crash = .cut;
+            machine.crash_at = machine.steps + 20 + random.uintLessThan(u64, 200);
+            machine.crash_on = .sync;
+        }
         // What failed and was tried again matters when the power fails soon.
         if ((self.theme == .first or self.theme == .bases or self.theme == .folds) and faults.cuts and random.uintLessThan(u8, 3) > 0) {
             machine.crash = .cut;
@@ -459,10 +486,7 @@ pub const World = struct {
             for (self.actors[0..self.running]) |*actor| {
                 if (!actor.hasEnded()) continue;
                 if (actor.process.dead) {
-                    if (faults.damage and random.uintLessThan(u8, 4) == 0) {
-                        self.counts.damages += 1;
-                        damage.mistake(self, if (self.two and random.boolean()) 1 else 0, actor.scratch);
-                    }
+                    if (faults.damage and damage.mistake(self, if (self.two and random.boolean()) 1 else 0, actor.scratch)) self.counts.damages += 1;
                     self.revive(actor.process);
                 }
                 actor.begin();
@@ -495,7 +519,7 @@ pub const World = struct {
         if (machine.trace) std.debug.print("{d:>7}   == power cut\n", .{machine.steps});
         // Where claims are the matter, there is nothing again; or where an image comes before a shared heap.
         if (self.theme == .claims) self.removeImage(0);
-        if (self.theme == .slots and random.uintLessThan(u8, 4) == 0) {
+        if (self.theme == .slots and random.uintLessThan(u8, 3) == 0) {
             self.removeFiles(sharing.name);
             self.shared.clear();
         }
