@@ -821,6 +821,7 @@ test {
     _ = os;
     _ = @import("heap/test.zig");
     _ = @import("heap/locks.zig");
+    _ = @import("tracker/tracker.zig");
     _ = @import("heap/test_async.zig");
     _ = @import("heap/test_shared.zig");
     _ = @import("permmalloc/pool.zig");

@@ -218,3 +218,70 @@ pub const Tracker = struct {
         self.kind = .checksum;
     }
 };
+
+test "pages that are left unprotected are all told, once; who lets go of the memory knows nothing of them" {
+    var tracker: Tracker = try .init(.auto);
+    defer tracker.deinit();
+    if (tracker.kind != .uffd) return error.SkipZigTest;
+    const count = 512;
+    const memory = try os.allocatePages(count * os.page_size);
+    defer os.freePages(memory);
+    os.adviseHeap(@intFromPtr(memory.ptr), memory.len);
+    @memset(memory, 1);
+    const address = @intFromPtr(memory.ptr);
+    const used = [_]PageRange{.{ .first = 0, .count = count }};
+    const Told = struct {
+        fn pages(of: *Tracker, bytes: []u8) !usize {
+            var sum: usize = 0;
+            const start = @intFromPtr(bytes.ptr);
+            try std.testing.expect(of.pagemap.writtenPages(start, start + bytes.len, &sum, struct {
+                fn add(to: *usize, range: pagemap.Range) void {
+                    to.* += (range.end - range.start) / os.page_size;
+                }
+            }.add));
+            return sum;
+        }
+    };
+    tracker.collect(address, memory.len, &used, .{ null, null });
+    for (0..3) |round| {
+        _ = try Told.pages(&tracker, memory);
+        memory[7 * os.page_size] +%= 1;
+        try std.testing.expectEqual(@as(usize, 1), try Told.pages(&tracker, memory));
+        // Most changed, twice.
+        tracker.foresee(address, &used, count);
+        try std.testing.expectEqual(round == 1, tracker.tellsTooMany());
+        if (round == 0) try std.testing.expectEqual(@as(usize, 0), try Told.pages(&tracker, memory));
+        tracker.foresee(address, &used, count);
+        try std.testing.expect(tracker.tellsTooMany());
+        try std.testing.expectEqual(@as(usize, count), try Told.pages(&tracker, memory));
+        memory[9 * os.page_size] +%= 1;
+        try std.testing.expectEqual(@as(usize, 1), try Told.pages(&tracker, memory));
+        switch (round) {
+            // Few change, and all stay protected.
+            0 => {
+                tracker.foresee(address, &used, 1);
+                try std.testing.expect(!tracker.tellsTooMany());
+                tracker.foresee(address, &used, count);
+            },
+            1 => {
+                tracker.release();
+                try std.testing.expect(!tracker.tellsTooMany() and !tracker.most_changed);
+                tracker.collect(address, memory.len, &used, .{ null, null });
+                tracker.many_follow = false;
+            },
+            else => {
+                // Memory that cannot be registered: all that was ever written is told from now on.
+                tracker.mapped(address + (1 << 46), os.page_size);
+                try std.testing.expect(tracker.kind == .checksum and !tracker.open and tracker.len == 0);
+                tracker.foresee(address, &used, count);
+                try std.testing.expect(!tracker.open);
+            },
+        }
+    }
+    var other: Tracker = try .init(.uffd);
+    defer other.deinit();
+    const few = [_]PageRange{.{ .first = 0, .count = 100 }};
+    other.collect(address, memory.len, &few, .{ null, null });
+    for (0..3) |_| other.foresee(address, &few, 100);
+    try std.testing.expect(!other.tellsTooMany());
+}
