@@ -216,6 +216,13 @@ class Gatherer {
       this.#fields[4 * index + 2] = bytes;
       bytes += Math.ceil(this.wanted[index].size * rows / 8) * 8;
     }
+    if (bytes >= 2 ** 32) {
+      throw new PermError(
+        "INVALID_ARGUMENT",
+        `Cannot make batches of ${rows} rows of ${this.wanted.length} fields: they are ${bytes} bytes and may be ` +
+          "4 GiB; give fewer rows",
+      );
+    }
     this.#buffer = new Uint8Array(bytes);
   }
 

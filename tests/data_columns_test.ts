@@ -295,6 +295,8 @@ test("fields that are no columns, and what is no field, are refused by name", ()
     for (const rows of [0, -1, 1.5, NaN, 2 ** 20 + 1, "10", null]) {
       refuse(() => any.batches(["u8"], { rows }), "INVALID_ARGUMENT", /rows/);
     }
+    const wide = Array.from({ length: 600 }, () => "u64");
+    refuse(() => any.batches(wide, { rows: 2 ** 20 }), "INVALID_ARGUMENT", /fewer rows/);
     refuse(() => any.batches(["u8"], { row: 3 }), "INVALID_ARGUMENT", /"?row"?/);
   }
   const plain: Any[] = [new (Vec(f64))(heap, [1]), new (List(text))(heap, ["a"])];

@@ -68,7 +68,7 @@ fn expectRoom(field: Field, rows: u64, room: u64, size: u64) Error!void {
     if (field.column <= @intFromEnum(Column.address)) {
         const column: Column = @enumFromInt(field.column);
         const bytes = column.written();
-        if (field.offset + column.read() <= size and field.at % bytes == 0 and field.at + rows *| bytes <= room) return;
+        if (field.offset + column.read() <= size and field.at % bytes == 0 and field.at +| rows *| bytes <= room) return;
     }
     return errors.fail(.INVALID_ARGUMENT, .{}, "Cannot make column {d} of {d} fields at byte {d} of values of {d}: there " ++
         "are {d} bytes for all", .{ field.column, rows, field.offset, size, room });

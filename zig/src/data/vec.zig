@@ -54,13 +54,15 @@ pub const Vec = struct {
 
     /// The next elements of a walk, in order; their keys are their indices.
     pub fn nextOf(self: *const Vec, walk: *data.Walk, out: [][2]f64) Error!u64 {
-        const h = self.header;
+        // Read once: what another thread changes between a look and the use is used unseen.
+        const h: *const volatile Header = self.header;
         try walk.expectSame(h.changes);
-        _ = try self.elements();
+        const start, const len = .{ h.data, h.len };
+        _ = try self.space.bytes(start, len *| self.size());
         const first = data.Walk.whole(walk.node);
-        const count = @min(out.len, h.len -| first);
+        const count = @min(out.len, len -| first);
         for (out[0..count], first..) |*pair, index| {
-            pair.* = .{ data.number(index), data.number(h.data + index * self.size()) };
+            pair.* = .{ data.number(index), data.number(start + index * self.size()) };
         }
         walk.node = data.number(first + count);
         return count;
