@@ -5,8 +5,8 @@ export const embedded: Readonly<
   Record<string, { soname: string; file: string; bytes: number }>
 > = {
   "linux-x64": {
-    soname: "/dev/null/ph-0d4cc76b61339804.so",
-    file: "ph-0d4cc76b61339804.so",
-    bytes: 748416,
+    soname: "/dev/null/ph-a9d95660932661b1.so",
+    file: "ph-a9d95660932661b1.so",
+    bytes: 765120,
   },
 };

@@ -61,6 +61,7 @@ export const symbols = {
   ph_container_check: ["f64", "f64", "f64"],
   ph_container_blocks: ["f64", "f64", "f64", "buffer", "f64"],
   ph_walk: ["f64", "f64", "f64", "buffer", "f64", "f64", "f64"],
+  ph_columns: ["f64", "f64", "f64", "buffer", "buffer", "f64", "f64", "buffer", "f64"],
   ph_map_get: ["f64", "f64", "f64", "f64", "f64"],
   ph_map_set: ["f64", "f64", "f64", "f64", "f64"],
   ph_map_delete: ["f64", "f64", "f64", "f64", "f64"],
@@ -428,6 +429,12 @@ export const late: Record<
       : (often = bind()) !== undefined
       ? often(a, b, c, d, e, f, g)
       : +seldom(a, b, c, d, e, f, g),
+  ph_columns: (seldom, bind, often?: Call) => (a, b, c, d, e, f, g, h, i) =>
+    often !== undefined
+      ? often(a, b, c, d, e, f, g, h, i)
+      : (often = bind()) !== undefined
+      ? often(a, b, c, d, e, f, g, h, i)
+      : +seldom(a, b, c, d, e, f, g, h, i),
   ph_map_get: (seldom, bind, often?: Call) => (a, b, c, d, e) =>
     often !== undefined
       ? often(a, b, c, d, e)
@@ -584,4 +591,4 @@ export const codes = [
 ] as const;
 
 /** What `ph_abi` of a library that fits these tables returns. */
-export const abiHash = 0x44d171795d888;
+export const abiHash = 0x678a8b2c32e6b;
