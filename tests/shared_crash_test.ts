@@ -6,7 +6,7 @@
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { closeSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
+import { closeSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Heap, mopen, PermError } from "../mod.ts";
@@ -300,4 +300,40 @@ test("damage to the file is refused, or harmless; nothing of it ends the process
   }
   place(whole);
   assert.equal(look(false), "opened");
+});
+
+test("recover checks what it takes before anybody gets it", { timeout }, () => {
+  using folder = new Folder();
+  const file = folder.file("a");
+  const hurt = folder.file("hurt");
+  let marked: Uint8Array;
+  {
+    using heap = Heap.open({ file, size: 512 << 10, maxSize: 512 << 10, shared });
+    put(heap, 1);
+    heap.flush();
+    // The file as a kill would leave it now, changed since the flush.
+    const blocks = Array.from({ length: 500 }, (_, index) => heap.malloc(16 + index % 50));
+    for (let index = 0; index < blocks.length; index += 2) heap.free(blocks[index]);
+    marked = readFileSync(file);
+  }
+  const next = randomNumbers(9);
+  let opened = 0;
+  let refused = 0;
+  for (let round = 0; round < 100; round++) {
+    const bytes = new Uint8Array(marked);
+    bytes[2 * mib + 4096 + next(8192)] ^= 1 << next(8);
+    writeFileSync(hurt, bytes);
+    let heap: Heap;
+    try {
+      heap = mopen(hurt, "r+", undefined, { shared, recover: true });
+    } catch (error) {
+      if (!(error instanceof PermError && error.code === "CORRUPT")) throw error;
+      refused++;
+      continue;
+    }
+    using _closed = heap;
+    heap.check();
+    opened++;
+  }
+  assert.ok(opened > 0 && refused > 0, `${opened} opened, ${refused} refused`);
 });
