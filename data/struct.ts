@@ -36,7 +36,7 @@ export type Fields<S> = { -readonly [Name in keyof S]: ValueOf<S[Name]> };
 export type Init<S> = { -readonly [Name in keyof S]?: InputOf<S[Name]> };
 
 /** Names what a struct's type knows of its fields' types; there is no such member. */
-export declare const fieldTypes: unique symbol;
+export const fieldTypes: unique symbol = Symbol("fieldTypes");
 
 /** What every struct has besides its fields. */
 export interface StructMembers<S> {

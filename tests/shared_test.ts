@@ -8,7 +8,7 @@ import assert from "node:assert/strict";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { backup, bclose, bopen, Heap, mclose, mflush, mopen, PERM, perm, restore } from "../mod.ts";
+import { backup, bclose, bopen, Heap, mclose, mflush, mopen, perm, restore } from "../mod.ts";
 import { HashMap, roots, struct, text, u32 } from "../data/mod.ts";
 import {
   Child,
@@ -547,23 +547,33 @@ test("what is declared PERM is flushed with a shared heap, as it was at the call
   timeout,
 }, async () => {
   using folder = new Folder();
-  const file = folder.file("a");
-  const { perm_shared } = PERM.declare({ perm_shared: [Float64Array, 100] });
-  perm_shared.fill(0);
-  perm(PERM.start, PERM.size);
-  {
-    using heap = mopen(file, "w+", size, { shared });
-    for (const [round, how] of (["flush", "flushAsync"] as const).entries()) {
-      perm_shared.fill(round + 1);
-      const done = heap[how]();
-      perm_shared.fill(99);
-      assert.equal((await done).epoch, round + 1);
-    }
-  }
-  assert.equal(perm_shared[0], 99);
-  perm(PERM.start, PERM.size);
-  using _heap = mopen(file, "r", undefined, { shared });
-  assert.ok(perm_shared.every((value) => value === 2));
+  // What is declared PERM stays declared as long as the process lives.
+  await using child = new Child();
+  const found = await child.run(
+    async ({ perm: { mclose, mopen, PERM, perm } }, file, size) => {
+      const { perm_shared } = PERM.declare({ perm_shared: [Float64Array, 100] });
+      perm_shared.fill(0);
+      perm(PERM.start, PERM.size);
+      const heap = mopen(file, "w+", size, { shared: true });
+      const epochs: number[] = [];
+      for (const [round, how] of (["flush", "flushAsync"] as const).entries()) {
+        perm_shared.fill(round + 1);
+        const done = heap[how]();
+        perm_shared.fill(99);
+        epochs.push((await done).epoch);
+      }
+      heap.close();
+      const left = [...new Set(perm_shared)];
+      perm(PERM.start, PERM.size);
+      mopen(file, "r", undefined, { shared: true });
+      const back = [...new Set(perm_shared)];
+      mclose();
+      return { epochs, left, back };
+    },
+    folder.file("a"),
+    size,
+  );
+  assert.deepEqual(found, { epochs: [1, 2], left: [99], back: [2] });
 });
 
 test("a file that went away or was replaced is STALE, and the heap can be backed up", {
