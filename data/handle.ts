@@ -104,11 +104,6 @@ export function place(access: Access, p: Pointer, type: Type): Pane {
   return pane;
 }
 
-/** The access to a heap, or to the heap of a handle. */
-export function accessOf(where: Heap | Handle): Access {
-  return where instanceof Handle ? paneOf(where).access : accessTo(where);
-}
-
 /**
  * The address of an object that shall be referred to from that heap.
  *

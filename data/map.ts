@@ -7,15 +7,7 @@
  */
 
 import { describe, native, PermError } from "../ffi/mod.ts";
-import {
-  batchesOf,
-  type BatchOptions,
-  type Column,
-  type ColumnName,
-  type Columns,
-  columnsOf,
-  type ColumnSource,
-} from "./columns.ts";
+import { ColumnsHandle, type ColumnSource } from "./columns.ts";
 import {
   changesAt,
   type Container,
@@ -29,7 +21,7 @@ import {
   Walk,
   walkBlocks,
 } from "./container.ts";
-import { Handle, isSame, type Pane, paneOf, readerOf } from "./handle.ts";
+import { type Handle, isSame, type Pane, paneOf, readerOf } from "./handle.ts";
 import { type Lookup, unknownMap } from "./lookup.ts";
 import { copyOf, plain, shown } from "./show.ts";
 import { refuseValue, type Type, type Walker, writeNew } from "./type.ts";
@@ -56,7 +48,8 @@ export interface MapParts {
 }
 
 /** A live map in a heap. */
-export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterable<[K, V]> {
+export class MapHandle<K, V, KI, VI> extends ColumnsHandle<V>
+  implements Container, Iterable<[K, V]> {
   /**
    * Set on each class's prototype.
    *
@@ -195,55 +188,6 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
     return this.entries();
   }
 
-  /**
-   * One field of all values as a column: a typed array of numbers (`bool` as 1 and 0) or an array of strings,
-   * in the order of the container. It is a copy, made some thousand at a time by native code: in the
-   * first loop of a program a tenth of what handles take.
-   *
-   * @param name A field; one of a struct in the struct by its path, `"home.x"`.
-   * @throws {PermError} `INVALID_ARGUMENT` for no such field, and for a u53 beyond 2^53 - 1; `UNSUPPORTED`
-   * for fields that are references, arrays or containers, and where values are no structs; `STALE`.
-   */
-  column<Name extends ColumnName<V>>(name: Name): Column<V, Name> {
-    return columnsOf(sourceOf(this), [name])[name] as Column<V, Name>;
-  }
-
-  /**
-   * The same for several fields in one pass: `const { x, y } = points.columns(["x", "y"])`.
-   *
-   * @throws {PermError} As {@linkcode column}.
-   */
-  columns<Name extends ColumnName<V>>(names: readonly Name[]): Columns<V, Name> {
-    return columnsOf(sourceOf(this), names) as Columns<V, Name>;
-  }
-
-  /**
-   * The same in batches, for what is large: nothing is made as long as the container. The arrays of a batch
-   * are the program's own; those of numbers share one buffer.
-   *
-   * @throws {PermError} As {@linkcode column}; when iterating `STALE` after a change.
-   *
-   * @example
-   * ```ts
-   * import { Heap } from "@perm/heap";
-   * import { f64, HashMap, struct, u32 } from "@perm/heap/data";
-   *
-   * const Trade = struct("Trade", { price: f64, amount: f64 });
-   * using heap = Heap.open({ size: 1 << 20 });
-   * const trades = new (HashMap(u32, Trade))(heap, [[1, { price: 2.5, amount: 10 }]]);
-   * let turnover = 0;
-   * for (const { price, amount } of trades.batches(["price", "amount"])) {
-   *   for (let i = 0; i < price.length; i++) turnover += price[i] * amount[i];
-   * }
-   * ```
-   */
-  batches<Name extends ColumnName<V>>(
-    names: readonly Name[],
-    options: BatchOptions = {},
-  ): IterableIterator<Columns<V, Name>> {
-    return batchesOf(sourceOf(this), names, options) as IterableIterator<Columns<V, Name>>;
-  }
-
   /** `[key, value]` pairs, for `JSON.stringify`; `new Map(pairs)` reads them. */
   toJSON(): [unknown, unknown][] {
     const { value: type } = this.$of;
@@ -251,6 +195,13 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
       typeof key === "bigint" ? key.toString() : key,
       plain(value, type),
     ]);
+  }
+
+  /** @ignore */
+  $columnSource(): ColumnSource {
+    const { value: type, name } = this.$of;
+    paneOf(this);
+    return { handle: this, type, shape: shapeFor(this), name: name(), length: this.size };
   }
 
   /** @internal */
@@ -313,12 +264,6 @@ export class MapHandle<K, V, KI, VI> extends Handle implements Container, Iterab
 
 function shownAll(map: MapHandle<unknown, unknown, never, never>): Map<unknown, unknown> {
   return new Map(Array.from(map, ([key, value]) => [key, shown(value, map.$of.value)]));
-}
-
-function sourceOf(map: MapHandle<unknown, unknown, never, never>): ColumnSource {
-  const { value: type, name } = map.$of;
-  paneOf(map);
-  return { handle: map, type, shape: shapeFor(map), name: name(), length: map.size };
 }
 
 // Functions, not private methods: handles are made without running the class's constructor.
@@ -542,7 +487,7 @@ export class Values<V> extends Walk<V> {
 }
 
 /** Where keys and values stand. @internal */
-export class Places extends Walk<[number, number]> {
+class Places extends Walk<[number, number]> {
   override next(): IteratorResult<[number, number]> {
     const done = this.$step() < 0;
     let value: [number, number] | undefined;

@@ -14,6 +14,7 @@ export type {
   ColumnNameIn,
   ColumnOf,
   Columns,
+  ColumnsHandle,
   FieldTypesOf,
   ScalarColumns,
 } from "./columns.ts";

@@ -5,18 +5,10 @@
  */
 
 import { native } from "../ffi/mod.ts";
-import {
-  batchesOf,
-  type BatchOptions,
-  type Column,
-  type ColumnName,
-  type Columns,
-  columnsOf,
-  type ColumnSource,
-} from "./columns.ts";
+import { ColumnsHandle, type ColumnSource } from "./columns.ts";
 import { type ContainerKind, containerType, elementType, failed, shapeOf } from "./container.ts";
 import type { Container } from "./container.ts";
-import { Handle, paneOf, readerOf } from "./handle.ts";
+import { type Handle, paneOf, readerOf } from "./handle.ts";
 import type { Pane } from "./pane.ts";
 import { copyOf, plain, shown } from "./show.ts";
 import type { Type } from "./type.ts";
@@ -37,7 +29,7 @@ export interface SequenceParts {
 }
 
 /** A live sequence in a heap. */
-export abstract class SequenceHandle<T> extends Handle implements Iterable<T> {
+export abstract class SequenceHandle<T> extends ColumnsHandle<T> implements Iterable<T> {
   /**
    * Set on each class's prototype.
    *
@@ -54,58 +46,23 @@ export abstract class SequenceHandle<T> extends Handle implements Iterable<T> {
     for (const value of this) action(value, index++);
   }
 
-  /**
-   * One field of all elements as a column: a typed array of numbers (`bool` as 1 and 0) or an array of strings,
-   * in the order of the container. It is a copy, made some thousand at a time by native code: in the
-   * first loop of a program a tenth of what handles take.
-   *
-   * @param name A field; one of a struct in the struct by its path, `"home.x"`.
-   * @throws {PermError} `INVALID_ARGUMENT` for no such field, and for a u53 beyond 2^53 - 1; `UNSUPPORTED`
-   * for fields that are references, arrays or containers, and where elements are no structs; `STALE`.
-   */
-  column<Name extends ColumnName<T>>(name: Name): Column<T, Name> {
-    return columnsOf(sourceOf(this), [name])[name] as Column<T, Name>;
-  }
-
-  /**
-   * The same for several fields in one pass: `const { x, y } = points.columns(["x", "y"])`.
-   *
-   * @throws {PermError} As {@linkcode column}.
-   */
-  columns<Name extends ColumnName<T>>(names: readonly Name[]): Columns<T, Name> {
-    return columnsOf(sourceOf(this), names) as Columns<T, Name>;
-  }
-
-  /**
-   * The same in batches, for what is large: nothing is made as long as the container. The arrays of a batch
-   * are the program's own; those of numbers share one buffer.
-   *
-   * @throws {PermError} As {@linkcode column}; when iterating `STALE` after a change.
-   *
-   * @example
-   * ```ts
-   * import { Heap } from "@perm/heap";
-   * import { f64, Vec, struct } from "@perm/heap/data";
-   *
-   * const Trade = struct("Trade", { price: f64, amount: f64 });
-   * using heap = Heap.open({ size: 1 << 20 });
-   * const trades = new (Vec(Trade))(heap, [{ price: 2.5, amount: 10 }]);
-   * let turnover = 0;
-   * for (const { price, amount } of trades.batches(["price", "amount"])) {
-   *   for (let i = 0; i < price.length; i++) turnover += price[i] * amount[i];
-   * }
-   * ```
-   */
-  batches<Name extends ColumnName<T>>(
-    names: readonly Name[],
-    options: BatchOptions = {},
-  ): IterableIterator<Columns<T, Name>> {
-    return batchesOf(sourceOf(this), names, options) as IterableIterator<Columns<T, Name>>;
-  }
-
   /** The elements, for `JSON.stringify`. */
   toJSON(): unknown[] {
     return Array.from(this, (value) => plain(value, this.$of.type));
+  }
+
+  /** @ignore */
+  $columnSource(): ColumnSource {
+    const sequence = this as unknown as AnySequence;
+    paneOf(sequence);
+    const { type, name } = sequence.$of;
+    return {
+      handle: sequence,
+      type,
+      shape: shapeFor(sequence),
+      name: name(),
+      length: sequence.length,
+    };
   }
 
   /** @internal */
@@ -129,13 +86,6 @@ export abstract class SequenceHandle<T> extends Handle implements Iterable<T> {
   $check(): void {
     call(this, native.ph_container_check(...place(this)));
   }
-}
-
-function sourceOf(sequence: SequenceHandle<unknown>): ColumnSource {
-  const handle = sequence as unknown as AnySequence;
-  paneOf(handle);
-  const { type, name } = handle.$of;
-  return { handle, type, shape: shapeFor(handle), name: name(), length: handle.length };
 }
 
 /** A sequence, whatever its elements. */

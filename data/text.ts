@@ -18,13 +18,13 @@ import type { Access, Pane } from "./pane.ts";
 import { readU53, refuseValue, type Type, type Walker, writeU53 } from "./type.ts";
 
 /** Bytes of a slot. */
-export const textSlotSize = 16;
+const textSlotSize = 16;
 /** Bytes of the longest text that stands in its slot. */
-export const inlineTextMax = 15;
+const inlineTextMax = 15;
 const tagAt = 15;
 const lengthAt = 8;
 /** The tag of a slot whose text stands elsewhere. */
-export const outsideTag = 255;
+const outsideTag = 255;
 const wantedText = "a string";
 const wantedWellFormed = "a string without half surrogate pairs";
 
@@ -49,7 +49,7 @@ let scratchWords = new DataView(scratch.buffer);
  * @returns Its length in bytes.
  * @throws {PermError} `INVALID_ARGUMENT` for what is no string, or not well-formed UTF-16.
  */
-export function encodeText(value: string, what: string): number {
+function encodeText(value: string, what: string): number {
   if (typeof value !== "string") refuseValue(what, value, wantedText);
   const { length } = value;
   if (length <= charactersMax) {
@@ -69,7 +69,7 @@ export function encodeText(value: string, what: string): number {
 }
 
 /** Reads UTF-8; bytes that are none read as U+FFFD. */
-export function decodeText(pane: Pane, at: number, length: number): string {
+function decodeText(pane: Pane, at: number, length: number): string {
   if (length <= characterwiseMax) {
     const text = decodeAscii(pane.view, at, length);
     if (text !== undefined) return text;
@@ -147,7 +147,7 @@ export function isText(pane: Pane, at: number, value: string): boolean {
 }
 
 /** Writes text over the valid slot at `at`; what was there is freed. */
-export function writeText(pane: Pane, at: number, value: string, what: string): void {
+function writeText(pane: Pane, at: number, value: string, what: string): void {
   const length = encodeText(value, what);
   const { view } = pane;
   // First of all, for it throws when the heap was closed or restored.
