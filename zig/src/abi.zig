@@ -59,7 +59,6 @@ pub const records = struct {
         mode: f64 = 0,
         resumed: f64 = 0,
         tracker: f64 = 0,
-        attached: f64 = 0,
         dropped: f64 = 0,
         /// Bit 0: a map image is open; bit 1: a backup image is open.
         images: f64 = 0,
@@ -117,10 +116,6 @@ pub const records = struct {
 
     pub const ImageInfo = extern struct {
         epoch: f64 = 0,
-        mode: f64 = 0,
-        base_bytes: f64 = 0,
-        log_bytes: f64 = 0,
-        epochs: f64 = 0,
         /// Bytes of the text buffer that hold the image's path; its UUID (36 bytes) follows.
         path_len: f64 = 0,
     };

@@ -1,4 +1,4 @@
-//! The rooms that Zig programs beside the library use: benchmarks now, Zig users of the heap later.
+//! The rooms that the benchmarks in Zig measure apart from a heap. Programs have `perm.zig`.
 
 pub const alloc = @import("alloc/alloc.zig");
 pub const os = @import("os/os.zig");

@@ -62,7 +62,6 @@ pub const Range = checking.Range;
 pub const FreeRuns = checking.FreeRuns;
 pub const slice_size = layout.slice_size;
 pub const slice_shift = layout.slice_shift;
-pub const small_size_max = classes.size_max;
 
 pub const Options = struct {
     /// Names this session; random, never 0. Spans of other sessions have no owner.

@@ -607,7 +607,6 @@ pub const Heap = struct {
             .mode = number(@intFromEnum(self.mode)),
             .resumed = number(@intFromEnum(self.resumed)),
             .tracker = number(@intFromEnum(self.tracker.kind)),
-            .attached = number(attachments.others(self.handle)),
             .dropped = if (self.dropped) 1 else 0,
             .images = number(@as(u64, @intFromBool(self.map != null or self.shared != null)) | @as(u64, @intFromBool(self.backup != null)) << 1),
         };
@@ -652,32 +651,20 @@ pub const Heap = struct {
         defer self.mutex.unlock();
         if (which == .map) if (self.shared) |shared| {
             self.background.drain();
-            return imageRecord(text, shared.file.path(), shared.file.uuid, .{
-                .epoch = number(if (shared.file.state) |state| state.head.epoch else 0),
-                .mode = number(@intFromEnum(shared.file.mode)),
-                .base_bytes = number(shared.room()),
-            });
+            const epoch = if (shared.file.state) |state| state.head.epoch else 0;
+            return imageRecord(text, shared.file.path(), shared.file.uuid, epoch);
         };
         const im = try self.image(which);
-        const of = im.info();
-        return imageRecord(text, im.path(), im.uuid, .{
-            .epoch = number(of.epoch),
-            .mode = number(@intFromEnum(im.mode)),
-            .base_bytes = number(of.base_bytes),
-            .log_bytes = number(of.log_bytes),
-            .epochs = number(of.epochs),
-        });
+        return imageRecord(text, im.path(), im.uuid, im.info().epoch);
     }
 
-    fn imageRecord(text: []u8, full_path: []const u8, u: [16]u8, info_of: records.ImageInfo) records.ImageInfo {
+    fn imageRecord(text: []u8, full_path: []const u8, u: [16]u8, epoch: u64) records.ImageInfo {
         const path = full_path[0..@min(full_path.len, text.len - 36)];
         @memcpy(text[0..path.len], path);
         _ = std.fmt.bufPrint(text[path.len..][0..36], "{x}-{x}-{x}-{x}-{x}", .{
             u[0..4], u[4..6], u[6..8], u[8..10], u[10..16],
         }) catch unreachable;
-        var out = info_of;
-        out.path_len = number(path.len);
-        return out;
+        return .{ .epoch = number(epoch), .path_len = number(path.len) };
     }
 
     pub fn epochs(self: *Heap, which: Which, out: []records.Epoch) Error!u64 {

@@ -283,7 +283,7 @@ pub fn pageSum(page: *align(8) const [page_size]u8) u64 {
     return @max(1, hash(page));
 }
 
-pub fn isZero(page: *align(8) const [page_size]u8) bool {
+fn isZero(page: *align(8) const [page_size]u8) bool {
     const words: *const [page_size / 8]u64 = @ptrCast(page);
     if (words[0] | words[page_size / 16] != 0) return false;
     var at: usize = 0;

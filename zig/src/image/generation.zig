@@ -47,7 +47,7 @@ pub const Record = struct {
     }
 
     /// Where its footer ends: the zeros behind it need not be there.
-    pub fn wholeEnd(self: *const Record) u64 {
+    fn wholeEnd(self: *const Record) u64 {
         const tables = self.lines.len * @sizeOf(Line) + (self.runs.len + self.holes.len) * @sizeOf(PageRange) + self.sums.len * 8;
         return self.pagesOffset() + self.sums.len * page_size + std.mem.alignForward(u64, tables, 16) + @sizeOf(format.Footer);
     }

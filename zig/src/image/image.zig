@@ -44,7 +44,6 @@ pub const CommitInput = commit_.Input;
 pub const CommitReport = commit_.Report;
 pub const Capture = capture_.Capture;
 pub const BuildReport = mapping.Report;
-pub const CopyOptions = copy_.Options;
 pub const FileReport = copy_.Report;
 pub const Describer = stored_.Describer;
 /// Copies an image that may be in use.
@@ -121,10 +120,8 @@ pub const Info = struct {
     epoch: u64 = 0,
     base_bytes: u64 = 0,
     log_bytes: u64 = 0,
-    epochs: u64 = 0,
     folds: u64 = 0,
     fold_failures: u64 = 0,
-    log_runs: u64 = 0,
 };
 
 /// Closing files that have no name any more: giving back a large file's space takes the system long,
@@ -237,7 +234,6 @@ pub const Image = struct {
     ahead: ahead_.Ahead = .{},
     forked: bool = false,
     here: here.Entry,
-    log_runs: u64 = 0,
 
     /// Opens or claims an image. The result is at a stable address until `close`.
     pub fn open(options: OpenOptions) errors.Error!*Image {
@@ -367,10 +363,8 @@ pub const Image = struct {
             .epoch = generation.headOf(generation.last()).epoch,
             .base_bytes = generation.base_stat.size,
             .log_bytes = generation.log_end,
-            .epochs = generation.records.items.len + 1,
             .folds = self.fold.done,
             .fold_failures = self.fold.failures,
-            .log_runs = self.log_runs,
         };
     }
 

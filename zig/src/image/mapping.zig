@@ -85,7 +85,6 @@ pub fn build(image: *Image, at: generation_.Point, address: usize, usable_len: u
     builder.report.pages += builder.uncoveredBasePages();
     builder.report.bytes = builder.report.pages * page_size;
     builder.report.dropped = image.dropped;
-    image.log_runs = builder.report.runs;
     return builder.report;
 }
 

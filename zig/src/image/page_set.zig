@@ -144,7 +144,7 @@ pub const PageSet = struct {
     }
 
     /// The first page at or after `page` that is not in the set; `pages` when there is none.
-    pub fn nextAbsent(self: *const PageSet, page: u64) u64 {
+    fn nextAbsent(self: *const PageSet, page: u64) u64 {
         return self.nextAbsentBefore(page, self.pages);
     }
 

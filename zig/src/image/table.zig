@@ -42,7 +42,7 @@ pub const Table = struct {
         if (sum == 0) self.stored.unset(page) else self.stored.set(page);
     }
 
-    pub fn clearRange(self: *Table, range: PageRange) void {
+    fn clearRange(self: *Table, range: PageRange) void {
         var page = self.stored.next(range.first) orelse return;
         while (page < range.end()) {
             self.set(page, 0);

@@ -500,12 +500,8 @@ pub const ThreadExit = struct {
     }
 };
 
-/// Runs `child` in each forked child before fork() returns there; false where the host has no atfork.
-pub fn onFork(child: *const fn () callconv(.c) void) bool {
-    return aroundFork(null, null, child);
-}
-
-/// Runs `before` before each fork, then `parent` and `child` where they live.
+/// Runs `before` before each fork, then `parent` and `child` where they live; false where the host has
+/// no atfork.
 pub fn aroundFork(
     before: ?*const fn () callconv(.c) void,
     parent: ?*const fn () callconv(.c) void,

@@ -13,7 +13,7 @@ pub const prefix = "libpermmalloc: ";
 /// The settings in force; null until they are read.
 pub var settings: ?*const Settings = null;
 
-pub fn wants(level: u8) bool {
+fn wants(level: u8) bool {
     const s = settings orelse return false;
     return s.log_level >= level;
 }
