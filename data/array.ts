@@ -5,7 +5,7 @@
  */
 
 import { describe, PermError } from "../ffi/mod.ts";
-import { Handle, paneOf, readerOf } from "./handle.ts";
+import { Handle, paneOf, readerOf, refuseReceiver, setKind } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
 import { objectSizeMax, type Pane } from "./pane.ts";
 import { exchangeValues, type Room, writeAside } from "./aside.ts";
@@ -51,6 +51,7 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
 
   /** How many elements there are, always. */
   get length(): number {
+    if (this.$kind !== "array") refuseReceiver(this, "fixed array");
     return this.$length;
   }
 
@@ -60,6 +61,7 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
    * @returns `undefined` outside.
    */
   at(index: number): ValueOf<T> | undefined {
+    expectArray(this);
     const i = index < 0 ? index + this.$length : index;
     if (!(i >= 0 && i < this.$length && Number.isInteger(index))) return undefined;
     return this.#read(paneOf(this), (this.$at + i * this.#size) | 0);
@@ -80,22 +82,26 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
    * @throws {PermError} `INVALID_ARGUMENT` outside, or for what is no such value.
    */
   set(index: number, value: InputOf<T>): void {
+    expectArray(this);
     this.#type.set(this.$pane, this.#place(index), value, `element ${index}`);
   }
 
   /** Writes the same value to all elements. */
   fill(value: InputOf<T>): this {
+    expectArray(this);
     for (let index = 0; index < this.$length; index++) this.set(index, value);
     return this;
   }
 
   /** A copy as a JavaScript array; objects in it are live. */
   toArray(): ValueOf<T>[] {
+    expectArray(this);
     return Array.from({ length: this.$length }, (_, index) => this.get(index));
   }
 
   /** The elements, for `JSON.stringify`. */
   toJSON(): unknown[] {
+    expectArray(this);
     return this.toArray().map((value) => plain(value, this.#type));
   }
 
@@ -106,11 +112,13 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
 
   /** All elements in order. */
   [Symbol.iterator](): IterableIterator<ValueOf<T>> {
+    expectArray(this);
     return new Elements(paneOf(this), this.$at, this.#size, this.$length, this.#read);
   }
 
   /** What `console.log` shows. */
   [Symbol.for("nodejs.util.inspect.custom")](): unknown {
+    expectArray(this);
     if (this.$view.buffer.detached) return "array <ended>";
     return this.toArray().map((value) => shown(value, this.#type));
   }
@@ -120,6 +128,12 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
     if ((index >>> 0) !== index || index >= this.$length) refuseIndex(index, this.$length);
     return (this.$at + index * this.#size) | 0;
   }
+}
+
+setKind(FixedArray.prototype, "array");
+
+function expectArray(array: FixedArray<unknown>): void {
+  if (array.$kind !== "array" || array.$length === undefined) refuseReceiver(array, "fixed array");
 }
 
 function refuseIndex(index: unknown, length: number): never {
@@ -138,10 +152,10 @@ function refuseIndex(index: unknown, length: number): never {
  */
 class Elements<T> implements IterableIterator<T> {
   $at: number;
-  $left: number;
+  $remaining: number;
   readonly $pane: Pane;
   readonly $size: number;
-  readonly $read: (pane: Pane, at: number) => T;
+  readonly $get: (pane: Pane, at: number) => T;
 
   constructor(
     pane: Pane,
@@ -153,18 +167,18 @@ class Elements<T> implements IterableIterator<T> {
     this.$pane = pane;
     this.$at = at;
     this.$size = size;
-    this.$left = count;
-    this.$read = read;
+    this.$remaining = count;
+    this.$get = read;
   }
 
   next(): IteratorResult<T> {
-    const done = this.$left === 0;
+    const done = this.$remaining === 0;
     let value;
     if (!done) {
-      this.$left--;
+      this.$remaining--;
       const at = this.$at;
       this.$at = (at + this.$size) | 0;
-      value = this.$read(this.$pane, at);
+      value = this.$get(this.$pane, at);
     }
     return { done, value } as IteratorResult<T>;
   }

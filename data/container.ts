@@ -482,7 +482,7 @@ export function containerType(prototype: Container, of: ContainerParts): ObjectT
 
     static at(heap: Heap, p: Pointer): Handle {
       const pane = place(accessTo(heap), p, Type as unknown as ObjectType);
-      const handle = this.open(pane, (p - pane.base) | 0);
+      const handle = Type.open(pane, (p - pane.base) | 0);
       // Whether a container of this kind stands there is asked at once.
       const result = native.ph_container_open(pane.handle, p, of.shape());
       if (result < 0) failed(handle, result);
@@ -498,19 +498,19 @@ export function containerType(prototype: Container, of: ContainerParts): ObjectT
     }
 
     static set(pane: Pane, at: number, value: unknown, what: string = of.name()): void {
-      this.get(pane, at).$assign(value, what);
+      Type.get(pane, at).$assign(value, what);
     }
 
     static exchange(pane: Pane, at: number, other: Pane, otherAt: number): void {
-      exchangeContents(this.get(pane, at), this.get(other, otherAt), of.shape());
+      exchangeContents(Type.get(pane, at), Type.get(other, otherAt), of.shape());
     }
 
     static destroy(pane: Pane, at: number): void {
-      this.get(pane, at).$destroy();
+      Type.get(pane, at).$destroy();
     }
 
     static walk(pane: Pane, at: number, walker: Walker): void {
-      this.get(pane, at).$walk(walker);
+      Type.get(pane, at).$walk(walker);
     }
 
     static parts(): readonly Type[] {

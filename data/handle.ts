@@ -19,6 +19,8 @@ export class Handle {
   $view: PaneView;
   /** Offset of the first byte in it. @internal */
   $at: number;
+  /** Of what kind of container it is; on the prototype, so that engines know it. @internal */
+  declare readonly $kind: string | undefined;
 
   /** @internal */
   constructor(pane: Pane, at: number, inner: boolean = false) {
@@ -78,6 +80,19 @@ export function stale(): PermError {
     "Cannot use this object any more: it was destroyed, or the heap was closed or restored; take it " +
       "from its root again",
   );
+}
+
+/** For methods and accessors, which may be called on anything. */
+export function refuseReceiver(value: unknown, kind: string): never {
+  throw new PermError(
+    "INVALID_ARGUMENT",
+    `Cannot use ${describe(value)} as a ${kind}: its methods are for objects of that kind`,
+  );
+}
+
+/** Makes the objects of a class known as ones of a kind. */
+export function setKind(prototype: Handle, kind: string): void {
+  Object.defineProperty(prototype, "$kind", { value: kind });
 }
 
 /** The pane of a handle that still shows its object. */

@@ -25,7 +25,7 @@ import {
   shapeFor,
 } from "./sequence.ts";
 import { registerKind } from "./kinds.ts";
-import { isSame, type ObjectType } from "./handle.ts";
+import { type Handle, isSame, type ObjectType, refuseReceiver, setKind } from "./handle.ts";
 import type { Pane } from "./pane.ts";
 import { copyOf } from "./show.ts";
 import { type InputOf, readU53, type Type, type ValueOf, type Walker, writeNew } from "./type.ts";
@@ -36,16 +36,19 @@ const lengthAt = 24;
 export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
   /** How many elements there are. */
   get length(): number {
+    if (this.$kind !== "List") refuseReceiver(this, "List");
     return readU53(this.$view, (this.$at + lengthAt) | 0);
   }
 
   /** The first element. */
   get first(): T | undefined {
+    expectList(this);
     return this.at(0);
   }
 
   /** The last element. */
   get last(): T | undefined {
+    expectList(this);
     return this.at(-1);
   }
 
@@ -55,6 +58,7 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
    * @returns `undefined` outside.
    */
   at(index: number): T | undefined {
+    expectList(this);
     const { length } = this;
     const i = index < 0 ? index + length : index;
     if (!(i >= 0 && i < length && Number.isInteger(index))) return undefined;
@@ -67,6 +71,7 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
    * @throws {PermError} `INVALID_ARGUMENT` outside, or for what is no such value.
    */
   set(index: number, value: I): void {
+    expectList(this);
     const p = find(this, expectIndex("List", index, this.length));
     onValue(this, p, (pane, at) => this.$of.type.set(pane, at, value, `element ${index}`));
   }
@@ -79,12 +84,14 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
    * `OUT_OF_MEMORY`, `READ_ONLY`.
    */
   push(...values: I[]): number {
+    expectList(this);
     for (const value of values) insertBefore(this, 0, value);
     return this.length;
   }
 
   /** Adds elements at the beginning, in the order given. */
   unshift(...values: I[]): number {
+    expectList(this);
     const before = this.length === 0 ? 0 : find(this, 0);
     for (const value of values) insertBefore(this, before, value);
     return this.length;
@@ -92,11 +99,13 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
 
   /** Removes the last element: it is returned, an object as a plain copy, a reference as it is. */
   pop(): unknown {
+    expectList(this);
     return this.length === 0 ? undefined : take(this, this.length - 1);
   }
 
   /** Removes the first element, as `pop` does the last. */
   shift(): unknown {
+    expectList(this);
     return this.length === 0 ? undefined : take(this, 0);
   }
 
@@ -106,6 +115,7 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
    * @throws {PermError} `INVALID_ARGUMENT` outside, or for what is no such value; `OUT_OF_MEMORY`.
    */
   insert(index: number, value: I): void {
+    expectList(this);
     expectIndex("List", index, this.length + 1);
     insertBefore(this, index === this.length ? 0 : find(this, index), value);
   }
@@ -116,6 +126,7 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
    * @returns Whether there was one.
    */
   delete(index: number): boolean {
+    expectList(this);
     if (!(Number.isInteger(index) && index >= 0 && index < this.length)) return false;
     removeAt(this, find(this, index));
     return true;
@@ -127,6 +138,7 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
    * @returns How many they were.
    */
   deleteWhere(test: (value: T, index: number) => unknown): number {
+    expectList(this);
     const found: number[] = [];
     let index = 0;
     for (const p of new Values(this, false)) {
@@ -138,12 +150,14 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
 
   /** Turns the order around. */
   reverse(): this {
+    expectList(this);
     call(this, native.ph_list_reverse(...place(this)));
     return this;
   }
 
   /** Removes all elements, and gives the memory back. */
   clear(): void {
+    expectList(this);
     call(this, native.ph_writable(this.$pane.handle));
     destroyValues(this);
     call(this, native.ph_clear(...place(this)));
@@ -151,21 +165,25 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
 
   /** The elements as a JavaScript array; objects in it are live. */
   toArray(): T[] {
+    expectList(this);
     return [...this];
   }
 
   /** All elements in order. Ends with `STALE` when elements are inserted or removed meanwhile. */
   values(): IterableIterator<T> {
+    expectList(this);
     return new Elements<T>(this, false);
   }
 
   /** All elements, the last one first. */
   reversed(): IterableIterator<T> {
+    expectList(this);
     return new Elements<T>(this, true);
   }
 
   /** All elements in order. */
   override [Symbol.iterator](): IterableIterator<T> {
+    expectList(this);
     return new Elements<T>(this, false);
   }
 
@@ -201,6 +219,13 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
 }
 
 type AnyList = AnySequence;
+
+setKind(ListHandle.prototype, "List");
+
+/** What is no List has other things where a List has its parts. */
+function expectList(list: Handle): void {
+  if (list.$kind !== "List") refuseReceiver(list, "List");
+}
 
 /** Address of the value at an index, which is there. */
 function find(list: AnyList, index: number): number {

@@ -12,7 +12,7 @@ import { check, describe, native, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
 import { expectOptions } from "../heap/options.ts";
 import { expectNumber, type Pointer } from "../heap/views.ts";
-import { Handle, paneOf, place, typeOf } from "./handle.ts";
+import { Handle, paneOf, place, refuseReceiver, setKind, typeOf } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
 import { type Maker, makerFor } from "./makers.ts";
 import { accessTo, type Pane } from "./pane.ts";
@@ -52,6 +52,7 @@ export class Held implements Disposable {
 export class LockHandle extends Handle {
   /** Nothing: who holds it is nobody's but this session's. */
   toJSON(): undefined {
+    expectLock(this);
     return undefined;
   }
 
@@ -62,18 +63,27 @@ export class LockHandle extends Handle {
 
   /** What `console.log` shows. */
   [Symbol.for("nodejs.util.inspect.custom")](): string {
+    expectLock(this);
     return shownLock(this);
   }
 }
+
+/** The bytes of what is no lock are others'; without a kind for both. */
+function expectLock(lock: unknown, kind?: Kind): void {
+  if (!(lock instanceof LockHandle && (kind ?? lock.$kind) === lock.$kind)) {
+    refuseReceiver(lock, kind ?? "lock");
+  }
+}
+
+type Kind = "Mutex" | "RwLock";
 
 function shownLock(lock: LockHandle): string {
   const { name } = typeOf(lock);
   return lock.$view.buffer.detached ? `${name} <ended>` : `${name} at 0x${lock.ptr.toString(16)}`;
 }
 
-function take(lock: LockHandle, exclusive: boolean, timeout: number): Held | null {
-  // A method may be called on what is no lock, and its bytes are others'.
-  if (!(lock instanceof LockHandle)) throw new TypeError("Cannot take a lock of what is none");
+function take(lock: LockHandle, kind: Kind, exclusive: boolean, timeout: number): Held | null {
+  expectLock(lock, kind);
   const pane = paneOf(lock);
   const p = lock.ptr;
   const { handle } = pane;
@@ -84,22 +94,23 @@ function take(lock: LockHandle, exclusive: boolean, timeout: number): Held | nul
   });
 }
 
-function wait(lock: LockHandle, exclusive: boolean, options: LockOptions): Held {
+function wait(lock: LockHandle, kind: Kind, exclusive: boolean, options: LockOptions): Held {
   const timeout = timeoutOf(options);
-  const held = take(lock, exclusive, timeout === Infinity ? -1 : timeout);
+  const held = take(lock, kind, exclusive, timeout === Infinity ? -1 : timeout);
   return held ?? timedOut(lock, timeout);
 }
 
 /** Asks again and again, since neither runtime can wait for a futex beside its event loop. */
 async function waitAsync(
   lock: LockHandle,
+  kind: Kind,
   exclusive: boolean,
   options: LockOptions,
 ): Promise<Held> {
   const timeout = timeoutOf(options);
   const began = performance.now();
   for (let pause = 0;; pause = Math.min(2 * pause + 1, 15)) {
-    const held = take(lock, exclusive, 0);
+    const held = take(lock, kind, exclusive, 0);
     if (held !== null) return held;
     if (performance.now() - began >= timeout) timedOut(lock, timeout);
     await new Promise((resolve) => setTimeout(resolve, pause));
@@ -221,7 +232,7 @@ export interface LockType<L extends object> {
   texts(): null;
 }
 
-function lockType<L extends object>(name: string, members: object): LockType<L> {
+function lockType<L extends object>(name: Kind, members: object): LockType<L> {
   class Type {
     static readonly kind = name;
     static readonly size = lockSize;
@@ -265,6 +276,7 @@ function lockType<L extends object>(name: string, members: object): LockType<L> 
   Object.defineProperty(Type, "name", { value: name });
   Object.setPrototypeOf(Type.prototype, LockHandle.prototype);
   Object.defineProperties(Type.prototype, Object.getOwnPropertyDescriptors(members));
+  setKind(Type.prototype as unknown as LockHandle, name);
   const maker: Maker = makerFor(Type.prototype);
   registerKind(name, () => Type as unknown as AnyType);
   return Type as unknown as LockType<L>;
@@ -275,34 +287,34 @@ type AnyType = Type;
 /** A lock that one thread holds at a time. */
 export const Mutex: LockType<Mutex> = lockType("Mutex", {
   lock(this: LockHandle, options: LockOptions = {}): Held {
-    return wait(this, true, options);
+    return wait(this, "Mutex", true, options);
   },
   tryLock(this: LockHandle): Held | null {
-    return take(this, true, 0);
+    return take(this, "Mutex", true, 0);
   },
   lockAsync(this: LockHandle, options: LockOptions = {}): Promise<Held> {
-    return waitAsync(this, true, options);
+    return waitAsync(this, "Mutex", true, options);
   },
 });
 
 /** A lock that one thread holds for writing, or any number for reading. */
 export const RwLock: LockType<RwLock> = lockType("RwLock", {
   read(this: LockHandle, options: LockOptions = {}): Held {
-    return wait(this, false, options);
+    return wait(this, "RwLock", false, options);
   },
   write(this: LockHandle, options: LockOptions = {}): Held {
-    return wait(this, true, options);
+    return wait(this, "RwLock", true, options);
   },
   tryRead(this: LockHandle): Held | null {
-    return take(this, false, 0);
+    return take(this, "RwLock", false, 0);
   },
   tryWrite(this: LockHandle): Held | null {
-    return take(this, true, 0);
+    return take(this, "RwLock", true, 0);
   },
   readAsync(this: LockHandle, options: LockOptions = {}): Promise<Held> {
-    return waitAsync(this, false, options);
+    return waitAsync(this, "RwLock", false, options);
   },
   writeAsync(this: LockHandle, options: LockOptions = {}): Promise<Held> {
-    return waitAsync(this, true, options);
+    return waitAsync(this, "RwLock", true, options);
   },
 });

@@ -19,7 +19,7 @@ import {
   walkBlocks,
 } from "./container.ts";
 import { registerKind } from "./kinds.ts";
-import { Handle, type ObjectType } from "./handle.ts";
+import { Handle, type ObjectType, refuseReceiver, setKind } from "./handle.ts";
 import { readU53, refuseValue, type Type, type Walker } from "./type.ts";
 
 const dataAt = 8;
@@ -33,33 +33,39 @@ const pieceUnits = Math.floor(textKeyMax / 3);
 export class TextHandle extends Handle implements Container {
   /** Its length as JavaScript counts: units of UTF-16. */
   get length(): number {
+    expectText(this);
     return readU53(this.$view, (this.$at + unitsAt) | 0);
   }
 
   /** Bytes that it takes as UTF-8. */
   get byteLength(): number {
+    expectText(this);
     return readU53(this.$view, (this.$at + bytesAt) | 0);
   }
 
   /** Adds text at the end. @throws {PermError} `INVALID_ARGUMENT`, `OUT_OF_MEMORY`, `READ_ONLY`. */
   append(...values: string[]): this {
+    expectText(this);
     for (const value of values) replace(this, this.byteLength, 0, value);
     return this;
   }
 
   /** Inserts text before an index. @throws {PermError} `INVALID_ARGUMENT` outside, or within a pair. */
   insert(index: number, value: string): this {
+    expectText(this);
     replace(this, byteOf(this, index), 0, value);
     return this;
   }
 
   /** Removes the text from one index to before another. */
   delete(start: number, end: number = this.length): this {
+    expectText(this);
     return this.splice(start, end, "");
   }
 
   /** Replaces the text from one index to before another. */
   splice(start: number, end: number, value: string): this {
+    expectText(this);
     const from = byteOf(this, clampIndex(start, this.length));
     const to = byteOf(this, clampIndex(end, this.length));
     replace(this, from, Math.max(0, to - from), value);
@@ -68,12 +74,14 @@ export class TextHandle extends Handle implements Container {
 
   /** Replaces all of it. */
   set(value: string): this {
+    expectText(this);
     replace(this, 0, this.byteLength, value);
     return this;
   }
 
   /** The text from one index to before another, as a string. */
   slice(start: number = 0, end: number = Infinity): string {
+    expectText(this);
     const { length } = this;
     const from = byteOf(this, clampIndex(start, length));
     return readBytes(this, from, byteOf(this, clampIndex(end, length)));
@@ -81,6 +89,7 @@ export class TextHandle extends Handle implements Container {
 
   /** The unit at an index as a string; negative ones count from the end. */
   at(index: number): string | undefined {
+    expectText(this);
     const { length } = this;
     const i = index < 0 ? index + length : index;
     if (!(i >= 0 && i < length && Number.isInteger(index))) return undefined;
@@ -91,37 +100,44 @@ export class TextHandle extends Handle implements Container {
 
   /** Where some text stands, from an index on, or -1. */
   indexOf(wanted: string, start: number = 0): number {
+    expectText(this);
     return search(this, wanted, clampIndex(start, this.length), false);
   }
 
   /** Where some text stands last, or -1. */
   lastIndexOf(wanted: string): number {
+    expectText(this);
     return search(this, wanted, this.length, true);
   }
 
   /** Whether some text is part of it. */
   includes(wanted: string): boolean {
+    expectText(this);
     return this.indexOf(wanted) >= 0;
   }
 
   /** Whether it begins with some text. */
   startsWith(wanted: string): boolean {
+    expectText(this);
     return this.byteLength >= wanted.length && this.lastIndexWithin(wanted, 0) === 0;
   }
 
   /** Whether it ends with some text. */
   endsWith(wanted: string): boolean {
+    expectText(this);
     const at = this.lastIndexOf(wanted);
     return at >= 0 && at + wanted.length === this.length;
   }
 
   /** Where some text stands last, at or before an index, or -1. */
   lastIndexWithin(wanted: string, index: number): number {
+    expectText(this);
     return search(this, wanted, clampIndex(index, this.length), true);
   }
 
   /** Replaces the first place where some text stands. @returns Whether there was one. */
   replace(wanted: string, value: string): boolean {
+    expectText(this);
     const at = this.indexOf(wanted);
     if (at < 0) return false;
     this.splice(at, at + wanted.length, value);
@@ -130,21 +146,25 @@ export class TextHandle extends Handle implements Container {
 
   /** Removes all of it, and gives the memory back. */
   clear(): void {
+    expectText(this);
     call(this, native.ph_clear(...place(this)));
   }
 
   /** All of it as a string. */
   override toString(): string {
+    expectText(this);
     return readBytes(this, 0, this.byteLength);
   }
 
   /** All of it, for `JSON.stringify`. */
   toJSON(): string {
+    expectText(this);
     return this.toString();
   }
 
   /** Its characters, in order; the text as it is now. */
   [Symbol.iterator](): IterableIterator<string> {
+    expectText(this);
     return this.toString()[Symbol.iterator]();
   }
 
@@ -154,6 +174,7 @@ export class TextHandle extends Handle implements Container {
     options: unknown,
     inspect: (value: unknown, options?: unknown) => string,
   ): string {
+    expectText(this);
     return this.$view.buffer.detached
       ? "Text <ended>"
       : `Text ${inspect(this.toString(), options)}`;
@@ -185,6 +206,13 @@ export class TextHandle extends Handle implements Container {
   $walk(walker: Walker): void {
     walkBlocks(this, shape, walker);
   }
+}
+
+setKind(TextHandle.prototype, "Text");
+
+/** What is no Text has other things where a Text has its parts. */
+function expectText(text: Handle): void {
+  if (text.$kind !== "Text") refuseReceiver(text, "Text");
 }
 
 function place(text: TextHandle): [number, number, number] {

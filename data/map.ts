@@ -21,7 +21,15 @@ import {
   Walk,
   walkBlocks,
 } from "./container.ts";
-import { type Handle, isSame, type Pane, paneOf, readerOf } from "./handle.ts";
+import {
+  type Handle,
+  isSame,
+  type Pane,
+  paneOf,
+  readerOf,
+  refuseReceiver,
+  setKind,
+} from "./handle.ts";
 import { type Lookup, unknownMap } from "./lookup.ts";
 import { copyOf, plain, shown } from "./show.ts";
 import { refuseValue, type Type, type Walker, writeNew } from "./type.ts";
@@ -59,6 +67,7 @@ export class MapHandle<K, V, KI, VI> extends ColumnsHandle<V>
 
   /** How many keys there are. */
   get size(): number {
+    if (this.$kind !== "map") refuseReceiver(this, "map");
     return this.$view.getUint32((this.$at + lengthAt) | 0, true);
   }
 
@@ -69,6 +78,7 @@ export class MapHandle<K, V, KI, VI> extends ColumnsHandle<V>
    * @throws {PermError} `INVALID_ARGUMENT` for what no key can be.
    */
   get(key: KI): V | undefined {
+    if (this.$kind !== "map") refuseReceiver(this, "map");
     const of = this.$of;
     const { lookup } = of;
     let at = lookup.find(this, key);
@@ -83,6 +93,7 @@ export class MapHandle<K, V, KI, VI> extends ColumnsHandle<V>
 
   /** Whether there is that key. */
   has(key: KI): boolean {
+    if (this.$kind !== "map") refuseReceiver(this, "map");
     const at = this.$of.lookup.find(this, key);
     return at < 0 ? findKey(this, key) !== 0 : at !== 0;
   }
@@ -95,6 +106,7 @@ export class MapHandle<K, V, KI, VI> extends ColumnsHandle<V>
    * new stays out); `OUT_OF_MEMORY`, `READ_ONLY`.
    */
   set(key: KI, value: VI): this {
+    if (this.$kind !== "map") refuseReceiver(this, "map");
     const of = this.$of;
     const made = makeKey(this, key);
     // Values are aligned: an odd address is that of a new one.
@@ -116,6 +128,7 @@ export class MapHandle<K, V, KI, VI> extends ColumnsHandle<V>
    * @throws {PermError} `INVALID_ARGUMENT`, `OUT_OF_MEMORY`, `READ_ONLY`.
    */
   getOrSet(key: KI, make?: () => VI): V {
+    expectMap(this);
     let p = findKey(this, key);
     if (p === 0) {
       if (make !== undefined) return this.set(key, make()).get(key) as V;
@@ -134,6 +147,7 @@ export class MapHandle<K, V, KI, VI> extends ColumnsHandle<V>
    * @throws {PermError} `READ_ONLY`.
    */
   delete(key: KI): boolean {
+    expectMap(this);
     const of = this.$of;
     if (of.value.owns) {
       const p = findKey(this, key);
@@ -152,6 +166,7 @@ export class MapHandle<K, V, KI, VI> extends ColumnsHandle<V>
 
   /** Removes all keys, and gives the memory back. */
   clear(): void {
+    expectMap(this);
     expectWritable(this);
     destroyValues(this);
     const { $pane: pane } = this;
@@ -161,6 +176,7 @@ export class MapHandle<K, V, KI, VI> extends ColumnsHandle<V>
 
   /** Calls a function with each value and key, in order. */
   forEach(action: (value: V, key: K, map: this) => void): void {
+    expectMap(this);
     const walk = new Entries<K, V>(this, shapeFor(this), changesAt.map, false);
     for (let at = walk.$step(); at >= 0; at = walk.$step()) {
       const key = walk.$takeKey() as K;
@@ -170,26 +186,31 @@ export class MapHandle<K, V, KI, VI> extends ColumnsHandle<V>
 
   /** Keys and values, in order. Ends with `STALE` when the map changes meanwhile. */
   entries(): IterableIterator<[K, V]> {
+    expectMap(this);
     return new Entries<K, V>(this, shapeFor(this), changesAt.map, false);
   }
 
   /** The keys, in order. */
   keys(): IterableIterator<K> {
+    expectMap(this);
     return new KeysWalk<K>(this, shapeFor(this), changesAt.map, false);
   }
 
   /** The values, in order. */
   values(): IterableIterator<V> {
+    expectMap(this);
     return new Values<V>(this, shapeFor(this), changesAt.map, false);
   }
 
   /** Keys and values, in order. */
   [Symbol.iterator](): IterableIterator<[K, V]> {
+    expectMap(this);
     return this.entries();
   }
 
   /** `[key, value]` pairs, for `JSON.stringify`; `new Map(pairs)` reads them. */
   toJSON(): [unknown, unknown][] {
+    expectMap(this);
     const { value: type } = this.$of;
     return Array.from(this, ([key, value]) => [
       typeof key === "bigint" ? key.toString() : key,
@@ -215,6 +236,7 @@ export class MapHandle<K, V, KI, VI> extends ColumnsHandle<V>
     options: object,
     inspect: (value: unknown, options?: unknown) => string,
   ): string {
+    expectMap(this);
     if (this.$view.buffer.detached) return `${this.$of.name()} <ended>`;
     if (depth < 0) return `[${this.$of.name()}]`;
     return inspect(shownAll(this), { ...options, depth }).replace(/^Map/, this.$of.name());
@@ -260,6 +282,13 @@ export class MapHandle<K, V, KI, VI> extends ColumnsHandle<V>
       value.walk(pane, (place[1] - pane.base) | 0, walker);
     }
   }
+}
+
+setKind(MapHandle.prototype, "map");
+
+/** What is no map has other things where a map has its parts. */
+function expectMap(map: Handle): void {
+  if (map.$kind !== "map") refuseReceiver(map, "map");
 }
 
 function shownAll(map: MapHandle<unknown, unknown, never, never>): Map<unknown, unknown> {
@@ -315,6 +344,7 @@ function getRare(map: AnyMap, key: unknown, at: number): unknown {
 }
 
 function getUnknown(map: AnyMap, key: unknown, error: unknown): unknown {
+  expectMap(map);
   if (error !== unknownMap) throw error;
   shapeFor(map);
   const { lookup, prototype } = map.$of;

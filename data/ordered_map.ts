@@ -20,7 +20,7 @@ import {
   walkField,
 } from "./container.ts";
 import { registerKind } from "./kinds.ts";
-import { type ObjectType, paneOf } from "./handle.ts";
+import { type ObjectType, paneOf, refuseReceiver } from "./handle.ts";
 import { Lookup } from "./lookup.ts";
 import { Entries, KeysWalk, MapHandle, type MapParts, shapeFor, Values } from "./map.ts";
 import type { InputOf, KeyType, Type, ValueOf } from "./type.ts";
@@ -45,21 +45,25 @@ export class OrderedMapHandle<K, V, KI, VI> extends MapHandle<K, V, KI, VI> {
    * @throws {PermError} `INVALID_ARGUMENT` for what no key can be; `STALE`, when iterating, after a change.
    */
   range(low?: KI, high?: KI, options: RangeOptions = {}): IterableIterator<[K, V]> {
+    expectOrdered(this);
     return new Entries<K, V>(...rangeOf(this, low, high, options));
   }
 
   /** The keys of a range. */
   rangeKeys(low?: KI, high?: KI, options: RangeOptions = {}): IterableIterator<K> {
+    expectOrdered(this);
     return new KeysWalk<K>(...rangeOf(this, low, high, options));
   }
 
   /** The values of a range. */
   rangeValues(low?: KI, high?: KI, options: RangeOptions = {}): IterableIterator<V> {
+    expectOrdered(this);
     return new Values<V>(...rangeOf(this, low, high, options));
   }
 
   /** Keys that begin with some text, and their values, in order. Only for text keys. */
   prefix(prefix: KI & string, options: { reverse?: boolean } = {}): IterableIterator<[K, V]> {
+    expectOrdered(this);
     return new Entries<K, V>(
       this,
       shapeFor(this),
@@ -76,23 +80,32 @@ export class OrderedMapHandle<K, V, KI, VI> extends MapHandle<K, V, KI, VI> {
 
   /** The first key and its value. */
   first(): [K, V] | undefined {
+    expectOrdered(this);
     return one(this.entries());
   }
 
   /** The last key and its value. */
   last(): [K, V] | undefined {
+    expectOrdered(this);
     return one(this.range(undefined, undefined, { reverse: true }));
   }
 
   /** The least key that is not below `key`, and its value. */
   ceiling(key: KI): [K, V] | undefined {
+    expectOrdered(this);
     return one(this.range(key));
   }
 
   /** The greatest key that is not above `key`, and its value. */
   floor(key: KI): [K, V] | undefined {
+    expectOrdered(this);
     return one(this.range(undefined, key, { reverse: true, includeHigh: true }));
   }
+}
+
+/** A HashMap has no order to ask for. */
+function expectOrdered(map: unknown): void {
+  if (!(map instanceof OrderedMapHandle)) refuseReceiver(map, "OrderedMap");
 }
 
 function one<T>(walk: IterableIterator<T>): T | undefined {

@@ -155,9 +155,10 @@ export class Roots {
     type: Class,
     migrations: Migration | readonly Migration[] = [],
   ): InstanceType<Class> {
+    const { heap } = this.#access;
     const present = this.get(name, type, migrations);
     if (present !== undefined) return present;
-    const made = new type(this.#access.heap) as InstanceType<Class>;
+    const made = new type(heap) as InstanceType<Class>;
     this.set(name, made);
     return made;
   }

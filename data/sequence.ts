@@ -8,7 +8,7 @@ import { native } from "../ffi/mod.ts";
 import { ColumnsHandle, type ColumnSource } from "./columns.ts";
 import { type ContainerKind, containerType, elementType, failed, shapeOf } from "./container.ts";
 import type { Container } from "./container.ts";
-import { type Handle, paneOf, readerOf } from "./handle.ts";
+import { type Handle, paneOf, readerOf, refuseReceiver } from "./handle.ts";
 import type { Pane } from "./pane.ts";
 import { copyOf, plain, shown } from "./show.ts";
 import type { Type } from "./type.ts";
@@ -42,12 +42,14 @@ export abstract class SequenceHandle<T> extends ColumnsHandle<T> implements Iter
 
   /** Calls a function with each element and its index. */
   forEach(action: (value: T, index: number) => void): void {
+    expectSequence(this);
     let index = 0;
     for (const value of this) action(value, index++);
   }
 
   /** The elements, for `JSON.stringify`. */
   toJSON(): unknown[] {
+    expectSequence(this);
     return Array.from(this, (value) => plain(value, this.$of.type));
   }
 
@@ -76,6 +78,7 @@ export abstract class SequenceHandle<T> extends ColumnsHandle<T> implements Iter
     options: object,
     inspect: (value: unknown, options?: unknown) => string,
   ): string {
+    expectSequence(this);
     if (this.$view.buffer.detached) return `${this.$of.name()} <ended>`;
     if (depth < 0) return `[${this.$of.name()}]`;
     const values = Array.from(this, (value) => shown(value, this.$of.type));

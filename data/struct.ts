@@ -307,9 +307,11 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       // Before there are accessors: JavaScriptCore gives an object room for each that its prototype has.
       made = makerFor(StructClass.prototype);
       made.alone(Pane.ended, 0);
+      Object.defineProperty(StructClass.prototype, "$of", { value: StructClass });
       for (const field of found.fields) {
-        const made = accessor(field.type, field.offset, `${name}.${field.name}`);
-        found.setters.push(initializer(field, `${name}.${field.name}`, made.set!));
+        const label = `${name}.${field.name}`;
+        const made = accessor(field.type, field.offset, label, StructClass);
+        found.setters.push(initializer(field, label, made.set!));
         Object.defineProperty(StructClass.prototype, field.name, {
           ...made,
           enumerable: true,
@@ -357,6 +359,17 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     for (const _key in values) others++;
     if (others !== 0) expectFields(values, what);
     return given;
+  }
+
+  /** For what stands in the class, which may be called on another. */
+  function expectClass(type: unknown): void {
+    if (type === StructClass || Object.prototype.isPrototypeOf.call(StructClass, type as object)) {
+      return;
+    }
+    throw new PermError(
+      "INVALID_ARGUMENT",
+      `Cannot use ${describe(type)} as the class ${name}: give it or one that extends it`,
+    );
   }
 
   function expectKind(value: Handle, type: Type, what: string): void {
@@ -441,11 +454,13 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     }
 
     static at(heap: Heap, p: Pointer): Handle {
+      expectClass(this);
       const pane = place(accessTo(heap), p, this);
       return this.open(pane, (p - pane.base) | 0);
     }
 
     static assign(target: unknown, values: unknown): unknown {
+      expectClass(this);
       if (!(target instanceof Handle && target instanceof StructClass)) {
         throw new PermError(
           "INVALID_ARGUMENT",

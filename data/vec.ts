@@ -31,7 +31,7 @@ import {
   shapeFor,
 } from "./sequence.ts";
 import { registerKind } from "./kinds.ts";
-import { Handle, isSame, type ObjectType, paneOf } from "./handle.ts";
+import { Handle, isSame, type ObjectType, paneOf, refuseReceiver, setKind } from "./handle.ts";
 import type { Pane } from "./pane.ts";
 import { apart, copyOf } from "./show.ts";
 import {
@@ -83,10 +83,12 @@ type TypedArrayType = new (buffer: any, at?: any, length?: any) => any;
 export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
   /** How many elements there are; setting it cuts, or adds elements of zeros. */
   get length(): number {
+    if (this.$kind !== "Vec") refuseReceiver(this, "Vec");
     return readU53(this.$view, (this.$at + lengthAt) | 0);
   }
 
   set length(length: number) {
+    expectVec(this);
     const now = this.length;
     if (!Number.isSafeInteger(length) || length < 0) {
       throw new PermError(
@@ -104,6 +106,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
    * @returns `undefined` outside.
    */
   at(index: number): T | undefined {
+    if (this.$kind !== "Vec") refuseReceiver(this, "Vec");
     const { length } = this;
     const i = index < 0 ? index + length : index;
     if (!(i >= 0 && i < length && Number.isInteger(index))) return undefined;
@@ -116,6 +119,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
    * @throws {PermError} `INVALID_ARGUMENT` outside.
    */
   get(index: number): T {
+    if (this.$kind !== "Vec") refuseReceiver(this, "Vec");
     return read(this, expectIndex("Vec", index, this.length)) as T;
   }
 
@@ -125,6 +129,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
    * @throws {PermError} `INVALID_ARGUMENT` outside, or for what is no such value.
    */
   set(index: number, value: I): void {
+    expectVec(this);
     expectIndex("Vec", index, this.length);
     write(this, index, value);
   }
@@ -137,12 +142,14 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
    * `OUT_OF_MEMORY`, `READ_ONLY`.
    */
   push(...values: I[]): number {
+    expectVec(this);
     for (let i = 0; i < values.length; i++) pushOne(this, values[i]);
     return this.length;
   }
 
   /** Removes the last element: it is returned, an object as a plain copy, a reference as it is. */
   pop(): unknown {
+    expectVec(this);
     const { length } = this;
     if (length === 0) return undefined;
     const value = copyOf(this.at(-1), this.$of.type);
@@ -152,6 +159,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
 
   /** Removes the first element, as `pop` does the last; all others move. */
   shift(): unknown {
+    expectVec(this);
     if (this.length === 0) return undefined;
     const value = copyOf(this.at(0), this.$of.type);
     remove(this, 0, 1);
@@ -160,6 +168,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
 
   /** Adds elements at the beginning; all others move. */
   unshift(...values: I[]): number {
+    expectVec(this);
     insertValues(this, 0, values);
     return this.length;
   }
@@ -170,6 +179,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
    * @returns What was removed, objects as plain copies, references as they are.
    */
   splice(start: number, count: number = Infinity, ...values: I[]): unknown[] {
+    expectVec(this);
     const { length } = this;
     const from = clampIndex(start, length);
     const removed = Math.min(Math.max(wholeNumber(count), 0), length - from);
@@ -182,6 +192,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
 
   /** Elements from one index to before another as a JavaScript array; objects in it are live. */
   slice(start: number = 0, end: number = Infinity): T[] {
+    expectVec(this);
     const { length } = this;
     const to = clampIndex(end, length);
     const out: T[] = [];
@@ -191,6 +202,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
 
   /** Writes a value to elements from one index to before another. */
   fill(value: I, start: number = 0, end: number = Infinity): this {
+    expectVec(this);
     const { length } = this;
     const from = clampIndex(start, length);
     const to = clampIndex(end, length);
@@ -209,6 +221,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
    * @returns The new length.
    */
   pushAll(values: Iterable<I> | ArrayLike<I>): number {
+    expectVec(this);
     const array = arrays[this.$of.type.kind];
     if (array !== undefined && kindOfArray.call(values) === array.name) {
       const numbers = values as ArrayLike<number>;
@@ -239,6 +252,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
    * @throws {PermError} `UNSUPPORTED` for elements that no typed array holds.
    */
   toTypedArray(): ValueTypedArray {
+    expectVec(this);
     const { length } = this;
     const { type, name } = this.$of;
     if (arrays[type.kind] === undefined) {
@@ -250,11 +264,13 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
 
   /** A JavaScript array of the elements; objects in it are live. */
   toArray(): T[] {
+    expectVec(this);
     return this.slice();
   }
 
   /** Makes room for that many elements at once; 0 gives back what is not needed. */
   reserve(count: number): this {
+    expectVec(this);
     if (typeof count !== "number") refuseValue("a count of elements", count, "a number");
     call(this, native.ph_vec_reserve(...place(this), count));
     return this;
@@ -262,6 +278,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
 
   /** Turns the order around. */
   reverse(): this {
+    expectVec(this);
     call(this, native.ph_vec_reverse(...place(this)));
     return this;
   }
@@ -273,6 +290,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
    * @throws {PermError} `INVALID_ARGUMENT` without `compare` for what is neither number nor text.
    */
   sort(compare?: (a: T, b: T) => number): this {
+    expectVec(this);
     const { type, name } = this.$of;
     const { length } = this;
     if (compare === undefined) {
@@ -304,6 +322,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
 
   /** The first index of a value that is `===`, or -1. */
   indexOf(value: T, start: number = 0): number {
+    expectVec(this);
     const { length } = this;
     for (let i = clampIndex(start, length); i < length; i++) if (read(this, i) === value) return i;
     return -1;
@@ -311,19 +330,22 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
 
   /** Whether a value is there; NaN is found. */
   includes(value: T): boolean {
+    expectVec(this);
     return this.some((each) => Object.is(each, value) || each === value);
   }
 
   /** The first element for which a function says yes. */
   find(test: (value: T, index: number) => unknown): T | undefined {
+    expectVec(this);
     const i = this.findIndex(test);
     return i < 0 ? undefined : this.at(i);
   }
 
   /** The first index for which a function says yes, or -1. */
   findIndex(test: (value: T, index: number) => unknown): number {
+    expectVec(this);
     let index = 0;
-    for (const value of this) {
+    for (const value of new VecIterator<T>(this)) {
       if (test(value, index)) return index;
       index++;
     }
@@ -332,44 +354,51 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
 
   /** Whether a function says yes to some element. */
   some(test: (value: T, index: number) => unknown): boolean {
+    expectVec(this);
     return this.findIndex(test) >= 0;
   }
 
   /** Whether a function says yes to every element. */
   every(test: (value: T, index: number) => unknown): boolean {
+    expectVec(this);
     return this.findIndex((value, index) => !test(value, index)) < 0;
   }
 
   /** What a function makes of each element, as a JavaScript array. */
   map<R>(make: (value: T, index: number) => R): R[] {
+    expectVec(this);
     const out: R[] = [];
-    for (const value of this) out.push(make(value, out.length));
+    for (const value of new VecIterator<T>(this)) out.push(make(value, out.length));
     return out;
   }
 
   /** The elements for which a function says yes, as a JavaScript array. */
   filter(test: (value: T, index: number) => unknown): T[] {
+    expectVec(this);
     let index = 0;
     const out: T[] = [];
-    for (const value of this) if (test(value, index++)) out.push(value);
+    for (const value of new VecIterator<T>(this)) if (test(value, index++)) out.push(value);
     return out;
   }
 
   /** Folds the elements into one value, from the first on. */
   reduce<R>(fold: (sum: R, value: T, index: number) => R, start: R): R {
+    expectVec(this);
     let sum = start;
     let index = 0;
-    for (const value of this) sum = fold(sum, value, index++);
+    for (const value of new VecIterator<T>(this)) sum = fold(sum, value, index++);
     return sum;
   }
 
   /** Elements as text with something in between. */
   join(between: string = ","): string {
+    expectVec(this);
     return this.slice().join(between);
   }
 
   /** Removes all elements, and gives the memory back. */
   clear(): void {
+    expectVec(this);
     expectWritable(this);
     destroyRange(this, 0, this.length);
     call(this, native.ph_clear(...place(this)));
@@ -442,6 +471,13 @@ export type ValueTypedArray =
   | Float64Array;
 
 type AnyVec = AnySequence;
+
+setKind(VecHandle.prototype, "Vec");
+
+/** What is no Vec has other things where a Vec has its parts. */
+function expectVec(vec: Handle): void {
+  if (vec.$kind !== "Vec") refuseReceiver(vec, "Vec");
+}
 
 function changesOf(vec: AnyVec): number {
   return vec.$view.getUint32((vec.$at + changesAt.vec) | 0, true);
@@ -569,6 +605,7 @@ class VecIterator<R> implements IterableIterator<R> {
   $rest: number;
 
   constructor(vec: AnyVec) {
+    expectVec(vec);
     this.$pane = paneOf(vec);
     shapeFor(vec);
     this.$vec = vec;
