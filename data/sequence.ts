@@ -91,6 +91,11 @@ export abstract class SequenceHandle<T> extends ColumnsHandle<T> implements Iter
   }
 }
 
+function expectSequence(sequence: Handle): void {
+  const { $kind: kind } = sequence;
+  if (kind !== "Vec" && kind !== "List") refuseReceiver(sequence, "Vec or List");
+}
+
 /** A sequence, whatever its elements. */
 export type AnySequence = Handle & { readonly $of: SequenceParts; readonly length: number };
 
