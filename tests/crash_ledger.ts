@@ -233,7 +233,8 @@ export class Ledger {
     const { current } = this;
     const image = this.images[which];
     // Going back and committing makes a commit of its own, or opening both would go forward again.
-    const isHead = Object.values(this.images).some((each) =>
+    const isBehind = image.head !== current && !image.fresh && isAncestor(current, image.head);
+    const isHead = !isBehind && Object.values(this.images).some((each) =>
       each.open && !each.fresh && each.head === current
     );
     const same = current !== null && isHead && unchanged;

@@ -531,14 +531,23 @@ fn sameAsOther(image: *const Image, input: *const Input, table: *const table_.Ta
     return true;
 }
 
-/// The head of this commit: a new one, unless the heap is a commit that has a name already.
+/// The head of this commit: a new one, unless the heap is a commit that has a name already. `generation`
+/// is where the commit goes, null for a base.
 fn nextHead(image: *Image, history: *history_.History, input: *const Input, known: ?history_.Head, generation: ?*const Generation) errors.Error!history_.Head {
     if (known) |head| {
         const held = if (generation) |holder| holder.find(head.commit) != null else false;
-        if (!held) return head;
+        if (!held and !wentBehind(image, history, head)) return head;
     }
     if (history.epoch_max >= format.epoch_limit) return failAs(.CORRUPT, .{ .path = image.path() }, "Cannot commit to image \"{s}\": its epoch numbers are used up; make another with \"w+\"", .{image.path()});
     return history.next(input.identity.uuid, image.disk.randomId(), image.disk.randomWord()) catch generation_.outOfMemory(image.path());
+}
+
+/// Whether the image's last commit came after `head`: whether its files still hold that one or a fold
+/// left it behind, the heap went back, and what it commits now is the newest.
+fn wentBehind(image: *const Image, history: *const history_.History, head: history_.Head) bool {
+    const generation = image.generation orelse return false;
+    const last = generation.headOf(generation.last());
+    return history_.relate(head, &history.lines, last, &image.lines) == .ancestor;
 }
 
 /// How many pages seem to have changed, by looking at one in sixteen. What it says is a guess: what is

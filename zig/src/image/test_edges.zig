@@ -509,3 +509,24 @@ test "a heap that went back to a commit which it is known to be still takes a ne
     try expectEqual(@as(u64, 3), (try commit.finish()).epoch);
     try expect(image.head().?.commit != known.commit);
 }
+
+test "a heap that went back by the other image takes a new number, also where a base left the old one behind" {
+    errdefer testing.explain();
+    for ([_]u64{ 3, pages }) |changed| {
+        var pair: Pair = undefined;
+        try pair.init();
+        defer pair.deinit();
+        pair.images[0].base_pages_min = 2;
+        const known = (try pair.heap.commit(pair.images[0], pair.images[1])).epoch;
+        try expectEqual(known, pair.heap.history.epoch());
+        for (0..changed) |page| pair.touch(page, 300 + page);
+        const later = try pair.heap.commit(pair.images[0], pair.images[1]);
+        try expectEqual(known + 1, later.epoch);
+        try expectEqual(changed == pages, later.new_base);
+        try pair.heap.restore(pair.images[1], null);
+        try pair.images[0].join(&pair.heap.history, pair.heap.identity.span, pair.images[1]);
+        try expectEqual(known + 2, (try pair.heap.commit(pair.images[0], pair.images[1])).epoch);
+        try expectEqual(image_.Relation.descendant, image_.relation(pair.images[0], pair.images[1]));
+        try Heap.expectStored(pair.images[0], null, pair.heap.memory);
+    }
+}
