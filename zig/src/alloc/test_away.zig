@@ -4,8 +4,10 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const alloc = @import("alloc.zig");
 const away = @import("away.zig");
+const caches = @import("cache.zig");
 const find = @import("find.zig");
 const harness = @import("test_heap.zig");
+const layout = @import("layout.zig");
 
 const Allocator = alloc.Allocator;
 const TestHeap = harness.TestHeap;
@@ -622,6 +624,84 @@ fn inChild(a: *Allocator, blocks: []const usize) !void {
 fn markOf(a: *Allocator, block: usize) !*u8 {
     const small = (try find.locate(a, block, "free")).small;
     return a.tables.mark_pages.marks.of(small.class, small.slice, small.index);
+}
+
+/// The owner of a block, at work just when another thread frees it: it takes the block home when that
+/// thread stores to its mark, whose page cannot be written to until then.
+const LateOwner = struct {
+    var mark: *u8 = undefined;
+    var word: *u64 = undefined;
+    var mask: u64 = 0;
+
+    fn takeHome(_: linux.SIG) callconv(.c) void {
+        allowStores(true);
+        word.* &= ~mask;
+        mark.* = 0;
+    }
+
+    fn allowStores(allow: bool) void {
+        const page: [*]u8 = @ptrFromInt(std.mem.alignBackward(usize, @intFromPtr(mark), 4096));
+        _ = linux.mprotect(page, 4096, .{ .READ = true, .WRITE = allow });
+    }
+};
+
+test "a block that is away is refused by who looks at it before its owner takes it back, and marks it after" {
+    const stage = try Stage.begin();
+    defer stage.end();
+    const heap, const a, const freer = stage.parts();
+    const owner = try stage.another();
+    var blocks: [10]usize = undefined;
+    try owner.tell(.{ .allocate = .{ .size = 100, .out = &blocks } });
+    try freer.tell(.{ .free = blocks[3..4] });
+    const small = (try find.locate(a, blocks[3], "free")).small;
+    LateOwner.mark = try markOf(a, blocks[3]);
+    LateOwner.word = &a.tables.line(small.slice).words[small.index / 64];
+    LateOwner.mask = @as(u64, 1) << @truncate(small.index);
+    var before: linux.Sigaction = undefined;
+    const handler: linux.Sigaction = .{ .handler = .{ .handler = LateOwner.takeHome }, .mask = linux.sigemptyset(), .flags = 0 };
+    try testing.expectEqual(@as(usize, 0), linux.sigaction(.SEGV, &handler, &before));
+    // Whoever has freed before looks without a lock.
+    try a.free(try a.malloc(8));
+    LateOwner.allowStores(false);
+    const freed = a.free(blocks[3]);
+    LateOwner.allowStores(true);
+    _ = linux.sigaction(.SEGV, &before, null);
+    try testing.expectError(error.DOUBLE_FREE, freed);
+    freer.end();
+    owner.end();
+    for (blocks[0..3]) |block| try a.free(block);
+    for (blocks[4..]) |block| try a.free(block);
+    try expectEmpty(heap);
+}
+
+test "a block that is away is refused by its owner whatever slice it was at last" {
+    const heap = try TestHeap.create(5 << 30, 1 << 20);
+    defer heap.destroy();
+    const a = &heap.allocator;
+    var freer: Worker = .{};
+    try freer.start(a);
+    defer freer.end();
+    // Two slices that have one place in their owner's own table.
+    var blocks: [2]usize = undefined;
+    for (&blocks) |*block| block.* = try a.malloc(100);
+    const far = blocks[0] >> layout.slice_shift << layout.slice_shift;
+    const between = try a.malloc((caches.near_count - 64) << layout.slice_shift);
+    var others: [400]usize = undefined;
+    const other = for (&others, 1..) |*block, count| {
+        block.* = try a.malloc(30_000);
+        const slice_distance = (block.* >> layout.slice_shift) - (far >> layout.slice_shift);
+        if (slice_distance == caches.near_count) break others[0..count];
+    } else return error.NoSuchSlice;
+    try freer.tell(.{ .free = blocks[0..1] });
+    // Its owner comes from the other slice to this one.
+    try a.free(other[other.len - 1]);
+    try a.free(blocks[1]);
+    try testing.expectError(error.DOUBLE_FREE, a.free(blocks[0]));
+    try a.check();
+    for (other[0 .. other.len - 1]) |block| try a.free(block);
+    try a.free(between);
+    freer.end();
+    try expectEmpty(heap);
 }
 
 test "what arrives without its mark was freed by its owner too, and is live again" {
