@@ -205,6 +205,41 @@ test "a file that is no image, or damaged, is replaced, verified and recovered o
     try std.testing.expectEqual(@as(u8, 0x5a), (try heap.root(u8)).?.*);
 }
 
+test "a restore tells of a commit whose end is missing, once" {
+    var place: Place = .{ .directory = std.testing.tmpDir(.{ .iterate = true }) };
+    defer place.directory.cleanup();
+    const back = try place.path(0, "back");
+    {
+        const heap = try perm.Heap.open(.{ .size = 1 << 20 });
+        defer heap.close() catch {};
+        try heap.bopen(back, .w, .{});
+        const block = try heap.allocator().alloc(u8, 400_000);
+        try heap.setRoot(block.ptr);
+        for (1..4) |i| {
+            @memset(block[0 .. 400_000 / i], @truncate(i));
+            _ = try heap.commit(.backup);
+        }
+    }
+    const io = std.testing.io;
+    var entries = place.directory.dir.iterate();
+    while (try entries.next(io)) |entry| if (std.mem.startsWith(u8, entry.name, "back-log-")) {
+        const log = try place.directory.dir.openFile(io, entry.name, .{ .mode = .read_write });
+        defer log.close(io);
+        try log.setLength(io, try log.length(io) - 5000);
+    };
+    const heap = try perm.Heap.open(.{ .size = 1 << 20 });
+    defer heap.close() catch {};
+    try heap.bopen(back, .rw, .{});
+    const report = try heap.restore(.{});
+    try std.testing.expect(report.epoch == 2 and report.dropped);
+    try std.testing.expectEqual(@as(u8, 2), (try heap.root(u8)).?.*);
+    _ = try heap.commit(.backup);
+    (try heap.root(u8)).?.* = 4;
+    _ = try heap.commit(.backup);
+    try std.testing.expect(!(try heap.restore(.{})).dropped);
+    try std.testing.expectEqual(@as(u8, 4), (try heap.root(u8)).?.*);
+}
+
 test "each file keeps as many epochs as was asked for" {
     var place: Place = .{ .directory = std.testing.tmpDir(.{}) };
     defer place.directory.cleanup();
