@@ -114,6 +114,24 @@ test("a flush without changes does nothing, and one store through a view is a ch
   }
 });
 
+test("a shared heap opens after hundreds of sessions as after one", { timeout }, () => {
+  // In memory where there is some: each session syncs.
+  using folder = new Folder();
+  const [, path = folder.path] = folders();
+  const file = join(path, "a");
+  const sessions = 345;
+  for (let session = 0; session < sessions; session++) {
+    using heap = Heap.open({ file, size, maxSize: size, shared });
+    assert.equal(heap.epoch, session);
+    if (session > 0) assert.equal(get(heap), session);
+    put(heap, session + 1);
+    assert.equal(heap.flush().epoch, session + 1);
+  }
+  using heap = Heap.open({ file, size, maxSize: size, shared });
+  assert.equal(get(heap), sessions);
+  expectWell(heap);
+});
+
 test("closing what was flushed leaves a whole file, closing changes leaves the mark", {
   timeout,
 }, () => {

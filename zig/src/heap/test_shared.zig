@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const os = @import("../os/os.zig");
+const format = @import("../image/format.zig");
 const Heap = @import("heap.zig").Heap;
 const Place = @import("test.zig").Place;
 
@@ -50,6 +51,30 @@ test "what a forked child stores to a shared heap is its own" {
     const again = try Heap.mopen(.{ .path = path, .mode = .rw, .shared = true });
     defer again.close() catch unreachable;
     try testing.expectEqual(@as(u64, 3), word(again).*);
+}
+
+test "a shared heap that hundreds and thousands of sessions changed opens like any other" {
+    var place = Place.init();
+    defer place.deinit();
+    const path = place.path("app.map");
+    try (try make(path)).close();
+    // Each session's first commit begins a line. 341 of them fill 8 KiB.
+    for ([_]u64{ 340, 341, 342, 1000, format.lines_max, format.lines_max + 5 }) |count| {
+        const heap = try Heap.mopen(.{ .path = path, .mode = .rw, .shared = true });
+        defer heap.close() catch unreachable;
+        word(heap).* = count;
+        var id: u64 = heap.history.lines.slice().len;
+        while (heap.history.lines.slice().len + 1 < @min(count, format.lines_max)) : (id += 1) {
+            try heap.history.lines.add(.{ .id = count << 32 | id, .parent = 1, .fork_epoch = 1 });
+        }
+        _ = try heap.commit(.map);
+        try testing.expectEqual(@min(count, format.lines_max), heap.history.lines.slice().len);
+    }
+    const heap = try Heap.mopen(.{ .path = path, .mode = .rw, .shared = true });
+    defer heap.close() catch unreachable;
+    try testing.expectEqual(@as(u64, format.lines_max + 5), word(heap).*);
+    try testing.expectEqual(@as(usize, format.lines_max), heap.history.lines.slice().len);
+    try heap.check();
 }
 
 test "a child that was forked past the host's handlers cannot reach its parent's shared heap" {

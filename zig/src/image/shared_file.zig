@@ -413,7 +413,9 @@ pub const SharedFile = struct {
         defer allocator.free(buffer);
         if (disk.readAll(self.file.file, buffer, at)) |errno| return disk_.failErrno(errno, self.path(), "Cannot read shared heap");
         const slot: *const Slot = @ptrCast(@alignCast(buffer.ptr));
-        const len = page_size + @min(slot.line_count, format.lines_max) * @sizeOf(format.Line);
+        // Named, for the type of @min is as narrow as its bound, and the lines' bytes would not fit.
+        const line_count: u64 = @min(slot.line_count, format.lines_max);
+        const len = page_size + line_count * @sizeOf(format.Line);
         try self.changeLength();
         if (disk.writeAll(self.file.file, buffer[0..len], at)) |errno| return self.writeFailed(errno);
         if (disk.sync(self.file.file)) |errno| {
