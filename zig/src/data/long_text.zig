@@ -66,7 +66,8 @@ pub const Text = struct {
         const len = old.len - removed + inserted.len;
         const gone = unitsOf(old[at..][0..removed]);
         if (len > h.capacity or h.data == 0 and len > 0) {
-            const capacity = @max(len, @min(h.capacity, 1 << 46) * 3 / 2, 64);
+            const known: u64 = @min(h.capacity, 1 << 46);
+            const capacity = @max(len, known * 3 / 2, 64);
             h.data = self.space.alloc.realloc(h.data, capacity) catch |err| switch (err) {
                 error.BAD_POINTER, error.DOUBLE_FREE => return data.damaged(h.data),
                 else => return err,

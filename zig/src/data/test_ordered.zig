@@ -287,6 +287,13 @@ test "a Text is spliced as a list of characters is, and counts as JavaScript doe
     }
     try testing.expectError(error.INVALID_ARGUMENT, it.splice(0, 0, "\xff", @bitCast(shape)));
     try testing.expectError(error.INVALID_ARGUMENT, it.byteOf(it.header.units + 1));
+    // A stray write may leave any capacity.
+    const whole = it.header.*;
+    for ([_]u64{ 1 << 46, 1 << 47, std.math.maxInt(u64) }) |capacity| {
+        it.header.* = .{ .shape = whole.shape, .data = 0, .len = 0, .capacity = capacity, .changes = 0, .reserved = 0, .units = 0 };
+        try testing.expectError(error.OUT_OF_MEMORY, it.splice(0, 0, "x", @bitCast(shape)));
+    }
+    it.header.* = whole;
     try it.destroy();
     try heap.allocator.free(header);
     try maps.expectEmpty(heap);
