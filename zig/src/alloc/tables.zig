@@ -30,6 +30,8 @@ pub const Supply = struct {
     /// Makes sure of memory below slices before they are handed out; false when there is none. For
     /// supplies whose pages cannot be had by touching them.
     prepare: ?*const fn (context: ?*anyopaque, address: usize, len: u64) bool = null,
+    /// Told of memory that will be filled as a whole and not yet was touched, so that its pages may be large.
+    dense: ?*const fn (context: ?*anyopaque, address: usize, len: u64) void = null,
     /// Why `grow` refused last, where that is not for lack of memory.
     why: ?*const fn (context: ?*anyopaque) Error = null,
 };

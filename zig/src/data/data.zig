@@ -56,6 +56,9 @@ pub const Shape = packed struct(u64) {
     }
 };
 
+/// Bytes from which on a part of a container may stand in large pages.
+pub const dense_min = 1 << 20;
+
 /// The heap's data, and nothing else.
 pub const Space = struct {
     alloc: *Allocator,
@@ -85,6 +88,12 @@ pub const Space = struct {
 
     pub inline fn malloc(self: Space, len: u64) Error!u64 {
         return self.alloc.malloc(len);
+    }
+
+    /// Memory that will be filled as a whole, and was not touched since it was allocated.
+    pub fn dense(self: Space, address: u64, len: u64) void {
+        const supply = &self.alloc.tables.supply;
+        if (supply.dense) |tell| tell(supply.context, address, len);
     }
 
     /// Frees what a container found in its own header; what is no block there is damage.

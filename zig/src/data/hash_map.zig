@@ -258,6 +258,7 @@ pub const Map = struct {
         const address = try self.space.malloc(count * 4);
         const index = @as([*]u32, @ptrFromInt(address))[0..count];
         errdefer self.space.free(address) catch {};
+        if (count * 4 >= data.dense_min) self.space.dense(address, count * 4);
         @memset(index, 0);
         try self.fill(index, entry_bits);
         const old = h.index;

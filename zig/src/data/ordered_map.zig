@@ -15,6 +15,7 @@ const os = @import("../os/os.zig");
 const data = @import("data.zig");
 const pool_room = @import("pool.zig");
 const text = @import("text.zig");
+const alloc_room = @import("../alloc/alloc.zig");
 const Space = data.Space;
 const Error = data.Error;
 const Pool = pool_room.Pool;
@@ -40,6 +41,8 @@ comptime {
 pub const node_size = 1024;
 const line_size = 64;
 pub const height_max = 20;
+/// Keys from which on the nodes take megabytes.
+const dense_len_min = 1 << 16;
 
 /// A key to look for, as in a HashMap, but numbers in their stored form.
 pub const Key = union(enum) { bits: u64, text: text.Key };
@@ -286,7 +289,12 @@ pub fn Tree(comptime Stored: type) type {
             if (level == 0) nodes += 1;
             if (level == 0 and height == height_max) return data.tooLarge("OrderedMap", self.header.len);
             if (path.leaf.next != 0) _ = try self.leafAt(path.leaf.next);
-            while (needs.count < nodes) : (needs.count += 1) needs.nodes[needs.count] = try self.space.malloc(node_size);
+            while (needs.count < nodes) : (needs.count += 1) {
+                const node = try self.space.malloc(node_size);
+                needs.nodes[needs.count] = node;
+                // Nodes of a large tree fill what lies around them.
+                if (self.header.len >= dense_len_min and node % alloc_room.slice_size == 0) self.space.dense(node, node_size);
+            }
             const cut = cutOf(path.leaf, at);
             // The keys on both sides of the cut, the new one among them.
             const keys = &path.leaf.keys;

@@ -107,6 +107,7 @@ pub const Pool = extern struct {
             const size = sizeOf(s);
             if (segment.address == 0) {
                 segment.* = .{ .address = try space.malloc(size * stride), .live = 0, .used = 0, .free = 0, .reserved = 0 };
+                if (size * stride >= data.dense_min) space.dense(segment.address, size * stride);
             }
             var offset: u32 = undefined;
             if (segment.free != 0) {

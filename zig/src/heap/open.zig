@@ -303,7 +303,19 @@ pub fn newSession() alloc_room.Options {
 
 /// Where the allocator's pages come from and go back to.
 pub fn supplyOf(heap: *Heap) alloc_room.Supply {
-    return .{ .context = heap, .grow = supplyGrow, .give_back = supplyGiveBack };
+    return .{ .context = heap, .grow = supplyGrow, .give_back = supplyGiveBack, .dense = supplyDense };
+}
+
+/// Large pages for what a container fills: read at random, it takes up to a third less time. Only until the
+/// first commit, from which on one write would make all of such a page look written, were it new.
+fn supplyDense(context: ?*anyopaque, address: usize, len: u64) void {
+    const heap: *Heap = @ptrCast(@alignCast(context));
+    if (!heap.tracker.anonymous or heap.tracker.watches()) return;
+    // What lies around it is most often a part of the same container, or of its like.
+    const data = heap.address + heap.geometry.data_offset;
+    const start = @max(std.mem.alignBackward(usize, address, os.huge_page_size), data);
+    const end = @min(std.mem.alignForward(usize, address + len, os.huge_page_size), data + heap.alloc.capacityBytes());
+    if (start < end) os.adviseHuge(start, end - start);
 }
 
 fn supplyGrow(context: ?*anyopaque, capacity: u64) bool {

@@ -345,6 +345,9 @@ pub fn adviseHeap(address: usize, len: usize) void {
     _ = advise(address, len, linux.MADV.UNMERGEABLE);
 }
 
+/// Of every system that has large pages beside pages of 4 KiB.
+pub const huge_page_size = 2 << 20;
+
 /// Large pages for process memory that is filled and read as a whole.
 pub fn adviseHuge(address: usize, len: usize) void {
     _ = advise(address, len, linux.MADV.HUGEPAGE);

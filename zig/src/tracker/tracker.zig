@@ -110,6 +110,8 @@ pub const Tracker = struct {
             return;
         }
         if (self.kind == .uffd and self.len == 0) {
+            // Large pages that are there stay until they are written to, which splits them; no new ones.
+            if (self.anonymous) os.adviseHeap(address, usable);
             self.start = address;
             self.len = usable;
             if (!self.uffd.register(address, usable)) self.degrade();
@@ -156,6 +158,11 @@ pub const Tracker = struct {
         if (self.kind != .uffd or self.len == 0) return;
         self.len = @max(self.len, address + len - self.start);
         if (!self.uffd.register(address, len)) self.degrade();
+    }
+
+    /// Whether the kernel watches the heap's pages: from the first commit on.
+    pub fn watches(self: *const Tracker) bool {
+        return self.len > 0;
     }
 
     /// Lets go of the heap's memory, which is about to be replaced or moved; the next commit
@@ -218,6 +225,40 @@ pub const Tracker = struct {
         self.kind = .checksum;
     }
 };
+
+test "of large pages that stood before the first commit one store is told as one page, and no new ones come" {
+    var tracker: Tracker = try .init(.auto);
+    defer tracker.deinit();
+    if (tracker.kind != .uffd) return error.SkipZigTest;
+    const large = os.huge_page_size;
+    const memory = try os.allocatePages(5 * large);
+    defer os.freePages(memory);
+    const start = std.mem.alignForward(usize, @intFromPtr(memory.ptr), large);
+    const bytes = @as([*]u8, @ptrFromInt(start))[0 .. 4 * large];
+    os.adviseHuge(start, bytes.len);
+    @memset(bytes[0 .. 2 * large], 1);
+    bytes[2 * large] = 1;
+    tracker.anonymous = true;
+    const Sum = struct {
+        pages: usize = 0,
+        last: usize = 0,
+        fn add(to: *@This(), range: pagemap.Range) void {
+            to.pages += (range.end - range.start) / os.page_size;
+            to.last = range.end - os.page_size;
+        }
+    };
+    const used = [_]PageRange{.{ .first = 0, .count = 4 * large / os.page_size }};
+    tracker.collect(start, bytes.len, &used, .{ null, null });
+    for ([_]usize{ 3 * os.page_size, large + 7 * os.page_size, 5 * os.page_size, 2 * large + os.page_size, 3 * large + 9 * os.page_size }) |at| {
+        bytes[at] = 2;
+        var told: Sum = .{};
+        try std.testing.expect(tracker.pagemap.writtenAnonymous(start, start + bytes.len, &told, Sum.add));
+        try std.testing.expectEqual(Sum{ .pages = 1, .last = start + at }, told);
+    }
+    var none: Sum = .{};
+    try std.testing.expect(tracker.pagemap.writtenPages(start, start + bytes.len, &none, Sum.add));
+    try std.testing.expectEqual(Sum{}, none);
+}
 
 test "pages that are left unprotected are all told, once; who lets go of the memory knows nothing of them" {
     var tracker: Tracker = try .init(.auto);
