@@ -247,9 +247,10 @@ test "of large pages that stood before the first commit one store is told as one
             to.last = range.end - os.page_size;
         }
     };
-    const used = [_]PageRange{.{ .first = 0, .count = 4 * large / os.page_size }};
+    // The last one is not in use yet, so that no scan makes page tables of it.
+    const used = [_]PageRange{.{ .first = 0, .count = 3 * large / os.page_size }};
     tracker.collect(start, bytes.len, &used, .{ null, null });
-    for ([_]usize{ 3 * os.page_size, large + 7 * os.page_size, 5 * os.page_size, 2 * large + os.page_size, 3 * large + 9 * os.page_size }) |at| {
+    for ([_]usize{ 3 * large + 9 * os.page_size, 3 * os.page_size, large + 7 * os.page_size, 5 * os.page_size, 2 * large + os.page_size }) |at| {
         bytes[at] = 2;
         var told: Sum = .{};
         try std.testing.expect(tracker.pagemap.writtenAnonymous(start, start + bytes.len, &told, Sum.add));
