@@ -253,7 +253,7 @@ test "of large pages that stood before the first commit one store is told as one
     for ([_]usize{ 3 * large + 9 * os.page_size, 3 * os.page_size, large + 7 * os.page_size, 5 * os.page_size, 2 * large + os.page_size }) |at| {
         bytes[at] = 2;
         var told: Sum = .{};
-        try std.testing.expect(tracker.pagemap.writtenAnonymous(start, start + bytes.len, &told, Sum.add));
+        try std.testing.expect(tracker.pagemap.writtenPages(start, start + bytes.len, &told, Sum.add));
         try std.testing.expectEqual(Sum{ .pages = 1, .last = start + at }, told);
     }
     var none: Sum = .{};
