@@ -208,6 +208,11 @@ pub const Walk = extern struct {
     }
 };
 
+/// An element of a walk to who wants its key as well, `[2]f64`, or its address alone, `u64`.
+pub inline fn give(to: anytype, key: f64, address: u64) void {
+    to.* = if (@TypeOf(to.*) == u64) address else .{ key, number(address) };
+}
+
 /// Collects the addresses of a container's own blocks.
 pub const Blocks = struct {
     out: []f64,

@@ -79,9 +79,11 @@ pub const functions = struct {
 
     /// Begins or continues a walk, and copies fields of up to `rows` values side by side: of `fields`, `count` times
     /// four u32: a field's offset in a value, its Column, where its column begins in `out`, and where 1 is left
-    /// for a number that the column cannot hold. How many values.
-    pub fn ph_columns(handle: HeapHandle, container: f64, shape: f64, walk: Buffer, fields: Buffer, count: f64, rows: f64, out: Buffer, room: f64) callconv(.c) f64 {
-        return result(columns(handle, container, shape, walk, fields, count, rows, out, room));
+    /// for a number that the column cannot hold. Of the heap the caller sees `shown` bytes from `base` on. How
+    /// many values.
+    pub fn ph_columns(handle: HeapHandle, container: f64, shape: f64, walk: Buffer, fields: Buffer, count: f64, rows: f64, out: Buffer, room: f64, base: f64, shown: f64) callconv(.c) f64 {
+        const seen: columns_room.Seen = .{ .base = whole(base) orelse 0, .room = @min(whole(shown) orelse 0, std.math.maxInt(i32)) };
+        return result(columns(handle, container, shape, walk, fields, count, rows, out, room, seen));
     }
 
     // ---- maps
@@ -441,7 +443,7 @@ fn walkOn(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, count:
     return found;
 }
 
-fn columns(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, fields: Buffer, count: f64, rows: f64, out: Buffer, room: f64) Error!u64 {
+fn columns(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, fields: Buffer, count: f64, rows: f64, out: Buffer, room: f64, seen: columns_room.Seen) Error!u64 {
     const space = try readable(handle);
     const Context = struct {
         walk: *Walk,
@@ -449,11 +451,12 @@ fn columns(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, field
         rows: u64,
         out: []u8,
         size: u64,
+        seen: columns_room.Seen,
         const Result = u64;
         fn of(self: @This(), it: anytype) Error!u64 {
             if (!@hasDecl(@TypeOf(it.*), "nextOf")) return errors.fail(.INVALID_ARGUMENT, .{}, "Cannot walk this container", .{});
             if (self.walk.changes < 0) try it.beginWalk(self.walk);
-            return columns_room.gather(it, self.walk, self.fields, self.rows, self.out, self.size);
+            return columns_room.gather(it, self.walk, self.fields, self.rows, self.out, self.size, self.seen);
         }
     };
     return onAny(space, container, shape, Context{
@@ -463,6 +466,7 @@ fn columns(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, field
         .rows = whole(rows) orelse 0,
         .out = (out orelse return errors.fail(.INVALID_ARGUMENT, .{}, "The buffer `out` is empty", .{}))[0 .. whole(room) orelse 0],
         .size = @as(data.Shape, @bitCast(shapeOf(shape))).value_size,
+        .seen = seen,
     });
 }
 

@@ -398,7 +398,7 @@ pub const Map = struct {
 
     /// The next elements of a walk: for each the key (a number's value, or the key's address) and the
     /// value's address. How many.
-    pub fn nextOf(self: *const Map, walk: *data.Walk, out: [][2]f64) Error!u64 {
+    pub fn nextOf(self: *const Map, walk: *data.Walk, out: anytype) Error!u64 {
         try walk.expectSame(self.header.changes);
         var next: u32 = @truncate(data.Walk.whole(walk.node));
         var left = data.Walk.whole(walk.left);
@@ -425,7 +425,7 @@ pub const Map = struct {
             // What is not followed may be any address: those that stand behind this one are read soon.
             @prefetch(@as(*allowzero const u8, @ptrFromInt(@intFromPtr(at) +% ahead)), .{});
             if (stride > line_size) @prefetch(@as(*allowzero const u8, @ptrFromInt(@intFromPtr(at) +% ahead +% line_size)), .{});
-            out[count] = .{ keyOf(at, self.shape), data.number(@intFromPtr(at) + offset) };
+            data.give(&out[count], keyOf(at, self.shape), @intFromPtr(at) + offset);
             next = if (backward) at.prev else at.next;
         }
         walk.node = data.number(next);

@@ -150,7 +150,7 @@ pub const List = struct {
         walk.left = data.number(h.len);
     }
 
-    pub fn nextOf(self: *const List, walk: *data.Walk, out: [][2]f64) Error!u64 {
+    pub fn nextOf(self: *const List, walk: *data.Walk, out: anytype) Error!u64 {
         try walk.expectSame(self.header.changes);
         var address = data.Walk.whole(walk.node);
         var left = data.Walk.whole(walk.left);
@@ -159,7 +159,7 @@ pub const List = struct {
             if (left == 0) return data.damaged(address);
             left -= 1;
             const node = try self.nodeAt(address);
-            out[count] = .{ 0, data.number(address + @sizeOf(Node)) };
+            data.give(&out[count], 0, address + @sizeOf(Node));
             address = if (walk.backward != 0) node.prev else node.next;
         }
         walk.node = data.number(address);

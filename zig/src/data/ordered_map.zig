@@ -597,13 +597,13 @@ pub fn Tree(comptime Stored: type) type {
 
         /// The next elements of a walk: for each the key (a number's value, or the key's address) and the
         /// value's address. How many.
-        pub fn nextOf(self: *const Self, walk: *data.Walk, out: [][2]f64) Error!u64 {
+        pub fn nextOf(self: *const Self, walk: *data.Walk, out: anytype) Error!u64 {
             try walk.expectSame(self.header.changes);
             if (self.header.root == 0) return 0;
             return if (walk.backward != 0) self.walkBack(walk, out) else self.walkOn(walk, out);
         }
 
-        fn walkOn(self: *const Self, walk: *data.Walk, out: [][2]f64) Error!u64 {
+        fn walkOn(self: *const Self, walk: *data.Walk, out: anytype) Error!u64 {
             const end: Position = .{ .leaf = data.Walk.whole(walk.end_node), .place = @truncate(data.Walk.whole(walk.end_place)) };
             var address = data.Walk.whole(walk.node);
             var place: u32 = @truncate(data.Walk.whole(walk.place));
@@ -621,7 +621,7 @@ pub fn Tree(comptime Stored: type) type {
                 }
                 if (left == 0) return data.damaged(address);
                 left -= 1;
-                out[count] = try self.element(leaf, place);
+                try self.giveElement(leaf, place, &out[count]);
                 count += 1;
                 place += 1;
                 if (place == leaf.count and leaf.next != 0) {
@@ -638,7 +638,7 @@ pub fn Tree(comptime Stored: type) type {
         }
 
         /// From the end towards the beginning: the walk's end moves.
-        fn walkBack(self: *const Self, walk: *data.Walk, out: [][2]f64) Error!u64 {
+        fn walkBack(self: *const Self, walk: *data.Walk, out: anytype) Error!u64 {
             const end: Position = .{ .leaf = data.Walk.whole(walk.node), .place = @truncate(data.Walk.whole(walk.place)) };
             var address = data.Walk.whole(walk.end_node);
             var place: u32 = @truncate(data.Walk.whole(walk.end_place));
@@ -657,7 +657,7 @@ pub fn Tree(comptime Stored: type) type {
                 if (left == 0 or place > leaf.count) return data.damaged(address);
                 left -= 1;
                 place -= 1;
-                out[count] = try self.element(leaf, place);
+                try self.giveElement(leaf, place, &out[count]);
                 count += 1;
             }
             walk.end_node = data.number(address);
@@ -666,7 +666,7 @@ pub fn Tree(comptime Stored: type) type {
             return count;
         }
 
-        inline fn element(self: *const Self, leaf: *Leaf, place: u32) Error![2]f64 {
+        inline fn giveElement(self: *const Self, leaf: *Leaf, place: u32, to: anytype) Error!void {
             const value = try self.header.pool.at(self.space, self.stride(), leaf.places[place]);
             // Values stand in the order in which their keys came, and are read next.
             @prefetch(@as(*allowzero const u8, @ptrFromInt(value)), .{});
@@ -674,7 +674,7 @@ pub fn Tree(comptime Stored: type) type {
                 numberOf(leaf.keys[place])
             else
                 data.number(@intFromPtr(&leaf.keys[place]));
-            return .{ key, data.number(value) };
+            data.give(to, key, value);
         }
 
         // ---------------------------------------------------------- proving

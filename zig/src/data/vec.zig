@@ -53,7 +53,7 @@ pub const Vec = struct {
     }
 
     /// The next elements of a walk, in order; their keys are their indices.
-    pub fn nextOf(self: *const Vec, walk: *data.Walk, out: [][2]f64) Error!u64 {
+    pub fn nextOf(self: *const Vec, walk: *data.Walk, out: anytype) Error!u64 {
         // Read once: what another thread changes between a look and the use is used unseen.
         const h: *const volatile Header = self.header;
         try walk.expectSame(h.changes);
@@ -61,9 +61,7 @@ pub const Vec = struct {
         _ = try self.space.bytes(start, len *| self.size());
         const first = data.Walk.whole(walk.node);
         const count = @min(out.len, len -| first);
-        for (out[0..count], first..) |*pair, index| {
-            pair.* = .{ data.number(index), data.number(start + index * self.size()) };
-        }
+        for (out[0..count], first..) |*to, index| data.give(to, data.number(index), start + index * self.size());
         walk.node = data.number(first + count);
         return count;
     }
