@@ -412,8 +412,14 @@ fn blocks(handle: HeapHandle, container: f64, shape: f64, out: Buffer, capacity:
     return sink.count;
 }
 
+/// A walk that has far to go says where it is: pages are mapped ahead of it.
+inline fn tellWalk(heap: *Heap, walk: *const Walk, address: u64, shape: f64) void {
+    heap.hint.tell(address, Walk.whole(walk.left) *| @as(data.Shape, @bitCast(shapeOf(shape))).value_size);
+}
+
 fn walkOn(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, count: f64, base: f64, room: f64) Error!u64 {
-    const space = try readable(handle);
+    const heap = try abi.lookup(handle);
+    const space: Space = .{ .alloc = &heap.alloc };
     const bytes = buffer orelse return errors.fail(.INVALID_ARGUMENT, .{}, "The buffer `walk` is empty", .{});
     const walk: *Walk = @ptrCast(@alignCast(bytes));
     const pairs: [*][2]f64 = @ptrCast(@alignCast(bytes + @sizeOf(Walk)));
@@ -429,6 +435,7 @@ fn walkOn(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, count:
         }
     };
     const found = try onAny(space, container, shape, Context{ .walk = walk, .out = out });
+    if (found > 0) tellWalk(heap, walk, @intFromFloat(out[found - 1][1]), shape);
     const offsets: [*]i32 = @ptrCast(@alignCast(pairs + Walk.batch_max));
     const shown = @min(whole(room) orelse 0, std.math.maxInt(i32));
     const size = @as(data.Shape, @bitCast(shapeOf(shape))).value_size;
@@ -444,9 +451,11 @@ fn walkOn(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, count:
 }
 
 fn columns(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, fields: Buffer, count: f64, rows: f64, out: Buffer, room: f64, seen: columns_room.Seen) Error!u64 {
-    const space = try readable(handle);
+    const heap = try abi.lookup(handle);
+    const space: Space = .{ .alloc = &heap.alloc };
     const Context = struct {
         walk: *Walk,
+        last: *u64,
         fields: []columns_room.Field,
         rows: u64,
         out: []u8,
@@ -456,11 +465,14 @@ fn columns(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, field
         fn of(self: @This(), it: anytype) Error!u64 {
             if (!@hasDecl(@TypeOf(it.*), "nextOf")) return errors.fail(.INVALID_ARGUMENT, .{}, "Cannot walk this container", .{});
             if (self.walk.changes < 0) try it.beginWalk(self.walk);
-            return columns_room.gather(it, self.walk, self.fields, self.rows, self.out, self.size, self.seen);
+            return columns_room.gather(it, self.walk, self.fields, self.rows, self.out, self.size, self.seen, self.last);
         }
     };
-    return onAny(space, container, shape, Context{
-        .walk = @ptrCast(@alignCast(buffer orelse return errors.fail(.INVALID_ARGUMENT, .{}, "The buffer `walk` is empty", .{}))),
+    const walk: *Walk = @ptrCast(@alignCast(buffer orelse return errors.fail(.INVALID_ARGUMENT, .{}, "The buffer `walk` is empty", .{})));
+    var last: u64 = 0;
+    const found = try onAny(space, container, shape, Context{
+        .walk = walk,
+        .last = &last,
         .fields = @as([*]columns_room.Field, @ptrCast(@alignCast(fields orelse
             return errors.fail(.INVALID_ARGUMENT, .{}, "The buffer `fields` is empty", .{}))))[0 .. whole(count) orelse 0],
         .rows = whole(rows) orelse 0,
@@ -468,6 +480,8 @@ fn columns(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, field
         .size = @as(data.Shape, @bitCast(shapeOf(shape))).value_size,
         .seen = seen,
     });
+    tellWalk(heap, walk, last, shape);
+    return found;
 }
 
 const VecChange = union(enum) {
