@@ -329,6 +329,24 @@ test("bytes that C wrote read as the fields do: a truth value of 7, a u53 that i
   expectCode(() => [...vec.batches(["bool"])], "CORRUPT");
 });
 
+test("a text is read whole wherever in it the first character beyond ASCII stands", () => {
+  using heap = Heap.open({ size: 4 << 20 });
+  const Line = struct("Line", { n: u8, text });
+  const wanted: string[] = [];
+  for (const length of [0, 1, 7, 8, 14, 15, 16, 17, 63, 64, 65, 127, 128, 129, 200]) {
+    const ascii = Array.from({ length }, (_, i) => String.fromCharCode(33 + i % 90)).join("");
+    wanted.push(ascii, `${ascii}\x7f`);
+    for (let at = 0; at < length; at++) {
+      for (const other of ["\x80", "ÿ", "€"]) {
+        wanted.push(ascii.slice(0, at) + other + ascii.slice(at + 1));
+      }
+    }
+  }
+  const lines = new (Vec(Line))(heap, wanted.map((text) => ({ text })));
+  assert.deepEqual(lines.column("text"), wanted);
+  assert.deepEqual(lines.column("text"), byHand(lines as never, "text"));
+});
+
 test("a heap that is only read, a class that extends a struct, and a Worker have columns", async () => {
   using folder = new Folder();
   const file = folder.file("a.perm");

@@ -242,4 +242,5 @@ test {
     _ = @import("columns.zig");
     _ = @import("test_maps.zig");
     _ = @import("test_ordered.zig");
+    _ = @import("test_walks.zig");
 }

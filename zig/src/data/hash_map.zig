@@ -418,7 +418,7 @@ pub const Map = struct {
                 const place = pool_room.placeOf(entry);
                 base = try self.header.pool.at(self.space, stride, entry) -% place.offset * stride;
                 first = pool_room.firstOf(place.segment);
-                end = first + pool_room.sizeOf(place.segment);
+                end = first +| pool_room.sizeOf(place.segment);
                 if (!self.space.contains(base, stride * pool_room.sizeOf(place.segment))) return data.damaged(base);
             }
             const at: *Entry = @ptrFromInt(base + (entry - first) * stride);

@@ -577,7 +577,7 @@ pub fn Tree(comptime Stored: type) type {
             walk.end_place = data.number(position.place);
             const leaf = try self.leafAt(data.Walk.whole(walk.node));
             const place = data.Walk.whole(walk.place);
-            const isEmpty = place >= leaf.count or switch (how) {
+            const isEmpty = place >= @min(leaf.count, leaf_max) or switch (how) {
                 .begin => true,
                 .end => false,
                 inline else => |known| !try self.isBelow(&leaf.keys[place], key, if (is_text or known != .past_prefix) known else .above),
@@ -667,6 +667,8 @@ pub fn Tree(comptime Stored: type) type {
         }
 
         inline fn giveElement(self: *const Self, leaf: *Leaf, place: u32, to: anytype) Error!void {
+            // The count was looked at when the leaf was, and may be another one by now.
+            if (place >= leaf_max) return data.damaged(@intFromPtr(leaf));
             const value = try self.header.pool.at(self.space, self.stride(), leaf.places[place]);
             // Values stand in the order in which their keys came, and are read next.
             @prefetch(@as(*allowzero const u8, @ptrFromInt(value)), .{});

@@ -297,6 +297,15 @@ const Scene = struct {
             self.ahead.pagemap.mapsFile(at + sector_len - page_size, 1);
     }
 
+    /// The same to who may not use what belongs to the thread.
+    fn isMappedBehindPost(self: *const Scene, sector: u64) bool {
+        var pagemap: Pagemap = .open();
+        defer pagemap.close();
+        const at = @intFromPtr(self.range.ptr) + self.run.first * page_size;
+        const from = std.mem.alignForward(usize, at, sector_len) + sector * sector_len;
+        return !pagemap.mapsFile(from, post_pages) and pagemap.mapsFile(from + sector_len - page_size, 1);
+    }
+
     fn isUntouched(self: *const Scene, sector: u64) bool {
         const at = self.ahead.addressOf(sector);
         for (0..sector_pages / post_pages) |part| {
@@ -343,6 +352,59 @@ test "pages are mapped ahead of who reads in order, as far as it keeps coming, a
     _ = scene.byte(8, 0).*;
     ahead.follow(8, window_min);
     try expect(scene.isAhead(10) and scene.isAhead(11) and scene.isAhead(13) and scene.isUntouched(14));
+}
+
+test "a walk that has far to go need not be found, and one that has not says nothing" {
+    const expect = std.testing.expect;
+    var scene = try Scene.init();
+    defer scene.deinit();
+    const ahead = &scene.ahead;
+    const hint = &scene.hint;
+    const address = @intFromPtr(scene.range.ptr);
+    {
+        var asked: Pagemap = .open();
+        defer asked.close();
+        if (asked.method == .none) return error.SkipZigTest;
+    }
+    // Nobody listens.
+    hint.tell(address, 1 << 30);
+    try expect(hint.state.raw == Hint.deaf);
+
+    ahead.start(address, &.{scene.run}, hint);
+    const first = address + scene.run.first * page_size;
+    while (hint.state.load(.monotonic) != Hint.listening) os.yieldThread();
+    hint.tell(first, 2 * sector_len - 1);
+    try expect(hint.address.load(.monotonic) == 0);
+    // Where the walk is, the sectors behind it, as many as it is worth: none of them was touched.
+    const told = scene.byte(7, 100);
+    while (hint.state.load(.monotonic) != Hint.listening) os.yieldThread();
+    hint.tell(@intFromPtr(told), 2 * sector_len);
+    var mapped = false;
+    for (0..5_000) |_| {
+        mapped = scene.isMappedBehindPost(8 + window_told - 1);
+        if (mapped) break;
+        os.futexWaitFor(&.init(0), 0, std.time.ns_per_ms);
+    }
+    try expect(mapped);
+    ahead.end();
+    try expect(hint.state.raw == Hint.deaf and ahead.thread == null);
+}
+
+test "the sector behind an address is found in any stretch, and beyond them none is" {
+    const expectEqual = std.testing.expectEqual;
+    var ahead: Ahead = .{};
+    defer ahead.forget();
+    const mark_at = 1 << 40;
+    // Two stretches of 20 and of 10 sectors, with a gap of 16.
+    try std.testing.expect(ahead.mark(mark_at, &.{
+        .{ .first = 0, .count = 20 * sector_pages },
+        .{ .first = 36 * sector_pages, .count = 10 * sector_pages },
+    }));
+    for ([_][2]u64{ .{ 0, 1 }, .{ sector_len - 1, 1 }, .{ sector_len, 2 }, .{ 19 * sector_len, 20 }, .{ 30 * sector_len, 20 }, .{ 36 * sector_len, 21 }, .{ 45 * sector_len, 30 }, .{ 99 * sector_len, 30 } }) |each| {
+        try expectEqual(each[1], ahead.sectorBehind(mark_at + each[0]));
+    }
+    try expectEqual(0, ahead.sectorBehind(mark_at - 1));
+    for (0..30) |sector| try expectEqual(sector, ahead.sectorBehind(ahead.addressOf(sector)) - 1);
 }
 
 test "what no cache holds is not mapped ahead, and the thread ends whenever it is told" {
