@@ -80,7 +80,7 @@ pub fn reserve(file: File, offset: u64, len: u64) i64 {
         switch (errnoOf(result)) {
             .SUCCESS => {},
             .OPNOTSUPP, .NOSYS => {
-                const written = writeZeros(file, offset + done, part);
+                const written = writeBack(file, offset + done, part);
                 if (written < 0) return written;
             },
             else => return result,
@@ -127,14 +127,24 @@ pub fn resize(file: File, len: u64) i64 {
     return disk.truncate(null, file, len);
 }
 
-fn writeZeros(file: File, offset: u64, len: u64) i64 {
-    const zeros: [16384]u8 = @splat(0);
+/// Where no room can be asked for (ext2, ext3) what stands in the file is written over itself, zeros where
+/// nothing does.
+fn writeBack(file: File, offset: u64, len: u64) i64 {
+    var buffer: [16384]u8 = undefined;
     var done: u64 = 0;
     while (done < len) {
-        const result = disk.write(null, file, zeros[0..@min(zeros.len, len - done)], offset + done);
+        const bytes = buffer[0..@min(buffer.len, len - done)];
+        var got: usize = 0;
+        while (got < bytes.len) {
+            const result = disk.read(null, file, bytes[got..], offset + done + got);
+            if (result < 0) return result;
+            if (result == 0) break;
+            got += @intCast(result);
+        }
+        @memset(bytes[got..], 0);
+        const result = writeAll(file, bytes, offset + done);
         if (result < 0) return result;
-        if (result == 0) return -@as(i64, @intFromEnum(linux.E.NOSPC));
-        done += @intCast(result);
+        done += bytes.len;
     }
     return 0;
 }
@@ -228,5 +238,14 @@ test "a file without a name holds what is stored through a shared map, and knows
     try std.testing.expectEqual(@as(u8, 7), byte[0]);
     try std.testing.expect(punch(at, 1 << 16));
     try std.testing.expectEqual(@as(u8, 0), @as(*u8, @ptrFromInt(at + 5000)).*);
+    // As on a file system that gives no room before it is written.
+    try std.testing.expectEqual(@as(i64, 0), writeBack(moved, 0, 1 << 17));
+    try std.testing.expectEqual(@as(i64, 5), disk.write(null, moved, "kept!", 99_999));
+    try std.testing.expectEqual(@as(i64, 0), writeBack(moved, 4096, 140_000));
+    var five: [5]u8 = undefined;
+    try std.testing.expectEqual(@as(i64, 5), disk.read(null, moved, &five, 99_999));
+    try std.testing.expectEqualStrings("kept!", &five);
+    var stat: Stat = .{};
+    try std.testing.expect(statOf(moved, &stat) and stat.size == 144_096 and stat.allocated >= 140_000);
     try std.testing.expectEqual(linux.E.FBIG, errnoOf(reserve(moved, std.math.maxInt(i64), 1)));
 }
