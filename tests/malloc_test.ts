@@ -377,6 +377,33 @@ test(
   },
 );
 
+test(
+  "malloc and free are too long for V8's first compiler to put them into a loop, and not for its second",
+  {
+    timeout,
+    skip: thisRuntime === "deno" ? false : "about V8",
+  },
+  () => {
+    using folder = new Folder();
+    const script = folder.file("short.ts");
+    writeFileSync(
+      script,
+      `import { Heap } from "${new URL("../mod.ts", import.meta.url)}";
+    using heap = Heap.open({ size: 1 << 20 });
+    heap.free(heap.malloc(16));`,
+    );
+    for (const method of ["malloc", "free"]) {
+      const flags = ["-A", `--v8-flags=--print-bytecode,--print-bytecode-filter=${method}`];
+      const { out } = run(command("deno", script, [], flags));
+      const lengths = Array.from(out.matchAll(/function: (\w+) .*\nBytecode length: (\d+)/g))
+        .filter(([, name]) => name === method).map(([, , length]) => Number(length));
+      assert.equal(lengths.length, 1, out.slice(0, 1000));
+      // By its defaults for a single function.
+      assert.ok(lengths[0] > 100 && lengths[0] <= 460, `${method}: ${lengths[0]} bytes`);
+    }
+  },
+);
+
 test("V8 need not search for native functions, and what is called often it finds bound", {
   skip: thisRuntime === "deno" ? false : "about V8",
   timeout,

@@ -267,7 +267,7 @@ pub const functions = struct {
     pub fn ph_malloc(handle: HeapHandle, size: f64) callconv(.c) f64 {
         if (lately(handle)) |heap| if (exact(size)) |bytes| {
             const address = heap.alloc.tryMalloc(bytes);
-            if (address != 0) return number(address);
+            if (address != 0) return numbers.ofNearAddress(address);
         };
         return mallocSlow(handle, size);
     }
@@ -294,9 +294,9 @@ pub const functions = struct {
     }
 
     pub fn ph_free(handle: HeapHandle, pointer: f64) callconv(.c) f64 {
-        if (lately(handle)) |heap| if (exact(pointer)) |address| {
-            if (heap.alloc.tryFree(address)) return 0;
-        };
+        if (lately(handle)) |heap| {
+            if (heap.alloc.tryFree(numbers.nearAddress(pointer))) return 0;
+        }
         return freeSlow(handle, pointer);
     }
 
@@ -554,16 +554,16 @@ var latest: ?*Heap = null;
 /// each, threads with heaps of their own would write it in turn, and each wait for its line.
 const misses_max = 256;
 
-/// The heap of a handle when it is that one and may be changed.
+/// The heap of a handle when it is that one, may be changed and lies where addresses are near.
 inline fn lately(handle: HeapHandle) ?*Heap {
     const heap = @atomicLoad(?*Heap, &latest, .monotonic) orelse return null;
-    return if (heap.write_key == handle) heap else null;
+    return if (heap.alloc.gate.key == handle) heap else null;
 }
 
 inline fn missed(heap: *Heap) void {
     const present = @atomicLoad(?*Heap, &latest, .monotonic);
-    if (present == heap) return;
-    if (present != null and !std.math.isNan(present.?.write_key)) {
+    if (present == heap or std.math.isNan(heap.alloc.gate.key)) return;
+    if (present != null and !std.math.isNan(present.?.alloc.gate.key)) {
         const cache = threads.mine(&heap.alloc) orelse return;
         cache.misses +%= 1;
         if (cache.misses % misses_max != 0) return;

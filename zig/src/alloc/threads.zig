@@ -37,6 +37,9 @@ pub const Entry = struct {
     const gone = 1;
 };
 
+/// No number equals it.
+pub const no_key = std.math.nan(f64);
+
 /// What every call reads and hardly anybody writes, in a cache line of its own: what changes with
 /// each span must not take it away from the other threads.
 pub const Gate = extern struct {
@@ -44,7 +47,9 @@ pub const Gate = extern struct {
     thread: std.atomic.Value(usize) align(64) = .init(0),
     cache: *Cache = undefined,
     stop: std.atomic.Value(u32) = .init(0),
-    padding: [44]u8 = undefined,
+    /// The heap's handle as it crosses the ABI, where calls may take the short way (abi.zig).
+    key: f64 align(8) = no_key,
+    padding: [32]u8 = undefined,
 
     comptime {
         assert(@sizeOf(Gate) == 64);

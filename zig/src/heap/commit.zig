@@ -359,6 +359,7 @@ fn swapIn(heap: *Heap, im: *Image, point: image_room.Point, built: Built) Error!
         ranges.retireAround(identity.address, span, heap.address, heap.geometry.span);
         heap.address = identity.address;
         heap.geometry = built.geometry;
+        heap.setKey();
         heap.reach = 0;
     }
     if (heap.shared != null) {

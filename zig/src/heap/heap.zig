@@ -13,6 +13,8 @@
 const std = @import("std");
 const os = @import("../os/os.zig");
 const errors = @import("../errors.zig");
+const numbers = @import("../numbers.zig");
+const threads = @import("../alloc/threads.zig");
 const abi = @import("../abi.zig");
 const attachments = @import("attach.zig");
 const background = @import("background.zig");
@@ -85,8 +87,6 @@ var fork_depth: u32 = 0;
 pub const Heap = struct {
     /// Place in the table (low 12 bits) and how many heaps that place has had; 0 when closed.
     handle: u64 = 0,
-    /// `handle` as it crosses the ABI while the heap may be changed; otherwise no number equals it.
-    write_key: f64 = std.math.nan(f64),
     index: u64,
     generation: u64 = 0,
     mode: Mode = .w,
@@ -168,13 +168,19 @@ pub const Heap = struct {
         self.nonce = os.randomU64();
         self.voidLocks();
         self.handle = self.generation * heaps_max + self.index;
-        if (self.mode != .r) self.write_key = @floatFromInt(self.handle);
+        self.setKey();
+    }
+
+    /// For calls that take the short way: heaps that may be changed and lie where addresses are near.
+    pub fn setKey(self: *Heap) void {
+        const near = self.address >= numbers.near_first and self.address + self.geometry.span <= numbers.near_end;
+        self.alloc.gate.key = if (near and self.mode != .r) @floatFromInt(self.handle) else threads.no_key;
     }
 
     /// From now on every handle of this heap is CLOSED.
     pub fn conceal(self: *Heap) void {
         self.handle = 0;
-        self.write_key = std.math.nan(f64);
+        self.alloc.gate.key = threads.no_key;
     }
 
     /// Gives up a heap that was acquired; its range has been dealt with.

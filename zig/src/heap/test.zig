@@ -657,6 +657,78 @@ test "whatever is passed as a heap's handle, only an open heap's own reaches it"
     try second.check();
 }
 
+test "a heap at any address takes back its own blocks as f64s, and nothing else" {
+    const abi = @import("../abi.zig");
+    const numbers = @import("../numbers.zig");
+    const first = numbers.near_first;
+    // Both sides of where addresses are near, one that begins there, and below everything.
+    const places = [_]u64{ 0, first, first - (2 << 20), first / 2, 0x1000_0000_0000, 0x5234_5670_0000 };
+    for (places) |place| {
+        const heap = try Heap.mopen(.{ .size = 4 << 20, .max_size = 16 << 20, .address = place });
+        defer heap.close() catch unreachable;
+        const handle: f64 = @floatFromInt(heap.handle);
+        const end = heap.address + heap.geometry.span;
+        const near = heap.address >= first and end <= numbers.near_end;
+        try testing.expectEqual(near, !std.math.isNan(heap.alloc.gate.key));
+        for ([_]f64{ 16, 48, 100, 512, 5000, 32_768, 100_000 }) |size| {
+            // Twice: the second free's block was handed out by a hint.
+            for (0..2) |_| {
+                const p = abi.functions.ph_malloc(handle, size);
+                const address: u64 = @intFromFloat(p);
+                try testing.expect(address >= heap.address and address < end and address % 16 == 0);
+                const unit = @as(f64, 1) / 64;
+                const bits: u64 = @bitCast(p);
+                const others = [_]f64{
+                    p + unit,                    p - unit,                    p + 0.5,                p + 1,              p + 8,
+                    -p,                          p * 2,                       p / 2,                  p * 4,              p / 4,
+                    @bitCast(address),           p + (1 << 46),               @bitCast(address << 6), @bitCast(bits ^ 1), @bitCast(bits +% (1 << 62)),
+                    @bitCast(bits +% (1 << 52)), @bitCast(bits -% (1 << 52)), std.math.nan(f64),      std.math.inf(f64),  -0.5,
+                };
+                for (others) |other| {
+                    try testing.expect(abi.functions.ph_free(handle, other) < 0);
+                }
+                try testing.expectEqual(size, @min(size, abi.functions.ph_usable_size(handle, p)));
+                try testing.expectEqual(0, abi.functions.ph_free(handle, p));
+                try testing.expect(abi.functions.ph_free(handle, p) < 0);
+            }
+        }
+        try testing.expectEqual(0, abi.functions.ph_free(handle, 0));
+        try testing.expectEqual(0, abi.functions.ph_free(handle, -0.0));
+        try heap.check();
+    }
+}
+
+test "a restore that moves the heap leaves its blocks to be freed as f64s" {
+    const abi = @import("../abi.zig");
+    const numbers = @import("../numbers.zig");
+    var place = Place.init();
+    defer place.deinit();
+    // To and fro across the border: what was near before is not after.
+    const addresses = [_]u64{ 0x2000_0000_0000, 0x4abc_0000_0000 };
+    for (addresses, 0..) |address, i| {
+        const old = try Heap.mopen(.{ .size = 1 << 20, .address = address });
+        try old.bopen(.{ .path = place.path("moved.back"), .replace = true });
+        old.header().root = try old.alloc.malloc(40);
+        _ = try old.commit(.backup);
+        try old.close();
+        const heap = try Heap.mopen(.{ .size = 1 << 20, .address = addresses[1 - i] });
+        defer heap.close() catch unreachable;
+        try heap.bopen(.{ .path = place.path("moved.back"), .mode = .rw });
+        _ = try heap.restore(.{});
+        try testing.expectEqual(address, heap.address);
+        try testing.expectEqual(address < numbers.near_first, std.math.isNan(heap.alloc.gate.key));
+        const handle: f64 = @floatFromInt(heap.handle);
+        const root: f64 = @floatFromInt(heap.header().root);
+        for (0..600) |_| {
+            const p = abi.functions.ph_malloc(handle, 40);
+            try testing.expectEqual(0, abi.functions.ph_free(handle, p));
+        }
+        try testing.expect(abi.functions.ph_free(handle, root + 1) < 0);
+        try testing.expectEqual(0, abi.functions.ph_free(handle, root));
+        try heap.check();
+    }
+}
+
 test "memory is given back while another thread closes images and goes back to epochs" {
     var place = Place.init();
     defer place.deinit();
