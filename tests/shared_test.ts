@@ -5,7 +5,7 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { backup, bclose, bopen, Heap, mclose, mflush, mopen, perm, restore } from "../mod.ts";
@@ -130,6 +130,53 @@ test("a shared heap opens after hundreds of sessions as after one", { timeout },
   using heap = Heap.open({ file, size, maxSize: size, shared });
   assert.equal(get(heap), sessions);
   expectWell(heap);
+});
+
+test("a file that another program cut off is CORRUPT and no signal, until a backup is restored", {
+  timeout,
+}, async () => {
+  using folder = new Folder();
+  for (const [index, path] of folders().entries()) {
+    const file = join(path, "a");
+    const backup = folder.file(`b${index}`);
+    const options = { file, backup, size: 8 * mib, maxSize: 8 * mib, shared };
+    for (const left of [3 * mib, 4096, 0]) {
+      using heap = Heap.open({ ...options });
+      if (heap.root === 0) heap.root = heap.calloc(1, 6 * mib);
+      const bytes = heap.bytes(heap.root, 6 * mib);
+      bytes.fill(7);
+      heap.flush();
+      heap.backup();
+      for (
+        const use of [
+          () => heap.flush(),
+          () => heap.backup(),
+          () => heap.check(),
+          () => heap.stats(),
+          () => heap.grow(9 * mib),
+        ]
+      ) {
+        truncateSync(file, left);
+        expectCode(use, "CORRUPT", { path: file, message: /cut its file off.*restore/ });
+        // Whatever it looked at, all of it can be touched again.
+        assert.equal(bytes[bytes.length - 1], 0);
+        bytes[bytes.length - 1] = 1;
+      }
+      truncateSync(file, left);
+      await expectRejects((async () => await heap.flushAsync())(), "CORRUPT");
+      expectCode(() => heap.flush(), "CORRUPT");
+      truncateSync(file, left);
+      heap.restore();
+      assert.ok(heap.bytes(heap.root, 6 * mib).every((byte) => byte === 7));
+      heap.flush();
+      expectWell(heap);
+      heap.flush();
+      // Closed as it is: the file keeps its mark, or has no header any more.
+      truncateSync(file, left);
+      heap.close();
+      rmSync(file);
+    }
+  }
 });
 
 test("closing what was flushed leaves a whole file, closing changes leaves the mark", {

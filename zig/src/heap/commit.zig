@@ -29,6 +29,7 @@ pub fn commit(heap: *Heap, which: heap_room.Which) Error!abi.records.Report {
     try heap.lock();
     defer heap.mutex.unlock();
     try expectMayCommit(heap);
+    if (heap.shared) |shared| try shared.expectWhole(heap);
     if (which == .map) if (heap.shared) |shared| return flushShared(heap, shared, start_ns);
     const im = try heap.image(which);
     heap.background.drain();
@@ -105,6 +106,7 @@ pub fn commitAsync(heap: *Heap, which: heap_room.Which) Error!u64 {
     try heap.lock();
     defer heap.mutex.unlock();
     try expectMayCommit(heap);
+    if (heap.shared) |shared| try shared.expectWhole(heap);
 
     const behind = &heap.background;
     if (which == .map) if (heap.shared) |shared| {
@@ -253,6 +255,8 @@ fn restoreLocked(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.recor
     heap.registry.prune(heap.handle);
     try heap.registry.expectThread("restore", os.threadId());
     heap.background.drain();
+    // What is read of the heap that goes is there to be read, even if it is lost.
+    if (heap.shared) |shared| shared.expectWhole(heap) catch {};
     const which: heap_room.Which = options.from orelse if (heap.backup != null) .backup else .map;
     const im = try heap.image(which);
     for (heap.images()) |slot| if (slot) |each| each.cancelFold();

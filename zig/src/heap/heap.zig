@@ -345,12 +345,14 @@ pub const Heap = struct {
         if (self.mode == .r) return self.readOnly();
         try self.lock();
         defer self.mutex.unlock();
+        if (self.shared) |shared| try shared.expectWhole(self);
         if (size > self.alloc.capacityBytes()) try self.alloc.grow(size);
     }
 
     pub fn check(self: *Heap) Error!void {
         try self.lock();
         defer self.mutex.unlock();
+        if (self.shared) |shared| try shared.expectWhole(self);
         self.alloc.hold();
         defer self.alloc.release();
         try self.alloc.check();
@@ -623,6 +625,7 @@ pub const Heap = struct {
     pub fn stats(self: *Heap) Error!records.Stats {
         try self.lock();
         defer self.mutex.unlock();
+        if (self.shared) |shared| try shared.expectWhole(self);
         const memory_stats = try self.alloc.stats();
         var out: records.Stats = .{
             .live_bytes = number(memory_stats.live_bytes),

@@ -45,6 +45,8 @@ pub const Shared = struct {
     watch: Watch = .{},
     /// Why the heap could not grow.
     refusal: ?errors.Record = null,
+    /// Another program cut the file off: what stood there is gone, until a restore brings another file.
+    cut: bool = false,
     process: u32,
 
     // ---------------------------------------------------------------- making and opening
@@ -202,6 +204,34 @@ pub const Shared = struct {
         for (before, after) |from, to| try self.layPart(self.map, heap.address, from.offset + from.len, to.len - from.len);
     }
 
+    // ---------------------------------------------------------------- files that are cut off
+
+    /// Called before the library reads the heap: touching what is mapped beyond the file's end is a SIGBUS.
+    /// A file that was cut off gets its length back, so that the program's own reads end nothing either, and
+    /// the heap is refused from then on.
+    pub fn expectWhole(self: *Shared, heap: *const Heap) Error!void {
+        var end: u64 = 0;
+        for (heap.geometry.parts(heap.alloc.capacityBytes())) |part| end = @max(end, part.offset + part.len);
+        return self.expectLong(end);
+    }
+
+    fn expectLong(self: *Shared, heap_len: u64) Error!void {
+        if (self.process != os.processId()) return;
+        const file = self.file.file.file;
+        const len = heap_offset + std.mem.alignForward(u64, heap_len, os.page_size);
+        var stat: pool_file.Stat = .{};
+        if (pool_file.statOf(file, &stat) and stat.size < len) {
+            self.cut = true;
+            if (self.file.mode != .read) {
+                _ = pool_file.resize(file, len);
+                _ = pool_file.reserve(file, stat.size, len - stat.size);
+            }
+        }
+        if (!self.cut) return;
+        return fail(.CORRUPT, .{ .path = self.file.path() }, "Cannot use shared heap \"{s}\": another program has cut its file " ++
+            "off, and what stood there is gone; restore() a backup", .{self.file.path()});
+    }
+
     // ---------------------------------------------------------------- flushing
 
     /// What a flush takes with it from the moment of the call.
@@ -216,6 +246,9 @@ pub const Shared = struct {
     pub fn flush(self: *Shared, history: *image_room.History, input: *const Flush) Error!image_room.CommitReport {
         const file = self.file;
         try file.expectNamed();
+        var end: u64 = 0;
+        for (input.used) |range| end = @max(end, range.offset + range.len);
+        try self.expectLong(end);
         if (self.isFlushed(history, input)) {
             return .{ .epoch = history.epoch() };
         }
@@ -277,6 +310,7 @@ pub const Shared = struct {
     /// Takes the mark away when nothing is lost by it. The heap's threads are gone.
     pub fn rest(self: *Shared, heap: *Heap) void {
         if (self.file.mode == .read or self.process != os.processId()) return;
+        self.expectWhole(heap) catch return;
         const input = inputOf(heap);
         if (!self.isFlushed(&heap.history, &input)) return;
         const state: shared_file.State = .{
@@ -621,5 +655,6 @@ pub fn takeOver(heap: *Heap, poured: *Poured, address: usize) Error!void {
     pool_file.close(shared.map);
     shared.map = poured.map;
     poured.map = pool_file.none;
+    shared.cut = false;
     shared.watch.end();
 }
