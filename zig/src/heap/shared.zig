@@ -47,6 +47,8 @@ pub const Shared = struct {
     refusal: ?errors.Record = null,
     /// Another program cut the file off: what stood there is gone, until a restore brings another file.
     cut: bool = false,
+    /// A restore failed when it had given the heap's memory up: nothing is to be read there.
+    lost: bool = false,
     process: u32,
 
     // ---------------------------------------------------------------- making and opening
@@ -141,6 +143,7 @@ pub const Shared = struct {
 
     /// The heap's memory stays as it is, but reaches the file no more.
     pub fn detach(self: *Shared, heap: *Heap) void {
+        if (self.lost) return;
         for (heap.geometry.parts(heap.alloc.capacityBytes())) |part| {
             os.mapFilePrivate(heap.address + part.offset, part.len, self.map, heap_offset + part.offset) catch {
                 os.commitAnonymous(heap.address + part.offset, part.len) catch {};
@@ -310,6 +313,7 @@ pub const Shared = struct {
     /// Takes the mark away when nothing is lost by it. The heap's threads are gone.
     pub fn rest(self: *Shared, heap: *Heap) void {
         if (self.file.mode == .read or self.process != os.processId()) return;
+        if (self.lost) return;
         self.expectWhole(heap) catch return;
         const input = inputOf(heap);
         if (!self.isFlushed(&heap.history, &input)) return;
@@ -649,6 +653,7 @@ fn pourPart(shared: *Shared, poured: *const Poured, at: usize, offset: u64, len:
 /// The poured heap in the place of the live one, whose range the caller has dealt with.
 pub fn takeOver(heap: *Heap, poured: *Poured, address: usize) Error!void {
     const shared = heap.shared.?;
+    shared.lost = true;
     os.reserveOver(address, poured.geometry.span);
     try shared.lay(poured.map, address, poured.geometry, poured.capacity);
     try shared.file.succeed(&poured.next);
@@ -656,5 +661,6 @@ pub fn takeOver(heap: *Heap, poured: *Poured, address: usize) Error!void {
     shared.map = poured.map;
     poured.map = pool_file.none;
     shared.cut = false;
+    shared.lost = false;
     shared.watch.end();
 }

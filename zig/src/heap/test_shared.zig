@@ -4,7 +4,8 @@
 const std = @import("std");
 const os = @import("../os/os.zig");
 const format = @import("../image/format.zig");
-const Heap = @import("heap.zig").Heap;
+const heap_room = @import("heap.zig");
+const Heap = heap_room.Heap;
 const Place = @import("test.zig").Place;
 
 const testing = std.testing;
@@ -75,6 +76,80 @@ test "a shared heap that hundreds and thousands of sessions changed opens like a
     try testing.expectEqual(@as(u64, format.lines_max + 5), word(heap).*);
     try testing.expectEqual(@as(usize, format.lines_max), heap.history.lines.slice().len);
     try heap.check();
+}
+
+test "memory that is refused anywhere in opening and restoring is an error, and what was the heap can be touched" {
+    for ([_]bool{ true, false }) |shared| {
+        var place = Place.init();
+        defer place.deinit();
+        const path = place.path("app.map");
+        const back = place.path("app.back");
+        const options: heap_room.OpenOptions = .{ .path = path, .backup = back, .size = 1 << 20, .max_size = 16 << 20, .shared = shared };
+        defer os.refused_map.store(0, .monotonic);
+        {
+            const heap = try Heap.openNewest(options);
+            defer heap.close() catch unreachable;
+            heap.header().root = try heap.alloc.malloc(8);
+            word(heap).* = 5;
+            _ = try heap.commit(.backup);
+            _ = try heap.commit(.map);
+        }
+        var failures: u32 = 0;
+        var taken: u32 = 0;
+        var nth: u32 = 1;
+        var passed = false;
+        while (!passed) : (nth += 1) {
+            os.refused_map.store(nth, .monotonic);
+            passed = true;
+            const heap = Heap.openNewest(options) catch |err| {
+                if (err == error.CORRUPT) {
+                    // A restore had taken the heap with it, which was changed.
+                    os.refused_map.store(0, .monotonic);
+                    try testing.expect(shared);
+                    taken += 1;
+                    const found = try Heap.mopen(.{ .path = path, .mode = .rw, .shared = true, .recover = true });
+                    try testing.expectEqual(@as(u64, 6), word(found).*);
+                    word(found).* = 5;
+                    _ = try found.commit(.map);
+                    try found.close();
+                    passed = false;
+                    continue;
+                }
+                try testing.expectEqual(error.OUT_OF_MEMORY, err);
+                failures += 1;
+                passed = false;
+                continue;
+            };
+            try testing.expectEqual(@as(u64, 5), word(heap).*);
+            word(heap).* = 6;
+            const address = heap.address + heap.geometry.data_offset;
+            const data: []u8 = @as([*]u8, @ptrFromInt(address))[0..heap.alloc.capacityBytes()];
+            if (heap.restore(.{ .from = .backup })) |_| {
+                try testing.expectEqual(@as(u64, 5), word(heap).*);
+            } else |err| {
+                try testing.expectEqual(error.OUT_OF_MEMORY, err);
+                failures += 1;
+                passed = false;
+            }
+            const refused_more = os.refused_map.swap(0, .monotonic);
+            passed = passed and refused_more > 0;
+            // Closed or not, nothing that is touched there ends the program.
+            for (0..data.len / os.page_size) |page| data[page * os.page_size + 4000] +%= 0;
+            if (heap.handle != 0) {
+                try heap.check();
+                word(heap).* = 5;
+                _ = try heap.commit(.map);
+                try heap.close();
+            }
+            try testing.expect(nth < 1000);
+        }
+        try testing.expect(failures > 8);
+        try testing.expectEqual(shared, taken > 0);
+        // A shared heap that a restore took with it was not flushed since: its file says so.
+        const heap = try Heap.openNewest(options);
+        defer heap.close() catch unreachable;
+        try testing.expectEqual(@as(u64, 5), word(heap).*);
+    }
 }
 
 test "a child that was forked past the host's handlers cannot reach its parent's shared heap" {

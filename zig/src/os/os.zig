@@ -249,7 +249,19 @@ pub fn unmap(address: usize, len: usize) void {
     _ = linux.munmap(@ptrFromInt(address), len);
 }
 
+/// Of a test: the how manyeth map from now on is refused for want of memory. 0: none.
+pub var refused_map: if (builtin.is_test) std.atomic.Value(u32) else void = if (builtin.is_test) .init(0) else {};
+
+pub fn refusesMap() bool {
+    if (!builtin.is_test) return false;
+    const left = refused_map.load(.monotonic);
+    if (left == 0) return false;
+    refused_map.store(left - 1, .monotonic);
+    return left == 1;
+}
+
 fn map(address: usize, len: usize, prot: linux.PROT, flags: linux.MAP, fd: i32, offset: u64) MapError!usize {
+    if (refusesMap()) return error.NoMemory;
     const result = linux.mmap(@ptrFromInt(address), len, prot, flags, fd, @intCast(offset));
     switch (linux.errno(result)) {
         .SUCCESS => {},

@@ -151,6 +151,7 @@ fn writeBack(file: File, offset: u64, len: u64) i64 {
 
 /// Maps the file's pages at `offset`, stores reaching the file, over a range that the caller reserved.
 pub fn mapShared(address: usize, len: usize, file: File, offset: u64) i64 {
+    if (os.refusesMap()) return -@as(i64, @intFromEnum(linux.E.NOMEM));
     return signed(linux.mmap(@ptrFromInt(address), len, .{ .READ = true, .WRITE = true }, .{
         .TYPE = .SHARED,
         .NORESERVE = true,
