@@ -412,14 +412,8 @@ fn blocks(handle: HeapHandle, container: f64, shape: f64, out: Buffer, capacity:
     return sink.count;
 }
 
-/// A walk that has far to go says where it is: pages are mapped ahead of it.
-inline fn tellWalk(heap: *Heap, walk: *const Walk, address: u64, shape: f64) void {
-    heap.hint.tell(address, Walk.whole(walk.left) *| @as(data.Shape, @bitCast(shapeOf(shape))).value_size);
-}
-
 fn walkOn(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, count: f64, base: f64, room: f64) Error!u64 {
-    const heap = try abi.lookup(handle);
-    const space: Space = .{ .alloc = &heap.alloc };
+    const space = try readable(handle);
     const bytes = buffer orelse return errors.fail(.INVALID_ARGUMENT, .{}, "The buffer `walk` is empty", .{});
     const walk: *Walk = @ptrCast(@alignCast(bytes));
     const pairs: [*][2]f64 = @ptrCast(@alignCast(bytes + @sizeOf(Walk)));
@@ -435,7 +429,6 @@ fn walkOn(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, count:
         }
     };
     const found = try onAny(space, container, shape, Context{ .walk = walk, .out = out });
-    if (found > 0) tellWalk(heap, walk, @intFromFloat(out[found - 1][1]), shape);
     const offsets: [*]i32 = @ptrCast(@alignCast(pairs + Walk.batch_max));
     const shown = @min(whole(room) orelse 0, std.math.maxInt(i32));
     const size = @as(data.Shape, @bitCast(shapeOf(shape))).value_size;
@@ -480,7 +473,8 @@ fn columns(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, field
         .size = @as(data.Shape, @bitCast(shapeOf(shape))).value_size,
         .seen = seen,
     });
-    tellWalk(heap, walk, last, shape);
+    // Pages are mapped ahead of what has far to go.
+    heap.hint.tell(last, Walk.whole(walk.left) *| @as(data.Shape, @bitCast(shapeOf(shape))).value_size);
     return found;
 }
 

@@ -5,8 +5,8 @@
 //! Who reads in order is seen by posts: of each sector the first 16 pages are left to the program. When
 //! those of two sectors in a row were mapped since the last look, the sectors behind them are mapped, as
 //! far ahead as the program has kept coming. Nobody else pays: no page is mapped for a program that reads
-//! here and there, and the looks become rarer and end. A walk through a large container says where it is
-//! (`Hint`) and need not be found.
+//! here and there, and the looks become rarer and end. Who copies columns of a large container says where it
+//! is (`Hint`) and need not be found.
 //!
 //! Invariant: a hint and nothing more. Only pages that the page cache holds are mapped, nothing is
 //! changed, and the thread has ended before its range is given up.

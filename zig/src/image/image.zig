@@ -440,7 +440,7 @@ pub const Image = struct {
     }
 
     /// The heap that was built from here is at `address` now: pages are mapped ahead of a program that
-    /// reads it in order, until the first commit or restore; `hint` tells of walks.
+    /// reads it in order, until the first commit or restore; `hint` tells of columns.
     pub fn readAhead(self: *Image, address: usize, hint: *Hint) void {
         const generation = self.generation orelse return;
         if (self.background) self.ahead.start(address, generation.runs, hint);
