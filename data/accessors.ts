@@ -7,7 +7,7 @@
  */
 
 import { adapter, describe, PermError } from "../ffi/mod.ts";
-import { type Handle, paneOf, readerOf } from "./handle.ts";
+import { assignAt, type Handle, paneOf, readerOf } from "./handle.ts";
 import type { Pane } from "./pane.ts";
 import { readText } from "./text.ts";
 import {
@@ -279,7 +279,7 @@ export function accessor(type: Type, offset: number, label: string, of: object):
     },
     set(value: unknown) {
       if (this.$of !== of) refuseMember(this, label);
-      wide.set(paneOf(this), (this.$at + offset) | 0, value, label);
+      assignAt(this, offset, wide, value, label);
     },
   };
 }

@@ -5,20 +5,27 @@
  */
 
 import { describe, PermError } from "../ffi/mod.ts";
-import { Handle, paneOf, readerOf, refuseReceiver, setKind } from "./handle.ts";
+import { assignAt, Handle, paneOf, readerOf, refuseReceiver, setKind } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
-import { objectSizeMax, type Pane } from "./pane.ts";
-import { exchangeValues, type Room, writeAside } from "./aside.ts";
+import { type Access, objectSizeMax, type Pane } from "./pane.ts";
+import { exchangeValues, type Room, type Whole, writeAside } from "./aside.ts";
 import { copyOf, plain, shown } from "./show.ts";
-import { refuseSize } from "./text.ts";
+import { refuseSize, writeTexts } from "./text.ts";
 import {
   expectTypeOf,
   type InputOf,
+  judges,
+  leafOf,
+  put,
+  putNew,
+  refuseLeaf,
   refuseValue,
+  textLeaf,
   type Type,
   type ValueOf,
   type Walker,
-  writeNew,
+  wantedWellFormed,
+  writers,
 } from "./type.ts";
 
 /**
@@ -83,7 +90,8 @@ export class FixedArray<T> extends Handle implements Iterable<ValueOf<T>> {
    */
   set(index: number, value: InputOf<T>): void {
     expectArray(this);
-    this.#type.set(this.$pane, this.#place(index), value, `element ${index}`);
+    const place = this.#place(index);
+    assignAt(this, (place - this.$at) | 0, this.#type as AnyType, value, `element ${index}`);
   }
 
   /** Writes the same value to all elements. */
@@ -188,6 +196,21 @@ class Elements<T> implements IterableIterator<T> {
   }
 }
 
+type AnyType = Type<unknown, unknown>;
+
+/** Numbers as they stand in an array. */
+interface Leaves {
+  readonly view: DataView;
+  readonly bytes: Uint8Array;
+}
+
+const keptMax = 65_536;
+
+function makeLeaves(size: number): Leaves {
+  const bytes = new Uint8Array(size);
+  return { view: new DataView(bytes.buffer), bytes };
+}
+
 /** The type of arrays of a fixed length. */
 export type ArrayType<T> = Type<FixedArray<T>, ArrayInput<T>>;
 
@@ -222,6 +245,26 @@ export function array<T>(element: T, n: number): ArrayType<T> {
   let step = 0;
   let texts: readonly number[] | null | undefined;
   const room: Room = { pane: undefined };
+  /** What numbers are written into one by one and then copied from; taken away while it is used. */
+  let spare: Leaves | undefined;
+  function takeLeaves(leaf: number, values: ArrayLike<unknown>, what: string): Leaves {
+    const { size } = type;
+    const leaves = spare ?? makeLeaves(n * size);
+    spare = undefined;
+    const { view } = leaves;
+    const judge = judges[leaf];
+    const write = writers[leaf];
+    for (let index = 0; index < n; index++) {
+      const value = values[index];
+      if (!judge(value)) refuseLeaf(leaf, value, `${what}[${index}]`);
+      write(view, index * size, value as never);
+    }
+    return leaves;
+  }
+  function putLeaves(pane: Pane, at: number, taken: Leaves): void {
+    pane.bytes.set(taken.bytes, at);
+    if (taken.bytes.length <= keptMax) spare = taken;
+  }
   // What follows from the elements waits, for a struct may refer to what is declared later.
   return Object.freeze({
     kind: "array",
@@ -251,26 +294,35 @@ export function array<T>(element: T, n: number): ArrayType<T> {
       return new FixedArray<T>(pane, at, type, step, read, n);
     },
     set(pane: Pane, at: number, value: ArrayInput<T>, what?: string): void {
-      writeAside(pane, at, this, room, value, what);
+      this.put!(pane, at, this.take!(value, what ?? this.name, pane.access));
     },
-    init(
-      pane: Pane,
-      at: number,
-      value: ArrayInput<T>,
-      what = `array(${type.name}, ${n})`,
-    ): void {
+    take(value: ArrayInput<T>, what: string, access: Access): unknown {
       const values: ArrayLike<unknown> = value instanceof FixedArray ? value.toArray() : value;
       if (typeof values !== "object" || values === null || values.length !== n) {
         refuseValue(what, value, `an array of ${n} values`);
       }
-      each(at, (place, index) => {
-        try {
-          writeNew(type, pane, place, values[index], what);
-        } catch {
-          // Once more, to say which it was.
-          type.set(pane, place, values[index], `${what}[${index}]`);
-        }
-      });
+      const leaf = leafOf(type);
+      if (leaf !== 0 && leaf !== textLeaf) return takeLeaves(leaf, values, what);
+      const taken: unknown[] = [];
+      for (let index = 0; index < n; index++) {
+        const each = values[index];
+        if (leaf === 0) taken.push(type.take!(each, `${what}[${index}]`, access));
+        else if (!judges[leaf](each)) refuseLeaf(leaf, each, `${what}[${index}]`);
+        else if ((each as string).isWellFormed()) taken.push(each);
+        else refuseValue(`${what}[${index}]`, each, wantedWellFormed);
+      }
+      return taken;
+    },
+    put(pane: Pane, at: number, taken: unknown): void {
+      if (!Array.isArray(taken)) putLeaves(pane, at, taken as Leaves);
+      else if (type.kind === "text") {
+        writeTexts(pane, at, this.texts!()!, taken, (index) => `${this.name}[${index}]`);
+      } else if (type.owns) writeAside(pane, at, this as unknown as Whole, room, taken);
+      else each(at, (place, index) => put(type, pane, place, taken[index], ""));
+    },
+    putNew(pane: Pane, at: number, taken: unknown): void {
+      if (!Array.isArray(taken)) putLeaves(pane, at, taken as Leaves);
+      else each(at, (place, index) => putNew(type, pane, place, taken[index], ""));
     },
     exchange(pane: Pane, at: number, other: Pane, otherAt: number): void {
       each(at, (place) => {

@@ -1,10 +1,9 @@
 /**
- * Values of several parts, written in one step: first aside, where nobody sees them, then all of them to
- * their place.
+ * Values of several parts that own memory, written in one step: first aside, where nobody sees them, then
+ * all of them to their place. They were read and judged before, so that nothing but a lack of memory can
+ * come between.
  *
- * Invariant: what is refused, and what cannot be read to its end, leaves the place as it was; and what
- * is given may be taken from the very place, for it is read before that is written. A room is all zeros
- * while nobody uses it.
+ * Invariant: a lack of memory leaves the place as it was. A room is all zeros while nobody uses it.
  *
  * @module
  */
@@ -20,7 +19,7 @@ export interface Room {
 
 /** A type that is written aside. */
 export interface Whole extends Type<unknown, unknown> {
-  init(pane: Pane, at: number, value: unknown, what?: string): void;
+  putNew(pane: Pane, at: number, taken: unknown): void;
   texts(): readonly number[] | null;
 }
 
@@ -28,19 +27,18 @@ const keptMax = 4096;
 /** Up to so many bytes are made zeros one by one, which is faster than a call. */
 const wordwiseMax = 128;
 
-/** Writes a value aside and then to its place. */
+/** Writes what was taken of a value aside and then to its place. */
 export function writeAside(
   pane: Pane,
   at: number,
   type: Whole,
   room: Room,
-  value: unknown,
-  what: string | undefined,
+  taken: unknown,
 ): void {
   const texts = type.texts();
   if (texts === null) {
     writeInHeap(pane, type, (made, from) => {
-      type.init(made, from, value, what);
+      type.putNew(made, from, taken);
       type.exchange!(pane, at, made, from);
     });
     return;
@@ -48,10 +46,10 @@ export function writeAside(
   const { size } = type;
   const made = takeRoom(room, pane, size);
   try {
-    type.init(made, 0, value, what);
+    type.putNew(made, 0, taken);
     for (let i = 0; i < texts.length; i++) freeText(pane, (at + texts[i]) | 0);
   } catch (error) {
-    dropTexts(pane, type, made);
+    type.destroy(made, 0);
     throw error;
   }
   pane.bytes.set(made.bytes, at);
@@ -94,18 +92,13 @@ export function writeSomeAside(
       for (const text of type.texts?.() ?? []) freeText(pane, (at + offset + text) | 0);
     }
   } catch (error) {
-    dropTexts(pane, type, made);
+    type.destroy(made, 0);
     throw error;
   }
   for (const { type, offset } of parts) {
     pane.bytes.set(made.bytes.subarray(offset, offset + type.size), at + offset);
   }
   giveBack(room, made, size);
-}
-
-/** What texts a refused value has elsewhere are nobody's. */
-function dropTexts(pane: Pane, type: Type, made: Pane): void {
-  if (!pane.view.buffer.detached) type.destroy(made, 0);
 }
 
 /** Containers live in a heap only. What is in the block in the end is destroyed with it. */
@@ -120,11 +113,8 @@ function writeInHeap(
   try {
     write(made, from);
   } finally {
-    // A program that closes or restores the heap while its values are read has taken the block away.
-    if (!made.view.buffer.detached) {
-      type.destroy(made, from);
-      access.heap.free(p);
-    }
+    type.destroy(made, from);
+    access.heap.free(p);
   }
 }
 
@@ -143,7 +133,7 @@ export function exchangeValues(
   other.bytes.set(kept, otherAt);
 }
 
-/** Taken away while it is used, since values may be read by functions that write others. */
+/** Taken away while it is used, since a part may be of the same type. */
 function takeRoom(room: Room, { access }: Pane, size: number): Pane {
   const { pane } = room;
   room.pane = undefined;

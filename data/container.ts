@@ -11,9 +11,9 @@
 import { arrayBuffer, check, describe, native, nativeError, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
 import type { Pointer } from "../heap/views.ts";
-import { type Handle, type ObjectType, paneOf, place, stale, typeOf } from "./handle.ts";
+import { type Handle, isPlaceOf, type ObjectType, paneOf, place, stale, typeOf } from "./handle.ts";
 import { type Maker, makerFor } from "./makers.ts";
-import { accessTo, type Pane } from "./pane.ts";
+import { type Access, accessTo, type Pane } from "./pane.ts";
 import { charactersMax } from "./text.ts";
 import { expectTypeOf, overflowsF32, refuseValue, type Type, type Walker, wanted } from "./type.ts";
 
@@ -433,14 +433,18 @@ export interface ContainerParts {
   readonly size: number;
   readonly parts: readonly Type[];
   readonly shape: () => number;
+  /** Reads what shall be its contents. */
+  readonly take: (value: unknown, what: string, access: Access) => unknown;
 }
 
 /** A container's class as native calls and other types need it. */
 export interface Container extends Handle {
   /** Ends what elements own, gives the memory back, and leaves zeros. @internal */
   $destroy(): void;
-  /** Writes other contents over it. @internal */
-  $assign(value: unknown, what: string): void;
+  /** Adds to an empty one what the program gives, whose code may run. @internal */
+  $fill(value: unknown, what: string): void;
+  /** Writes other contents over it, which were taken. @internal */
+  $put(taken: unknown): void;
   /** Removes all elements. */
   clear(): void;
   /** Tells what it owns and its elements. @internal */
@@ -465,12 +469,18 @@ export function containerType(prototype: Container, of: ContainerParts): ObjectT
       const pane = access.pane(p, of.size);
       const made = Type.open(pane, (p - pane.base) | 0);
       if (values !== undefined) {
+        access.filling++;
         try {
-          made.$assign(values, of.name());
+          made.$fill(values, of.name());
+          paneOf(made);
         } catch (error) {
-          made.$destroy();
-          heap.free(p);
+          if (!made.$view.buffer.detached) {
+            made.$destroy();
+            heap.free(p);
+          }
           throw error;
+        } finally {
+          access.filling--;
         }
       }
       return made as never;
@@ -498,7 +508,16 @@ export function containerType(prototype: Container, of: ContainerParts): ObjectT
     }
 
     static set(pane: Pane, at: number, value: unknown, what: string = of.name()): void {
-      Type.get(pane, at).$assign(value, what);
+      if (isPlaceOf(value, pane.base + at, Type as unknown as ObjectType)) return;
+      Type.put(pane, at, of.take(value, what, pane.access));
+    }
+
+    static take(value: unknown, what: string, access: Access): unknown {
+      return of.take(value, what, access);
+    }
+
+    static put(pane: Pane, at: number, taken: unknown): void {
+      Type.get(pane, at).$put(taken);
     }
 
     static exchange(pane: Pane, at: number, other: Pane, otherAt: number): void {
@@ -528,10 +547,10 @@ export function containerType(prototype: Container, of: ContainerParts): ObjectT
 }
 
 /**
- * Gives a container other contents: all of them or, after an error, those that it had. They are made
- * aside, since what is given may be taken from what stands there: `p.items = p.items.filter(…)`.
+ * Gives a container other contents: all of them or, after an error, those that it had.
  *
- * @param isEmpty Whether nothing stands there: then nothing can be taken from it.
+ * @param isEmpty Whether nothing stands there, which would be lost.
+ * @param fill Runs none of the program's code.
  */
 export function refill<C extends Container>(
   container: C,
@@ -546,7 +565,7 @@ export function refill<C extends Container>(
     try {
       fill(container);
     } catch (error) {
-      if (!container.$view.buffer.detached) container.clear();
+      container.clear();
       throw error;
     }
     return;
@@ -556,11 +575,9 @@ export function refill<C extends Container>(
     fill(made);
     exchangeContents(container, made, shape);
   } finally {
-    if (!made.$view.buffer.detached) {
-      const { ptr } = made;
-      made.$destroy();
-      heap.free(ptr);
-    }
+    const { ptr } = made;
+    made.$destroy();
+    heap.free(ptr);
   }
 }
 

@@ -11,7 +11,7 @@ import { describe, PermError } from "../ffi/mod.ts";
 import type { Heap } from "../heap/heap.ts";
 import type { Pointer } from "../heap/views.ts";
 import { Access, accessTo, Pane, type PaneView } from "./pane.ts";
-import type { Type } from "./type.ts";
+import { put, type Type } from "./type.ts";
 
 /** A live object in a heap. */
 export class Handle {
@@ -104,6 +104,32 @@ export function paneOf(handle: Handle): Pane {
 /** Whether a value is a handle of the very object, which many handles may have. */
 export function isSame(handle: Handle, value: unknown): boolean {
   return value instanceof Handle && value.ptr === handle.ptr;
+}
+
+/** The same of what stands at an address: it is left alone when it is written over itself. */
+export function isPlaceOf(value: unknown, p: Pointer, type: Type): boolean {
+  return typeof value === "object" && value instanceof Handle && value.ptr === p &&
+    isKindOf(typeOf(value), type);
+}
+
+/**
+ * Writes a value over the one that stands at an offset of an object. The object is asked for its place
+ * once the value was read, which may have ended it.
+ */
+export function assignAt(
+  handle: Handle,
+  offset: number,
+  type: Type<unknown, unknown>,
+  value: unknown,
+  what: string,
+): void {
+  let taken = value;
+  if (type.take !== undefined) {
+    const pane = paneOf(handle);
+    if (type.kind !== "ref" && isPlaceOf(value, pane.base + handle.$at + offset, type)) return;
+    taken = type.take(value, what, pane.access);
+  }
+  put(type, paneOf(handle), (handle.$at + offset) | 0, taken, what);
 }
 
 /** The pane of an object's address, which must lie in the heap whole and be aligned. */

@@ -9,7 +9,7 @@ import { containerType, elementType, keysOf, shapeOf } from "./container.ts";
 import type { ObjectType } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
 import { lookupFor } from "./lookup.ts";
-import { hasten, MapHandle, type MapParts } from "./map.ts";
+import { hasten, MapHandle, type MapParts, takePairs } from "./map.ts";
 import type { InputOf, KeyType, Type, ValueOf } from "./type.ts";
 import type { Heap } from "../heap/heap.ts";
 
@@ -81,6 +81,7 @@ function make(key: Type<unknown, unknown>, value: Type<unknown, unknown>): unkno
     size: 72,
     parts: [key, value],
     shape: findShape,
+    take: (given, what, access) => takePairs(value, given, what, access),
   });
 }
 

@@ -11,7 +11,7 @@
  * @module
  */
 
-import { check, native } from "../ffi/mod.ts";
+import { check, native, PermError } from "../ffi/mod.ts";
 import { type Heap, internals } from "../heap/heap.ts";
 import type { Pointer } from "../heap/views.ts";
 import { type Access, accessTo } from "./pane.ts";
@@ -230,9 +230,15 @@ export function leaks(heap: Heap): Leak[] {
  * Frees the blocks that {@linkcode leaks} lists. Handles of objects in them, which no root reaches,
  * must not be used any more.
  *
- * @throws {PermError} As `leaks`; `READ_ONLY`.
+ * @throws {PermError} As `leaks`; `READ_ONLY`; `BUSY` from what a container that is being made is filled with.
  */
 export function collect(heap: Heap): CollectReport {
+  if (accessTo(heap).filling > 0) {
+    throw new PermError(
+      "BUSY",
+      "Cannot collect while a container is being made, which nothing leads to yet: do so afterwards",
+    );
+  }
   const found = leaks(heap);
   heap.freeMany(Float64Array.from(found, ({ address }) => address));
   return { blocks: found.length, bytes: found.reduce((sum, { size }) => sum + size, 0) };

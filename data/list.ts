@@ -23,12 +23,29 @@ import {
   SequenceHandle,
   sequenceType,
   shapeFor,
+  takeElement,
+  takeElements,
 } from "./sequence.ts";
 import { registerKind } from "./kinds.ts";
-import { type Handle, isSame, type ObjectType, refuseReceiver, setKind } from "./handle.ts";
-import type { Pane } from "./pane.ts";
+import {
+  type Handle,
+  isPlaceOf,
+  type ObjectType,
+  paneOf,
+  refuseReceiver,
+  setKind,
+} from "./handle.ts";
+import type { Access, Pane } from "./pane.ts";
 import { copyOf } from "./show.ts";
-import { type InputOf, readU53, type Type, type ValueOf, type Walker, writeNew } from "./type.ts";
+import {
+  type InputOf,
+  put,
+  putNew,
+  readU53,
+  type Type,
+  type ValueOf,
+  type Walker,
+} from "./type.ts";
 
 const lengthAt = 24;
 
@@ -72,8 +89,17 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
    */
   set(index: number, value: I): void {
     expectList(this);
-    const p = find(this, expectIndex("List", index, this.length));
-    onValue(this, p, (pane, at) => this.$of.type.set(pane, at, value, `element ${index}`));
+    const { type } = this.$of;
+    const what = `element ${index}`;
+    let p = find(this, expectIndex("List", index, this.length));
+    let taken: unknown = value;
+    if (type.take !== undefined) {
+      if (type.kind !== "ref" && isPlaceOf(value, p, type)) return;
+      taken = type.take(value, what, paneOf(this).access);
+      // It may have changed the List.
+      p = find(this, expectIndex("List", index, this.length));
+    }
+    onValue(this, p, (pane, at) => put(type, pane, at, taken, what));
   }
 
   /**
@@ -85,15 +111,16 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
    */
   push(...values: I[]): number {
     expectList(this);
-    for (const value of values) insertBefore(this, 0, value);
+    for (const value of values) insertBefore(this, 0, takeElement(this, value, elementName));
     return this.length;
   }
 
   /** Adds elements at the beginning, in the order given. */
   unshift(...values: I[]): number {
     expectList(this);
+    const taken = values.map((value) => takeElement(this, value, elementName));
     const before = this.length === 0 ? 0 : find(this, 0);
-    for (const value of values) insertBefore(this, before, value);
+    for (const each of taken) insertBefore(this, before, each);
     return this.length;
   }
 
@@ -117,7 +144,9 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
   insert(index: number, value: I): void {
     expectList(this);
     expectIndex("List", index, this.length + 1);
-    insertBefore(this, index === this.length ? 0 : find(this, index), value);
+    const taken = takeElement(this, value, elementName);
+    expectIndex("List", index, this.length + 1);
+    insertBefore(this, index === this.length ? 0 : find(this, index), taken);
   }
 
   /**
@@ -194,16 +223,15 @@ export class ListHandle<T, I> extends SequenceHandle<T> implements Container {
   }
 
   /** @internal */
-  $assign(value: unknown, what: string): void {
-    if (isSame(this, value)) return;
-    if (typeof value !== "object" || value === null || !(Symbol.iterator in value)) {
-      throw new PermError(
-        "INVALID_ARGUMENT",
-        `Cannot store ${describe(value)} in ${what}: give an array`,
-      );
-    }
+  $fill(value: unknown, what: string): void {
+    expectElements(value, what);
+    for (const each of value) insertBefore(this, 0, takeElement(this, each, elementName));
+  }
+
+  /** @internal */
+  $put(taken: unknown): void {
     refill<ListHandle<T, I>>(this, shapeFor(this), this.length === 0, (list) => {
-      for (const each of value as Iterable<I>) insertBefore(list, 0, each);
+      for (const each of taken as unknown[]) insertBefore(list, 0, each);
     });
   }
 
@@ -243,13 +271,33 @@ function onValue(list: AnyList, p: number, action: (pane: Pane, at: number) => v
   action(pane, (p - pane.base) | 0);
 }
 
-function insertBefore(list: AnyList, before: number, value: unknown): void {
+const elementName = "a List's element";
+
+function expectElements(value: unknown, what: string): asserts value is Iterable<unknown> {
+  if (typeof value === "object" && value !== null && Symbol.iterator in value) return;
+  throw new PermError(
+    "INVALID_ARGUMENT",
+    `Cannot store ${describe(value)} in ${what}: give an array`,
+  );
+}
+
+function takeContents(
+  type: Type<unknown, unknown>,
+  value: unknown,
+  what: string,
+  access: Access,
+): unknown {
+  expectElements(value, what);
+  return takeElements(type, value, elementName, access);
+}
+
+function insertBefore(list: AnyList, before: number, taken: unknown): void {
   const p = call(list, native.ph_list_insert(...place(list), before));
   const changes = changesOf(list);
   try {
-    onValue(list, p, (pane, at) => writeNew(list.$of.type, pane, at, value, "a List's element"));
+    onValue(list, p, (pane, at) => putNew(list.$of.type, pane, at, taken, elementName));
   } catch (error) {
-    // A value that changed the List while it was read may have removed the element.
+    // Where a number or text is judged only here, telling of it may have changed the List.
     if (!list.$view.buffer.detached && changesOf(list) === changes) removeAt(list, p);
     throw error;
   }
@@ -360,7 +408,7 @@ const made = new WeakMap<object, unknown>();
  * ```
  */
 export function List<T>(type: T): ListType<T> {
-  return sequenceType("List", ListHandle.prototype, made, type) as ListType<T>;
+  return sequenceType("List", ListHandle.prototype, made, type, takeContents) as ListType<T>;
 }
 
 registerKind("List", (type: Type) => List(type) as Type);

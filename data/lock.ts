@@ -262,8 +262,15 @@ function lockType<L extends object>(name: Kind, members: object): LockType<L> {
     }
 
     static set(_pane: Pane, _at: number, value: unknown, what: string = name): void {
-      if (!(value instanceof Type)) refuseValue(what, value, `nothing: a ${name} is never written`);
+      Type.take(value, what);
     }
+
+    static take(value: unknown, what: string): true {
+      if (!(value instanceof Type)) refuseValue(what, value, `nothing: a ${name} is never written`);
+      return true;
+    }
+
+    static put(): void {}
 
     static destroy(pane: Pane, at: number): void {
       pane.bytes.fill(0, at, at + lockSize);

@@ -20,7 +20,7 @@ import {
 } from "./container.ts";
 import { registerKind } from "./kinds.ts";
 import { Handle, type ObjectType, refuseReceiver, setKind } from "./handle.ts";
-import { readU53, refuseValue, type Type, type Walker } from "./type.ts";
+import { readU53, refuseValue, type Type, type Walker, wantedWellFormed } from "./type.ts";
 
 const dataAt = 8;
 const bytesAt = 16;
@@ -191,15 +191,13 @@ export class TextHandle extends Handle implements Container {
   }
 
   /** @internal */
-  $assign(value: unknown, what: string): void {
-    const from = value instanceof TextHandle ? value.toString() : value;
-    if (typeof from !== "string") {
-      throw new PermError(
-        "INVALID_ARGUMENT",
-        `Cannot store ${describe(value)} in ${what}: give a string`,
-      );
-    }
-    this.set(from);
+  $fill(value: unknown, what: string): void {
+    this.set(takeContents(value, what));
+  }
+
+  /** @internal */
+  $put(taken: unknown): void {
+    this.set(taken as string);
   }
 
   /** @internal */
@@ -213,6 +211,18 @@ setKind(TextHandle.prototype, "Text");
 /** What is no Text has other things where a Text has its parts. */
 function expectText(text: Handle): void {
   if (text.$kind !== "Text") refuseReceiver(text, "Text");
+}
+
+function takeContents(value: unknown, what: string): string {
+  const from = value instanceof TextHandle ? value.toString() : value;
+  if (typeof from !== "string") {
+    throw new PermError(
+      "INVALID_ARGUMENT",
+      `Cannot store ${describe(value)} in ${what}: give a string`,
+    );
+  }
+  if (!from.isWellFormed()) refuseValue(what, from, wantedWellFormed);
+  return from;
 }
 
 function place(text: TextHandle): [number, number, number] {
@@ -341,6 +351,7 @@ export const Text: TextType = containerType(TextHandle.prototype, {
   size: 48,
   parts: [],
   shape: () => shape,
+  take: takeContents,
 }) as unknown as TextType;
 
 registerKind("Text", () => Text as Type);

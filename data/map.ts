@@ -22,8 +22,9 @@ import {
   walkBlocks,
 } from "./container.ts";
 import {
-  type Handle,
-  isSame,
+  type Access,
+  Handle,
+  isPlaceOf,
   type Pane,
   paneOf,
   readerOf,
@@ -32,7 +33,7 @@ import {
 } from "./handle.ts";
 import { type Lookup, unknownMap } from "./lookup.ts";
 import { copyOf, plain, shown } from "./show.ts";
-import { refuseValue, type Type, type Walker, writeNew } from "./type.ts";
+import { put, putNew, refuseValue, type Type, type Walker } from "./type.ts";
 
 const lengthAt = 8;
 /** What an error calls a value. */
@@ -108,17 +109,14 @@ export class MapHandle<K, V, KI, VI> extends ColumnsHandle<V>
   set(key: KI, value: VI): this {
     if (this.$kind !== "map") refuseReceiver(this, "map");
     const of = this.$of;
-    const made = makeKey(this, key);
-    // Values are aligned: an odd address is that of a new one.
-    const p = made - made % 2;
-    const pane = paneFor(this.$pane, p, of.size);
-    try {
-      if (p === made) of.value.set(pane, (p - pane.base) | 0, value, valueName);
-      else writeNew(of.value, pane, (p - pane.base) | 0, value, valueName);
-    } catch (error) {
-      if (p !== made) this.delete(key);
-      throw error;
+    const { value: type } = of;
+    let taken: unknown = value;
+    if (type.take !== undefined) {
+      const isObject = typeof value === "object" && value instanceof Handle && type.kind !== "ref";
+      if (isObject && isPlaceOf(value, findKey(this, key), type)) return this;
+      taken = type.take(value, valueName, paneOf(this).access);
     }
+    setTaken(this, key, taken);
     return this;
   }
 
@@ -258,17 +256,17 @@ export class MapHandle<K, V, KI, VI> extends ColumnsHandle<V>
   }
 
   /** @internal */
-  $assign(value: unknown, what: string): void {
-    if (isSame(this, value)) return;
-    const pairs = expectPairs(value, what);
+  $fill(value: unknown, what: string): void {
+    for (const pair of expectPairs(value, what)) {
+      const [key, each] = expectPair(pair, what);
+      this.set(key as KI, each as VI);
+    }
+  }
+
+  /** @internal */
+  $put(taken: unknown): void {
     refill<MapHandle<K, V, KI, VI>>(this, shapeFor(this), this.size === 0, (map) => {
-      for (const pair of pairs) {
-        if (typeof pair !== "object" || pair === null || !(Symbol.iterator in pair)) {
-          refuseValue(what, pair, "a Map, or an array of [key, value] pairs");
-        }
-        const [key, each] = pair;
-        map.set(key as KI, each as VI);
-      }
+      for (const [key, value] of taken as [unknown, unknown][]) setTaken(map, key, value);
     });
   }
 
@@ -398,6 +396,24 @@ function makeKey(map: AnyMap, key: unknown): number {
   return p;
 }
 
+/** Writes a key's value, which was taken; a new key without one stays out. */
+function setTaken(map: AnyMap, key: unknown, taken: unknown): void {
+  const { value: type } = map.$of;
+  const made = makeKey(map, key);
+  // Values are aligned: an odd address is that of a new one.
+  const p = made - made % 2;
+  const pane = paneFor(map.$pane, p, map.$of.size);
+  try {
+    if (p === made) put(type, pane, (p - pane.base) | 0, taken, valueName);
+    else putNew(type, pane, (p - pane.base) | 0, taken, valueName);
+  } catch (error) {
+    if (p !== made) (map as Handle as AnyMapHandle).delete(key as never);
+    throw error;
+  }
+}
+
+type AnyMapHandle = MapHandle<unknown, unknown, never, never>;
+
 /** Before values are destroyed, which must not happen to a heap that is only read. */
 function expectWritable(map: AnyMap): void {
   const result = native.ph_writable(map.$pane.handle);
@@ -423,6 +439,28 @@ function expectPairs(value: unknown, what: string): Iterable<readonly [unknown, 
     "INVALID_ARGUMENT",
     `Cannot store ${describe(value)} in ${what}: give a Map, or an array of [key, value] pairs`,
   );
+}
+
+function expectPair(pair: unknown, what: string): Iterable<unknown> & readonly [unknown, unknown] {
+  if (typeof pair !== "object" || pair === null || !(Symbol.iterator in pair)) {
+    refuseValue(what, pair, "a Map, or an array of [key, value] pairs");
+  }
+  return pair as never;
+}
+
+/** Reads what a map shall hold. */
+export function takePairs(
+  type: Type<unknown, unknown>,
+  given: unknown,
+  what: string,
+  access: Access,
+): unknown {
+  const taken: [unknown, unknown][] = [];
+  for (const pair of expectPairs(given, what)) {
+    const [key, value] = expectPair(pair, what);
+    taken.push([key, type.take === undefined ? value : type.take(value, valueName, access)]);
+  }
+  return taken;
 }
 
 /** @internal */

@@ -22,7 +22,7 @@ import {
 import { registerKind } from "./kinds.ts";
 import { type ObjectType, paneOf, refuseReceiver } from "./handle.ts";
 import { Lookup } from "./lookup.ts";
-import { Entries, KeysWalk, MapHandle, type MapParts, shapeFor, Values } from "./map.ts";
+import { Entries, KeysWalk, MapHandle, type MapParts, shapeFor, takePairs, Values } from "./map.ts";
 import type { InputOf, KeyType, Type, ValueOf } from "./type.ts";
 
 /** How a range is walked. */
@@ -222,6 +222,7 @@ function make(key: Type<unknown, unknown>, value: Type<unknown, unknown>): unkno
     size: 72,
     parts: [key, value],
     shape: findShape,
+    take: (given, what, access) => takePairs(value, given, what, access),
   });
 }
 

@@ -123,6 +123,10 @@ export class Access {
   readonly heap: Heap;
   /** Blocks that this process needs for itself and that are no leaks: scratch memory. */
   readonly kept: Set<Pointer> = new Set();
+  /** How often the heap was closed or restored. */
+  session = 0;
+  /** Containers that are being filled, and that nothing leads to yet. */
+  filling = 0;
   #pane: Pane | undefined;
   /** Addresses for which the current pane serves objects up to {@linkcode #reach}. */
   #from = 0;
@@ -177,6 +181,7 @@ export class Access {
   }
 
   #end(): void {
+    this.session++;
     this.#views.close();
     for (const pane of this.#panes.values()) pane.handle = 0;
     this.#panes.clear();

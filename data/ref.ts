@@ -7,7 +7,8 @@
 import { PermError } from "../ffi/mod.ts";
 import { addressOf, type ObjectType, place, readerOf } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
-import type { Pane } from "./pane.ts";
+import type { Pointer } from "../heap/views.ts";
+import type { Access, Pane } from "./pane.ts";
 import { expectTypeOf, readU53, type Type, type ValueOf, type Walker, writeU53 } from "./type.ts";
 
 /**
@@ -34,6 +35,10 @@ export interface RefType<T> {
   get(pane: Pane, at: number): ValueOf<T> | null;
   /** Refers to another object, or to none. */
   set(pane: Pane, at: number, value: ValueOf<T> | null, what?: string): void;
+  /** Its address. */
+  take(value: ValueOf<T> | null, what: string, access: Access): unknown;
+  /** Refers to what was taken. */
+  put(pane: Pane, at: number, taken: unknown): void;
   /** Forgets the object. */
   destroy(pane: Pane, at: number): void;
   /** Tells the walker of the object. */
@@ -86,6 +91,12 @@ export function ref<T>(target: T): RefType<T> {
       },
       set(pane: Pane, at: number, value: ValueOf<T> | null, what = name): void {
         writeU53(pane.view, at, value === null ? 0 : addressOf(value, type, pane.access, what));
+      },
+      take(value: ValueOf<T> | null, what: string, access: Access): Pointer {
+        return value === null ? 0 : addressOf(value, type, access, what);
+      },
+      put(pane: Pane, at: number, taken: unknown): void {
+        writeU53(pane.view, at, taken as Pointer);
       },
       destroy(pane: Pane, at: number): void {
         writeU53(pane.view, at, 0);

@@ -9,7 +9,7 @@ import { ColumnsHandle, type ColumnSource } from "./columns.ts";
 import { type ContainerKind, containerType, elementType, failed, shapeOf } from "./container.ts";
 import type { Container } from "./container.ts";
 import { type Handle, paneOf, readerOf, refuseReceiver } from "./handle.ts";
-import type { Pane } from "./pane.ts";
+import type { Access, Pane } from "./pane.ts";
 import { copyOf, plain, shown } from "./show.ts";
 import type { Type } from "./type.ts";
 
@@ -118,6 +118,32 @@ export function place(
   return [pane.handle, pane.base + sequence.$at, shapeFor(sequence)];
 }
 
+/** Elements that were taken: as they are stored, or numbers side by side. */
+export type TakenElements = readonly unknown[] | ArrayLike<number | bigint>;
+
+/** An element that shall be written, once whatever code of the program's runs has run. */
+export function takeElement(sequence: AnySequence, value: unknown, what: string): unknown {
+  const { type } = sequence.$of;
+  return type.take === undefined ? value : type.take(value, what, paneOf(sequence).access);
+}
+
+/** Reads the elements of what a sequence shall hold. */
+export function takeElements(
+  type: Type<unknown, unknown>,
+  given: unknown,
+  element: string,
+  access: Access,
+): unknown[] {
+  const taken: unknown[] = [];
+  const take = (value: unknown) => {
+    taken.push(type.take === undefined ? value : type.take(value, element, access));
+  };
+  const values = given as Iterable<unknown> & ArrayLike<unknown>;
+  if (typeof values[Symbol.iterator] === "function") { for (const value of values) take(value); }
+  else for (let i = 0; i < values.length; i++) take(values[i]);
+  return taken;
+}
+
 /** Throws what a native call said with a negative result. */
 export function call(sequence: Handle, result: number): number {
   if (result < 0) failed(sequence, result);
@@ -130,6 +156,7 @@ export function sequenceType(
   base: object,
   made: WeakMap<object, unknown>,
   type: unknown,
+  take: (type: Type<unknown, unknown>, value: unknown, what: string, access: Access) => unknown,
 ): unknown {
   const element = elementType(`a ${kind}'s elements`, type);
   let found = made.get(element);
@@ -138,7 +165,10 @@ export function sequenceType(
     const $of: SequenceParts = { kind, name, type: element, shape: 0, size: 0 };
     const prototype: Container = Object.create(base, { $of: { value: $of } });
     const shape = () => shapeOf(kind, undefined, element.size);
-    found = containerType(prototype, { kind, name, size: headerSize, parts: [element], shape });
+    found = containerType(prototype, {
+      ...{ kind, name, size: headerSize, parts: [element], shape },
+      take: (value, what, access) => take(element, value, what, access),
+    });
     made.set(element, found);
   }
   return found;

@@ -8,7 +8,7 @@
  */
 
 import type { Pointer } from "../heap/views.ts";
-import { Handle, isKindOf, typeOf } from "./handle.ts";
+import type { Handle } from "./handle.ts";
 import type { Type } from "./type.ts";
 
 /** A value as JSON can show it: bigints as text, and where references lead. */
@@ -28,19 +28,6 @@ export function copyOf(value: unknown, type: Type): unknown {
   if (type.kind === "ref" || typeof value !== "object" || value === null) return value;
   const { $copy } = value as { $copy?: () => unknown };
   return $copy === undefined ? plain(value, type) : $copy.call(value);
-}
-
-/**
- * What is written between two addresses, which may be part of what stands there and will be moved or
- * written over before it is read: then a copy of it.
- */
-export function apart(value: unknown, type: Type, from: Pointer, to: Pointer): unknown {
-  if (!(value instanceof Handle) || type.kind === "ref" || value.$view.buffer.detached) {
-    return value;
-  }
-  const { ptr } = value;
-  if (ptr < from || ptr >= to) return value;
-  return type.kind === "array" || isKindOf(typeOf(value), type) ? copyOf(value, type) : value;
 }
 
 /** A value as the console shows it. */

@@ -15,18 +15,25 @@ import type { Pointer } from "../heap/views.ts";
 import { accessor } from "./accessors.ts";
 import { addressText, copyOf, plain, shownReference } from "./show.ts";
 import { exchangeValues, type Room, type Whole, writeAside, writeSomeAside } from "./aside.ts";
-import { Handle, isKindOf, paneOf, place, typeOf } from "./handle.ts";
+import { Handle, isKindOf, paneOf, place, stale, typeOf } from "./handle.ts";
 import { isKind } from "./kinds.ts";
 import { type Maker, makerFor, type Reader } from "./makers.ts";
-import { accessTo, objectSizeMax, Pane } from "./pane.ts";
+import { type Access, accessTo, objectSizeMax, Pane } from "./pane.ts";
+import { writeTexts } from "./text.ts";
 import {
   expectTypeOf,
   type InputOf,
+  judges,
+  leafOf,
+  put,
+  putNew,
+  refuseLeaf,
   refuseValue,
+  textLeaf,
   type Type,
   type ValueOf,
   type Walker,
-  writeNew,
+  writers,
 } from "./type.ts";
 
 /** What a schema's fields read as. */
@@ -125,8 +132,12 @@ export interface StructType<S> {
   open(pane: Pane, at: number): Struct<S>;
   /** Writes all fields; those left out become zero, empty or null. */
   set(pane: Pane, at: number, value: Struct<S> | Init<S>, what?: string): void;
+  /** Reads and judges what shall be written. */
+  take(value: Struct<S> | Init<S>, what: string, access: Access): unknown;
+  /** Writes what was taken. */
+  put(pane: Pane, at: number, taken: unknown): void;
   /** The same over zeros that nobody sees yet. */
-  init(pane: Pane, at: number, value: Struct<S> | Init<S>, what?: string): void;
+  putNew(pane: Pane, at: number, taken: unknown): void;
   /** Lets two change places. */
   exchange(pane: Pane, at: number, other: Pane, otherAt: number): void;
   /** Frees what its fields own. */
@@ -140,8 +151,15 @@ export interface StructType<S> {
 }
 
 interface Layout {
-  /** What writes each field of a struct that is being made. */
-  readonly setters: Setter[];
+  /** What {@linkcode leafOf} says of each field. */
+  readonly leaves: readonly number[];
+  /** What judges each field that is a leaf; of others nothing fits. */
+  readonly judges: readonly ((value: unknown) => boolean)[];
+  /** What writes each field that is a leaf, but for texts. */
+  readonly writers: readonly ((view: DataView, at: number, value: never) => void)[];
+  readonly offsets: readonly number[];
+  /** What errors call each field. */
+  readonly labels: readonly string[];
   readonly fields: readonly Field[];
   readonly size: number;
   readonly align: number;
@@ -150,6 +168,9 @@ interface Layout {
   /** Whether its bytes are all there is to a value, so that copying them copies it. */
   readonly flat: boolean;
 }
+
+/** Structs of up to so many bytes are copied by words. */
+const wordwiseMax = 256;
 
 const identifier = /^[A-Za-z_][A-Za-z0-9_]*$/;
 const reserved: ReadonlySet<string> = new Set([
@@ -222,22 +243,31 @@ function layOut(name: string, given: Map<string, () => unknown>): Layout {
     );
   }
   text += ` } ${size} bytes`;
-  return { fields, setters: [], size, align, text, owns, flat };
+  const labels = fields.map((field) => `${name}.${field.name}`);
+  const leaves = fields.map(({ type }) => leafOf(type));
+  return {
+    ...{ fields, leaves, labels, size, align, text, owns, flat },
+    judges: leaves.map((leaf) => leaf === 0 ? () => false : judges[leaf]),
+    writers: leaves.map((leaf) => leaf === textLeaf ? writers[0] : writers[leaf]),
+    offsets: fields.map(({ offset }) => offset),
+  };
 }
+
+/** Which fields are texts; null where others own memory as well. */
+function textFields(fields: readonly Field[]): readonly number[] | null {
+  const found: number[] = [];
+  for (let index = 0; index < fields.length; index++) {
+    const { type } = fields[index];
+    if (type.kind === "text") found.push(index);
+    else if (type.owns) return null;
+  }
+  return found;
+}
+
+type AnyType = Type<unknown, unknown>;
 
 function alignUp(offset: number, align: number): number {
   return Math.ceil(offset / align) * align;
-}
-
-type Setter = (this: Handle, value: unknown) => void;
-
-/** What writes a field for the first time: its setter, or what needs not keep what was there. */
-function initializer({ type, offset }: Field, label: string, set: Setter): Setter {
-  const { init } = type as Type<unknown, unknown>;
-  if (init === undefined) return set;
-  return function (value) {
-    init.call(type, paneOf(this), (this.$at + offset) | 0, value, label);
-  };
 }
 
 /** Known of every type that was asked: a struct of many by value is asked through each of them. */
@@ -311,7 +341,6 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       for (const field of found.fields) {
         const label = `${name}.${field.name}`;
         const made = accessor(field.type, field.offset, label, StructClass);
-        found.setters.push(initializer(field, label, made.set!));
         Object.defineProperty(StructClass.prototype, field.name, {
           ...made,
           enumerable: true,
@@ -324,41 +353,119 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     }
   }
 
-  /** Writes the fields that are given over zeros: which of them, if not all. */
-  function assignAt(pane: Pane, at: number, values: object, what: string): number[] | undefined {
-    const { fields, setters } = layout!;
-    const handle = makerOf(StructClass).inner(pane, at);
+  /** Reads the fields that are given, and judges them: a value for each field, or undefined. */
+  function takeFields(values: object, what: string, access: Access): unknown[] {
+    const { fields, judges } = layout!;
+    const taken = spare ?? Array.from({ length: fields.length });
+    spare = undefined;
     // All fields in their order are the most common, and engines read what they enumerate quickly.
     let index = 0;
     // deno-lint-ignore guard-for-in
     for (const key in values) {
       if (index === fields.length || fields[index].name !== key) {
-        return assignSome(handle, values, what, index);
+        return takeSome(values, what, access, taken, index);
       }
       const value = (values as Record<string, unknown>)[key];
-      if (value === undefined) return assignSome(handle, values, what, index);
-      setters[index].call(handle, value);
+      if (value === undefined) return takeSome(values, what, access, taken, index);
+      taken[index] = judges[index](value) ? value : takeField(index, value, access);
       index++;
     }
-    return index === fields.length ? undefined : assignSome(handle, values, what, index);
+    return index === fields.length ? taken : takeSome(values, what, access, taken, index);
   }
 
-  /** The same for fields in any order, some of them only; the first ones are written. */
-  function assignSome(handle: Handle, values: object, what: string, written: number): number[] {
-    const { fields, setters } = layout!;
-    const given = Array.from({ length: written }, (_, index) => index);
-    for (let index = written; index < fields.length; index++) {
+  /** The same for fields in any order, some of them only; the first ones are taken. */
+  function takeSome(
+    values: object,
+    what: string,
+    access: Access,
+    taken: unknown[],
+    done: number,
+  ): unknown[] {
+    const { fields } = layout!;
+    let given = done;
+    for (let index = done; index < fields.length; index++) {
       const value = (values as Record<string, unknown>)[fields[index].name];
-      if (value === undefined) continue;
-      setters[index].call(handle, value);
-      given.push(index);
+      if (value !== undefined) given++;
+      taken[index] = value === undefined ? value : takeField(index, value, access);
     }
     // Keys beyond these are undefined, or no fields at all.
-    let others = -given.length;
+    let others = -given;
     // deno-lint-ignore guard-for-in
     for (const _key in values) others++;
     if (others !== 0) expectFields(values, what);
-    return given;
+    return taken;
+  }
+
+  function takeField(index: number, value: unknown, access: Access): unknown {
+    const { fields, leaves, labels, judges } = layout!;
+    const leaf = leaves[index];
+    if (leaf !== 0) return judges[index](value) ? value : refuseLeaf(leaf, value, labels[index]);
+    return (fields[index].type as Type<unknown, unknown>).take!(value, labels[index], access);
+  }
+
+  /** Writes what was taken: to fields of zeros, or over others in a struct that owns nothing but texts. */
+  function putFields(pane: Pane, at: number, taken: readonly unknown[], isNew: boolean): void {
+    const { leaves, writers, offsets } = layout!;
+    const { view } = pane;
+    for (let index = 0; index < leaves.length; index++) {
+      const value = taken[index];
+      if (value === undefined) continue;
+      const leaf = leaves[index];
+      const place = (at + offsets[index]) | 0;
+      if (leaf !== 0 && leaf !== textLeaf) writers[index](view, place, value as never);
+      else putField(pane, place, index, value, isNew);
+    }
+  }
+
+  function putField(pane: Pane, at: number, index: number, value: unknown, isNew: boolean): void {
+    const { fields, leaves, labels } = layout!;
+    const type = fields[index].type as AnyType;
+    if (leaves[index] === 0) (isNew ? putNew : put)(type, pane, at, value, labels[index]);
+    else if (isNew) type.set(pane, at, value, labels[index]);
+  }
+
+  /** Writes what was taken over a struct: all of it, fields without a value becoming zeros, or some. */
+  function putOver(
+    type: Whole,
+    pane: Pane,
+    at: number,
+    taken: readonly unknown[],
+    isSome: boolean,
+  ): void {
+    const { fields, flat } = resolve();
+    if (direct === undefined) {
+      direct = textFields(fields);
+      textOffsets = direct?.map((index) => fields[index].offset) ?? [];
+    }
+    if (direct === null) {
+      if (!isSome) return writeAside(pane, at, type, room, taken);
+      return writeSomeAside(pane, at, type, room, (made, from) => {
+        putFields(made, from, taken, true);
+        return fields.filter((_, index) => taken[index] !== undefined);
+      });
+    }
+    if (direct.length > 0) {
+      const { labels } = layout!;
+      const places = direct;
+      const values = texted;
+      for (let i = 0; i < places.length; i++) {
+        values[i] = taken[places[i]] ?? (isSome ? undefined : "");
+      }
+      writeTexts(pane, at, textOffsets, values, (index) => labels[places[index]]);
+    }
+    // Of what is not text nothing can fail any more.
+    if (!isSome && taken.includes(undefined)) {
+      if (flat) pane.bytes.fill(0, at, at + layout!.size);
+      else {
+        for (let index = 0; index < fields.length; index++) {
+          const { type, offset } = fields[index];
+          if (taken[index] === undefined && type.kind !== "text") {
+            type.destroy(pane, (at + offset) | 0);
+          }
+        }
+      }
+    }
+    putFields(pane, at, taken, false);
   }
 
   /** For what stands in the class, which may be called on another. */
@@ -370,6 +477,37 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       "INVALID_ARGUMENT",
       `Cannot use ${describe(type)} as the class ${name}: give it or one that extends it`,
     );
+  }
+
+  /** Reads a struct, of which nothing can be refused but references to another heap. */
+  function takeHandle(from: Pane, at: number, what: string, access: Access): unknown {
+    const { fields, flat, size } = resolve();
+    if (flat) {
+      if (layout!.align < 4 || size > wordwiseMax) return from.bytes.slice(at, at + size);
+      const taken = spareWords ?? new Int32Array(size >> 2);
+      spareWords = undefined;
+      const { words } = from;
+      // What ended reads as nothing.
+      if (words.length === 0) throw stale();
+      for (let i = 0; i < taken.length; i++) taken[i] = words[((at >> 2) + i) | 0];
+      return taken;
+    }
+    return fields.map((field) => {
+      const type = field.type as AnyType;
+      const value = type.get(from, (at + field.offset) | 0);
+      return type.take === undefined ? value : type.take(value, `${what}.${field.name}`, access);
+    });
+  }
+
+  /** Writes what is bytes alone. */
+  function putBytes(pane: Pane, at: number, taken: unknown): boolean {
+    if (Array.isArray(taken)) return false;
+    if (taken instanceof Int32Array) {
+      const { view } = pane;
+      for (let i = 0; i < taken.length; i++) view.setInt32((at + 4 * i) | 0, taken[i], true);
+      spareWords = taken;
+    } else pane.bytes.set(taken as Uint8Array, at);
+    return true;
   }
 
   function expectKind(value: Handle, type: Type, what: string): void {
@@ -417,13 +555,19 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     constructor(heap: Heap, values?: unknown) {
       const access = accessTo(heap);
       const { size } = resolve();
-      if (values !== undefined) expectValues(name, values);
+      const { session } = access;
+      let taken: unknown;
+      if (values !== undefined) {
+        taken = whole.take!(values as never, name, access);
+        // What was taken may refer to objects of before.
+        if (access.session !== session) throw stale();
+      }
       const p = access.allocate(size);
       const pane = access.pane(p, size);
       const at = (p - pane.base) | 0;
       if (values !== undefined) {
         try {
-          assignAt(pane, at, values as object, name);
+          whole.putNew(pane, at, taken);
         } catch (error) {
           clear(pane, at);
           heap.free(p);
@@ -469,16 +613,14 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       }
       expectValues(name, values);
       const pane = paneOf(target);
-      const { $at: at } = target;
       if (values instanceof Handle) {
-        this.set(pane, at, values);
+        this.set(pane, target.$at, values);
         return target;
       }
-      const { fields } = resolve();
-      writeSomeAside(pane, at, whole, room, (made, from) => {
-        const given = assignAt(made, from, values, name);
-        return given === undefined ? fields : given.map((index) => fields[index]);
-      });
+      resolve();
+      const taken = takeFields(values, name, pane.access);
+      putOver(whole, paneOf(target), target.$at, taken, true);
+      spare = taken;
       return target;
     }
 
@@ -498,33 +640,38 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     static set(pane: Pane, at: number, value: unknown, what: string = name): void {
       if (value instanceof Handle) {
         expectKind(value, this, what);
-        const { base } = paneOf(value);
-        if (base + value.$at === pane.base + at) return;
-        // Of bytes alone there is nothing that could be refused.
-        if (resolve().flat) return this.init(pane, at, value, what);
+        const from = paneOf(value);
+        const start = value.$at;
+        if (from.base + start === pane.base + at) return;
+        const { flat, size } = resolve();
+        if (flat) {
+          pane.bytes.set(from.bytes.subarray(start, start + size), at);
+          return;
+        }
       }
-      writeAside(pane, at, this, room, value, what);
+      this.put(pane, at, this.take(value, what, pane.access));
     }
 
-    static init(pane: Pane, at: number, value: unknown, what: string = name): void {
-      const { fields, flat, size } = resolve();
+    static take(value: unknown, what: string, access: Access): unknown {
+      resolve();
       if (!(value instanceof Handle)) {
         expectValues(what, value);
-        assignAt(pane, at, value, what);
-        return;
+        return takeFields(value, what, access);
       }
       expectKind(value, this, what);
-      const from = paneOf(value);
-      const start = value.$at;
-      if (flat) {
-        pane.bytes.set(from.bytes.subarray(start, start + size), at);
-        return;
-      }
-      for (const field of fields) {
-        const type = field.type as Type<unknown, unknown>;
-        const copied = type.get(from, (start + field.offset) | 0);
-        writeNew(type, pane, (at + field.offset) | 0, copied, `${what}.${field.name}`);
-      }
+      return takeHandle(paneOf(value), value.$at, what, access);
+    }
+
+    static put(pane: Pane, at: number, taken: unknown): void {
+      if (putBytes(pane, at, taken)) return;
+      putOver(this as unknown as Whole, pane, at, taken as unknown[], false);
+      spare = taken as unknown[];
+    }
+
+    static putNew(pane: Pane, at: number, taken: unknown): void {
+      if (putBytes(pane, at, taken)) return;
+      putFields(pane, at, taken as unknown[], true);
+      spare = taken as unknown[];
     }
 
     static exchange(pane: Pane, at: number, other: Pane, otherAt: number): void {
@@ -607,6 +754,13 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
 
   const whole = StructClass as unknown as Whole;
   const room: Room = { pane: undefined };
+  /** Which fields are texts, if nothing else owns memory: else null. */
+  let direct: readonly number[] | null | undefined;
+  let textOffsets: readonly number[] = [];
+  const texted: unknown[] = [];
+  /** What fields are taken into; taken away until it was written. */
+  let spare: unknown[] | undefined;
+  let spareWords: Int32Array | undefined;
   /** Known once it was asked for. */
   let texts: readonly number[] | null | undefined;
   /** What makes the handles of this class, or of one that extends it. */

@@ -15,7 +15,15 @@
 import { adapter, describe, PermError } from "../ffi/mod.ts";
 import { registerKind } from "./kinds.ts";
 import type { Access, Pane } from "./pane.ts";
-import { readU53, refuseValue, type Type, type Walker, writeU53 } from "./type.ts";
+import {
+  readU53,
+  refuseValue,
+  type Type,
+  type Walker,
+  wantedText,
+  wantedWellFormed,
+  writeU53,
+} from "./type.ts";
 
 /** Bytes of a slot. */
 const textSlotSize = 16;
@@ -25,8 +33,6 @@ const tagAt = 15;
 const lengthAt = 8;
 /** The tag of a slot whose text stands elsewhere. */
 const outsideTag = 255;
-const wantedText = "a string";
-const wantedWellFormed = "a string without half surrogate pairs";
 
 /**
  * Text of up to so many characters is written one by one, as long as they are ASCII: 12 of them in 21 ns
@@ -146,14 +152,20 @@ export function isText(pane: Pane, at: number, value: string): boolean {
   return readText(pane, at) === value;
 }
 
-/** Writes text over the valid slot at `at`; what was there is freed. */
-function writeText(pane: Pane, at: number, value: string, what: string): void {
+/** Writes text over the valid slot at `at`; what was there is freed, unless it shall be kept. */
+export function writeText(
+  pane: Pane,
+  at: number,
+  value: string,
+  what: string,
+  keep: boolean = false,
+): void {
   const length = encodeText(value, what);
   const { view } = pane;
   // First of all, for it throws when the heap was closed or restored.
   const tag = view.getUint8((at + tagAt) | 0);
   if (length <= inlineTextMax) {
-    if (tag === outsideTag) freeText(pane, at);
+    if (tag === outsideTag && !keep) freeText(pane, at);
     scratch.fill(0, length, textSlotSize);
     view.setUint32(at, scratchWords.getUint32(0, true), true);
     view.setUint32((at + 4) | 0, scratchWords.getUint32(4, true), true);
@@ -162,10 +174,52 @@ function writeText(pane: Pane, at: number, value: string, what: string): void {
     return;
   }
   const p = storeBytes(pane.access, length);
-  if (tag === outsideTag) freeText(pane, at);
+  if (tag === outsideTag && !keep) freeText(pane, at);
   writeU53(view, at, p);
   view.setUint32((at + lengthAt) | 0, length, true);
   view.setUint32((at + 12) | 0, outsideTag << 24, true);
+}
+
+let slots = new Uint32Array(64);
+
+/**
+ * Writes several texts over the valid slots at these offsets, all or none.
+ *
+ * @param values A string for each; where there is none, that slot stays.
+ * @param what What errors call each.
+ */
+export function writeTexts(
+  pane: Pane,
+  at: number,
+  offsets: readonly number[],
+  values: readonly unknown[],
+  what: (index: number) => string,
+): void {
+  const { view } = pane;
+  const { length } = offsets;
+  if (4 * length > slots.length) slots = new Uint32Array(4 * length);
+  let done = 0;
+  try {
+    for (; done < length; done++) {
+      const value = values[done];
+      if (value === undefined) continue;
+      const place = (at + offsets[done]) | 0;
+      for (let i = 0; i < 4; i++) slots[4 * done + i] = view.getUint32((place + 4 * i) | 0, true);
+      writeText(pane, place, value as string, what(done), true);
+    }
+  } catch (error) {
+    while (--done >= 0) {
+      if (values[done] === undefined) continue;
+      const place = (at + offsets[done]) | 0;
+      freeText(pane, place);
+      for (let i = 0; i < 4; i++) view.setUint32((place + 4 * i) | 0, slots[4 * done + i], true);
+    }
+    throw error;
+  }
+  for (let index = 0; index < length; index++) {
+    if (values[index] === undefined || slots[4 * index + 3] >>> 24 !== outsideTag) continue;
+    pane.access.heap.free(slots[4 * index] + slots[4 * index + 1] * 2 ** 32);
+  }
 }
 
 /** A new block with the first bytes of {@linkcode scratch}. */
@@ -239,6 +293,13 @@ export function fixedText(n: number): Type<string, string> {
     refuseSize("fixedText", n, "a whole number of bytes from 1 to 65536");
   }
   const name = `fixedText(${n})`;
+  /** Leaves its bytes in the scratch. */
+  const check = (value: string, what: string): number => {
+    const length = encodeText(value, what);
+    if (length > n) refuseValue(what, value, `a string of at most ${n} bytes of UTF-8`);
+    if (value.includes("\0")) refuseValue(what, value, "a string without zero characters");
+    return length;
+  };
   return Object.freeze({
     kind: "fixedText",
     name,
@@ -252,10 +313,12 @@ export function fixedText(n: number): Type<string, string> {
       while (length < n && pane.view.getUint8((at + length) | 0) !== 0) length++;
       return pane.text(at, at + length);
     },
+    take(value: string, what: string): string {
+      check(value, what);
+      return value;
+    },
     set(pane: Pane, at: number, value: string, what = name): void {
-      const length = encodeText(value, what);
-      if (length > n) refuseValue(what, value, `a string of at most ${n} bytes of UTF-8`);
-      if (value.includes("\0")) refuseValue(what, value, "a string without zero characters");
+      const length = check(value, what);
       const { bytes } = pane;
       bytes.set(scratch.subarray(0, length), at);
       bytes.fill(0, at + length, at + n);

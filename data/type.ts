@@ -11,10 +11,10 @@
  * @module
  */
 
-import { describe, PermError } from "../ffi/mod.ts";
+import { adapter, describe, PermError } from "../ffi/mod.ts";
 import type { Pointer } from "../heap/views.ts";
 import { registerKind } from "./kinds.ts";
-import type { Pane } from "./pane.ts";
+import type { Access, Pane } from "./pane.ts";
 
 /** How a type's values serve as keys: by their number, 64 bits, text; `null` if not at all. */
 export type KeyKind = "number" | "u64" | "i64" | "text" | null;
@@ -53,10 +53,20 @@ export interface Type<out T = unknown, in I = never> {
    */
   set(pane: Pane, at: number, value: I, what?: string): void;
   /**
-   * The same over zeros that nobody sees yet, where one that is refused may leave parts of itself: whoever
-   * made the place takes them back. Absent: `set`.
+   * Reads a value that shall be written, and judges it. Whatever code of the program's that runs (getters,
+   * iterators, traps of proxies) runs here, before there is a place that it could take away; what it gives
+   * has nothing to do with the heap any more. Absent: `set` runs none.
+   *
+   * @throws {PermError} `INVALID_ARGUMENT` for what is no such value, naming it and the place.
    */
-  init?(pane: Pane, at: number, value: I, what?: string): void;
+  take?(value: I, what: string, access: Access): unknown;
+  /** Writes what `take` gave, once, over a valid value, as `set` does. Absent: `set`. */
+  put?(pane: Pane, at: number, taken: unknown): void;
+  /**
+   * The same over zeros that nobody sees yet, where a lack of memory may leave parts: whoever made the
+   * place takes them back. Absent: `put`.
+   */
+  putNew?(pane: Pane, at: number, taken: unknown): void;
   /** Lets two values change places. Absent: their bytes do. */
   exchange?(pane: Pane, at: number, other: Pane, otherAt: number): void;
   /** Frees what the value owns, and leaves zeros. Does nothing to what it refers to. */
@@ -100,16 +110,28 @@ export function refuseValue(what: string, value: unknown, wanted: string): never
   );
 }
 
-/** Writes a value to a new place, of zeros. */
-export function writeNew(
+/** Writes what was taken over a value, all or nothing. */
+export function put(
   type: Type<unknown, unknown>,
   pane: Pane,
   at: number,
-  value: unknown,
+  taken: unknown,
   what: string,
 ): void {
-  if (type.init === undefined) type.set(pane, at, value, what);
-  else type.init(pane, at, value, what);
+  if (type.put === undefined) type.set(pane, at, taken, what);
+  else type.put(pane, at, taken);
+}
+
+/** The same for a new place, of zeros. */
+export function putNew(
+  type: Type<unknown, unknown>,
+  pane: Pane,
+  at: number,
+  taken: unknown,
+  what: string,
+): void {
+  if (type.putNew === undefined) put(type, pane, at, taken, what);
+  else type.putNew(pane, at, taken);
 }
 
 /** Whether something is a type, as far as its members tell. */
@@ -188,6 +210,11 @@ export const wanted = {
   f64: "a number",
   bool: "true or false",
 } as const;
+
+/** What text must be, for messages. */
+export const wantedText = "a string";
+/** The same. */
+export const wantedWellFormed = "a string without half surrogate pairs";
 
 /** An unsigned 8-bit integer: a number. */
 export const u8: ScalarType<"u8", number> = scalar(
@@ -372,3 +399,69 @@ export const bool: ScalarType<"bool", boolean> = scalar(
     pane.view.setUint8(at, value ? 1 : 0);
   },
 );
+
+// V8 compares bigints slowly, JavaScriptCore cuts them slowly.
+const isV8 = adapter.runtime === "deno";
+
+/**
+ * Numbers for the types whose values are judged and written by a branch each, where several are written
+ * together; 0 for all others.
+ */
+export function leafOf({ kind }: Type): number {
+  return leaves.indexOf(kind) + 1;
+}
+
+const leaves = [
+  ...["u8", "u16", "u32", "i8", "i16", "i32", "f64", "f32", "u53", "u64", "i64", "bool", "text"],
+];
+
+/** What {@linkcode leafOf} says of text. */
+export const textLeaf: number = leaves.length;
+
+/** Whether a value can stand where a leaf is; text must be well-formed besides, which writing it tells. */
+export const judges: readonly ((value: unknown) => boolean)[] = [
+  () => true,
+  (value) => typeof value === "number" && (value & 0xff) === value,
+  (value) => typeof value === "number" && (value & 0xffff) === value,
+  (value) => typeof value === "number" && (value >>> 0) === value,
+  (value) => typeof value === "number" && (value << 24 >> 24) === value,
+  (value) => typeof value === "number" && (value << 16 >> 16) === value,
+  (value) => typeof value === "number" && (value | 0) === value,
+  (value) => typeof value === "number",
+  (value) => typeof value === "number" && !overflowsF32(value),
+  (value) => Number.isSafeInteger(value) && (value as number) >= 0,
+  isV8
+    ? (value) => typeof value === "bigint" && BigInt.asUintN(64, value) === value
+    : (value) => typeof value === "bigint" && value >= 0n && value <= 0xffffffffffffffffn,
+  isV8
+    ? (value) => typeof value === "bigint" && BigInt.asIntN(64, value) === value
+    : (value) =>
+      typeof value === "bigint" && value >= -0x8000000000000000n && value <= 0x7fffffffffffffffn,
+  (value) => typeof value === "boolean",
+  (value) => typeof value === "string",
+];
+
+/** Write what fits, but for text. */
+export const writers: readonly ((view: DataView, at: number, value: never) => void)[] = [
+  () => {},
+  (view, at, value) => view.setUint8(at, value),
+  (view, at, value) => view.setUint16(at, value, true),
+  (view, at, value) => view.setUint32(at, value, true),
+  (view, at, value) => view.setInt8(at, value),
+  (view, at, value) => view.setInt16(at, value, true),
+  (view, at, value) => view.setInt32(at, value, true),
+  (view, at, value) => view.setFloat64(at, value, true),
+  (view, at, value) => view.setFloat32(at, value, true),
+  writeU53,
+  (view, at, value) => view.setBigUint64(at, value, true),
+  (view, at, value) => view.setBigInt64(at, value, true),
+  (view, at, value) => view.setUint8(at, value ? 1 : 0),
+];
+
+/** Refuses what does not fit. */
+export function refuseLeaf(leaf: number, value: unknown, what: string): never {
+  const isText = leaf === textLeaf;
+  return refuseValue(what, value, isText ? wantedText : wanted[leaves[leaf - 1] as Wanted]);
+}
+
+type Wanted = keyof typeof wanted;

@@ -29,19 +29,30 @@ import {
   SequenceHandle,
   sequenceType,
   shapeFor,
+  takeElement,
+  takeElements,
 } from "./sequence.ts";
 import { registerKind } from "./kinds.ts";
-import { Handle, isSame, type ObjectType, paneOf, refuseReceiver, setKind } from "./handle.ts";
-import type { Pane } from "./pane.ts";
-import { apart, copyOf } from "./show.ts";
+import {
+  type Handle,
+  isPlaceOf,
+  isSame,
+  type ObjectType,
+  paneOf,
+  refuseReceiver,
+  setKind,
+} from "./handle.ts";
+import type { Access, Pane } from "./pane.ts";
+import { copyOf } from "./show.ts";
 import {
   type InputOf,
+  put,
+  putNew,
   readU53,
   refuseValue,
   type Type,
   type ValueOf,
   type Walker,
-  writeNew,
 } from "./type.ts";
 
 const dataAt = 8;
@@ -131,7 +142,16 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
   set(index: number, value: I): void {
     expectVec(this);
     expectIndex("Vec", index, this.length);
-    write(this, index, value);
+    const { type } = this.$of;
+    const what = `element ${index}`;
+    let taken: unknown = value;
+    if (type.take !== undefined) {
+      if (type.kind !== "ref" && isPlaceOf(value, addressOf(this, index), type)) return;
+      taken = type.take(value, what, paneOf(this).access);
+      // It may have shortened the Vec.
+      expectIndex("Vec", index, this.length);
+    }
+    onElement(this, index, (pane, at) => put(type, pane, at, taken, what));
   }
 
   /**
@@ -169,7 +189,7 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
   /** Adds elements at the beginning; all others move. */
   unshift(...values: I[]): number {
     expectVec(this);
-    insertValues(this, 0, values);
+    insertTaken(this, 0, takeValues(this, 0, values));
     return this.length;
   }
 
@@ -180,12 +200,14 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
    */
   splice(start: number, count: number = Infinity, ...values: I[]): unknown[] {
     expectVec(this);
+    const least = Math.max(wholeNumber(count), 0);
+    const taken = takeValues(this, clampIndex(start, this.length), values);
     const { length } = this;
     const from = clampIndex(start, length);
-    const removed = Math.min(Math.max(wholeNumber(count), 0), length - from);
+    const removed = Math.min(least, length - from);
     const copies: unknown[] = [];
     for (let i = 0; i < removed; i++) copies.push(copyOf(this.get(from + i), this.$of.type));
-    insertValues(this, from + removed, values);
+    insertTaken(this, from + removed, taken);
     remove(this, from, removed);
     return copies;
   }
@@ -207,11 +229,15 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
     const from = clampIndex(start, length);
     const to = clampIndex(end, length);
     if (from >= to) return this;
-    const { type } = this.$of;
-    write(this, from, value);
-    if (type.owns) {
-      for (let i = from + 1; i < to && i < this.length; i++) write(this, i, value);
-    } else call(this, native.ph_vec_spread(...place(this), from, to));
+    const { owns } = this.$of.type;
+    const last = owns ? to : from + 1;
+    for (let i = from; i < last; i++) {
+      const taken = takeElement(this, value, `element ${i}`);
+      // It may have shortened the Vec.
+      if (i >= this.length) return this;
+      write(this, i, taken);
+    }
+    if (!owns) call(this, native.ph_vec_spread(...place(this), from, Math.min(to, this.length)));
     return this;
   }
 
@@ -222,14 +248,8 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
    */
   pushAll(values: Iterable<I> | ArrayLike<I>): number {
     expectVec(this);
-    const array = arrays[this.$of.type.kind];
-    if (array !== undefined && kindOfArray.call(values) === array.name) {
-      const numbers = values as ArrayLike<number>;
-      const at = this.length;
-      const length: number = lengthOfArray.call(numbers);
-      if (length === 0) return at;
-      const p = insert(this, at, length);
-      elements(this, p, length).set(numbers);
+    if (isNumbers(this.$of.type, values)) {
+      pushNumbers(this, values);
       return this.length;
     }
     const each = (isSame(this, values) ? this.$copy() : values) as Iterable<I>;
@@ -431,19 +451,16 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
   }
 
   /** @internal */
-  $assign(value: unknown, what: string): void {
-    if (isSame(this, value)) return;
-    if (
-      typeof value !== "object" || value === null ||
-      !(Symbol.iterator in value || "length" in value)
-    ) {
-      throw new PermError(
-        "INVALID_ARGUMENT",
-        `Cannot store ${describe(value)} in ${what}: give an array`,
-      );
-    }
+  $fill(value: unknown, what: string): void {
+    expectElements(value, what);
+    this.pushAll(value as Iterable<I>);
+  }
+
+  /** @internal */
+  $put(taken: unknown): void {
     refill<VecHandle<T, I>>(this, shapeFor(this), this.length === 0, (vec) => {
-      vec.pushAll(value as Iterable<I>);
+      if (isNumbers(vec.$of.type, taken)) pushNumbers(vec, taken);
+      else for (const value of taken as unknown[]) pushTaken(vec, value);
     });
   }
 
@@ -504,47 +521,81 @@ function remove(vec: AnyVec, from: number, count: number): void {
   call(vec, native.ph_vec_remove(...place(vec), from, count));
 }
 
-/** A value to insert, which may be an element that will move. */
-function standing(vec: AnyVec, value: unknown): unknown {
-  if (typeof value !== "object" || !(value instanceof Handle)) return value;
-  const { type, size } = vec.$of;
-  const data = readU53(vec.$view, (vec.$at + dataAt) | 0);
-  return apart(value, type, data, data + vec.length * size);
+function pushOne(vec: AnyVec, value: unknown): void {
+  const { type } = vec.$of;
+  if (type.take === undefined) pushTaken(vec, value);
+  else pushTaken(vec, type.take(value, elementName, paneOf(vec).access));
 }
 
-function pushOne(vec: AnyVec, given: unknown): void {
-  const value = standing(vec, given);
+function pushTaken(vec: AnyVec, taken: unknown): void {
   const p = insert(vec, -1, 1);
   const { type, size } = vec.$of;
   const pane = paneFor(vec.$pane, p, size);
   const changes = changesOf(vec);
   try {
-    writeNew(type, pane, (p - pane.base) | 0, value, "a Vec's element");
+    putNew(type, pane, (p - pane.base) | 0, taken, elementName);
   } catch (error) {
-    // A value that changed the Vec while it was read may have left another element there.
+    // Where a number or text is judged only here, telling of it may have changed the Vec.
     if (isAt(vec, changes)) remove(vec, vec.length - 1, 1);
     throw error;
   }
 }
 
-function insertValues(vec: AnyVec, at: number, given: readonly unknown[]): void {
-  if (given.length === 0) return;
-  shapeFor(vec);
-  const values = given.map((value) => standing(vec, value));
-  insert(vec, at, values.length);
+const elementName = "a Vec's element";
+
+function takeValues(vec: AnyVec, at: number, values: readonly unknown[]): unknown[] {
+  return values.map((value, index) => takeElement(vec, value, `element ${at + index}`));
+}
+
+function insertTaken(vec: AnyVec, at: number, taken: readonly unknown[]): void {
+  if (taken.length === 0) return;
+  insert(vec, at, taken.length);
   const changes = changesOf(vec);
   try {
-    for (let i = 0; i < values.length; i++) {
-      if (changesOf(vec) !== changes) throw changed();
+    for (let i = 0; i < taken.length; i++) {
       const index = at + i;
       onElement(vec, index, (pane, place) => {
-        writeNew(vec.$of.type, pane, place, values[i], `element ${index}`);
+        putNew(vec.$of.type, pane, place, taken[i], `element ${index}`);
       });
     }
   } catch (error) {
-    if (isAt(vec, changes)) remove(vec, at, values.length);
+    if (isAt(vec, changes)) remove(vec, at, taken.length);
     throw error;
   }
+}
+
+/** Whether something is a typed array of a type's numbers. */
+function isNumbers(type: Type, values: unknown): values is ArrayLike<number> {
+  const array = arrays[type.kind];
+  return array !== undefined && kindOfArray.call(values) === array.name;
+}
+
+function pushNumbers(vec: AnyVec, numbers: ArrayLike<number>): void {
+  const length: number = lengthOfArray.call(numbers);
+  if (length > 0) elements(vec, insert(vec, vec.length, length), length).set(numbers);
+}
+
+function expectElements(value: unknown, what: string): void {
+  if (
+    typeof value !== "object" || value === null ||
+    !(Symbol.iterator in value || "length" in value)
+  ) {
+    throw new PermError(
+      "INVALID_ARGUMENT",
+      `Cannot store ${describe(value)} in ${what}: give an array`,
+    );
+  }
+}
+
+function takeContents(
+  type: Type<unknown, unknown>,
+  value: unknown,
+  what: string,
+  access: Access,
+): unknown {
+  if (isNumbers(type, value)) return value;
+  expectElements(value, what);
+  return takeElements(type, value, elementName, access);
 }
 
 /** Whether a Vec is still there, and as it was. */
@@ -562,8 +613,13 @@ function read(vec: AnyVec, index: number): unknown {
   return read!(pane, (p - pane.base) | 0);
 }
 
-function write(vec: AnyVec, index: number, value: unknown): void {
-  onElement(vec, index, (pane, at) => vec.$of.type.set(pane, at, value, `element ${index}`));
+function write(vec: AnyVec, index: number, taken: unknown): void {
+  onElement(vec, index, (pane, at) => put(vec.$of.type, pane, at, taken, `element ${index}`));
+}
+
+function addressOf(vec: AnyVec, index: number): number {
+  shapeFor(vec);
+  return readU53(vec.$view, (vec.$at + dataAt) | 0) + index * vec.$of.size;
 }
 
 function onElement(vec: AnyVec, index: number, action: (pane: Pane, at: number) => void): void {
@@ -713,7 +769,7 @@ const made = new WeakMap<object, unknown>();
  * ```
  */
 export function Vec<T>(type: T): VecType<T> {
-  return sequenceType("Vec", VecHandle.prototype, made, type) as VecType<T>;
+  return sequenceType("Vec", VecHandle.prototype, made, type, takeContents) as VecType<T>;
 }
 
 registerKind("Vec", (type: Type) => Vec(type) as Type);
