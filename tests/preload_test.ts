@@ -49,6 +49,7 @@ for (const target of targets) {
   const skip = unable || lacks(target);
   const tasks = [
     "fork_in_handler",
+    "fork_bare_thread",
     "rules",
     "threads",
     "dlopen",
@@ -141,6 +142,7 @@ for (const target of targets) {
       ["child_without_directory", false],
       ["child_without_descriptors", false],
       ["closed_descriptors", false],
+      ["given_back_without_directory", false],
     ] as const
   ) {
     test(`${target.name}: more memory is had where no file can be made (${task})`, {
@@ -170,6 +172,10 @@ for (const target of targets) {
   for (
     const [task, line] of [
       ["free_twice", /^libpermmalloc: free\(\): 0x[0-9a-f]+ is free already; stopping\n$/],
+      [
+        "free_twice_ignored",
+        /^libpermmalloc: free\(\): 0x[0-9a-f]+ is free already; stopping\n$/,
+      ],
       ["free_after_realloc", /^libpermmalloc: free\(\): 0x[0-9a-f]+ is free already; stopping\n$/],
       ["free_large_twice", /^libpermmalloc: free\(\): 0x[0-9a-f]+ is free already; stopping\n$/],
       [

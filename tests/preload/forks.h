@@ -347,6 +347,57 @@ static void task_fork_stdio(void) {
     for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
 }
 
+static int stand_still(void *argument) {
+    for (;;) syscall(SYS_pause);
+    return argument != NULL;
+}
+
+/* A thread that the C library does not know of: the lock of all streams is its fork's no more. */
+static void task_fork_bare_thread(void) {
+    int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+    static char stack[16384] __attribute__((aligned(16)));
+    EXPECT(clone(stand_still, stack + sizeof stack, flags, NULL) > 0);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(20);
+        stopping = 0;
+        pthread_t thread;
+        start(&thread, flush_all, 0);
+        usleep(20000);
+        stopping = 1;
+        pthread_join(thread, NULL);
+        _exit(41);
+    }
+    EXPECT(finish(child) == 41 << 8);
+}
+
+static size_t resident(void) {
+    unsigned long pages = 0;
+    FILE *statm = fopen("/proc/self/statm", "r");
+    EXPECT(statm && fscanf(statm, "%*s %lu", &pages) == 1);
+    fclose(statm);
+    return pages * 4096;
+}
+
+/* Memory of the system, had where no file can be made, goes back to it. */
+static void task_given_back_without_directory(void) {
+    size_t size = 200 << 20;
+    pid_t child = fork();
+    if (child == 0) {
+        lose_directory();
+        unsigned char *block = Malloc(size);
+        EXPECT(block);
+        memset(block, 1, size);
+        EXPECT(resident() > size);
+        Free(block);
+        /* It goes a piece at a time. */
+        for (int i = 0; i < 100; i++) Free(Malloc(1 << 20));
+        EXPECT(resident() < size / 2);
+        _exit(41);
+    }
+    EXPECT(finish(child) == 41 << 8);
+}
+
 /* A server all of whose descriptors are in use, and that has forked before. */
 static void task_descriptors(void) {
     EXPECT(Malloc(1 << 20));

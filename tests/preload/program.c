@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -486,6 +487,14 @@ static void task_free_twice(void) {
     Free(block);
 }
 
+/* Nothing that a program does about the signal keeps it going. */
+static void task_free_twice_ignored(void) {
+    sigset_t all;
+    sigfillset(&all);
+    EXPECT(signal(SIGABRT, SIG_IGN) != SIG_ERR && sigprocmask(SIG_BLOCK, &all, NULL) == 0);
+    task_free_twice();
+}
+
 static void task_free_after_realloc(void) {
     void *block = Malloc(100);
     EXPECT(!Realloc(block, 0));
@@ -582,7 +591,7 @@ static const struct {
     TASK(fork_backing_threads), TASK(atfork), TASK(closed), TASK(closed_threads), TASK(descriptors), TASK(exec),
     TASK(dlopen), TASK(plugin), TASK(full), TASK(full_again), TASK(full_later), TASK(fork_full), TASK(fork_full_threads),
     TASK(child_without_rights), TASK(child_without_directory), TASK(child_without_descriptors),
-    TASK(closed_descriptors), TASK(fork_stdio), TASK(fork_in_handler), TASK(refused), TASK(free_after_realloc), TASK(named), TASK(fork_later), TASK(footprint), TASK(kept), TASK(kill), TASK(wait), TASK(free_twice), TASK(free_large_twice),
+    TASK(closed_descriptors), TASK(fork_stdio), TASK(fork_bare_thread), TASK(given_back_without_directory), TASK(fork_in_handler), TASK(refused), TASK(free_after_realloc), TASK(named), TASK(fork_later), TASK(footprint), TASK(kept), TASK(kill), TASK(wait), TASK(free_twice), TASK(free_twice_ignored), TASK(free_large_twice),
     TASK(free_inside), TASK(free_stack), TASK(free_wild), TASK(realloc_freed), TASK(size_wild), TASK(foreign),
     TASK(where), TASK(minimum), TASK(nothing),
 };
