@@ -11,6 +11,7 @@ import process from "node:process";
 import { test } from "node:test";
 import { Heap } from "../mod.ts";
 import { mountLoop, mountTmpfs, refusesFreezing, refusesMounts } from "./mounts.ts";
+import type { Tools } from "./remote.ts";
 import { command, run, runtimes } from "./runtimes.ts";
 import {
   Child,
@@ -54,7 +55,6 @@ test("commits under way end in the order of their calls, each with its own state
     put(heap, 100 + index);
     return heap.flushAsync().then(({ epoch }) => ended.push(epoch));
   });
-  assert.ok(heap.stats().commitsUnderWay <= 20);
   put(heap, 7);
   await Promise.all(all);
   assert.deepEqual(ended, Array.from({ length: 20 }, (_, index) => index + 1));
@@ -345,61 +345,45 @@ for (const runtime of runtimes) {
   }, async () => {
     using folder = new Folder();
     const file = folder.file("a.perm");
-    const url = new URL("./worker.ts", import.meta.url).href;
-    const epochs = await elsewhere(
-      runtime,
-      async ({ perm }, file, url) => {
-        const ask = (worker: Worker, source: string, ...args: unknown[]) =>
-          new Promise<string>((resolve, reject) => {
-            worker.onmessage = ({ data }) =>
-              data.message ? reject(new Error(data.message)) : resolve(data.result);
-            worker.postMessage({ source, args });
-          });
-        const open = (
-          { perm, state }: { perm: typeof import("../mod.ts"); state: Record<string, unknown> },
-          file: string,
-        ) => {
-          const heap = state.heap = perm.Heap.open({ file, size: 1 << 20 });
-          const view = state.view = heap.global("numbers", Float64Array, 8);
-          view[0] += 1;
-          heap.flushAsync();
-          return heap.handle;
-        };
-        const again = async (): Promise<number> => {
-          for (;;) {
-            try {
-              using heap = perm.Heap.open({ file, size: 1 << 20 });
-              return heap.global("numbers", Float64Array, 8)[0];
-            } catch (error) {
-              // Its thread may take a moment to end.
-              if (!(error instanceof perm.PermError)) throw error;
-              if (!["ALREADY_OPEN", "ADDRESS_IN_USE"].includes(error.code)) throw error;
-              await new Promise((resolve) => setTimeout(resolve, 5));
-            }
-          }
-        };
-        const found = [];
-        for (let round = 0; round < 3; round++) {
-          const worker = new Worker(url, { type: "module" });
-          const handle = await ask(worker, open.toString(), file);
-          // In the last round another thread goes on with the heap.
-          const attached = round === 2 ? perm.Heap.attach(handle) : undefined;
-          worker.terminate();
-          if (attached) {
-            await new Promise((resolve) => setTimeout(resolve, 50));
-            attached.check();
-            attached.global("numbers", Float64Array, 8)[0] = 100;
-            attached.flush();
-            attached.close();
-          }
-          found.push(await again());
+    const found = await elsewhere(runtime, async ({ perm }, file) => {
+      const { eventually, Thread } = await import("./support.ts");
+      const open = ({ perm, state }: Tools, file: string) => {
+        const heap = state.heap = perm.Heap.open({ file, size: 1 << 20 });
+        const view = state.view = heap.global("numbers", Float64Array, 8);
+        view[0] += 1;
+        heap.flushAsync();
+        return heap.handle;
+      };
+      const found: number[] = [];
+      const again = () => {
+        try {
+          using heap = perm.Heap.open({ file, size: 1 << 20 });
+          return found.push(heap.global("numbers", Float64Array, 8)[0]) > 0;
+        } catch (error) {
+          if (!(error instanceof perm.PermError)) throw error;
+          if (!["ALREADY_OPEN", "ADDRESS_IN_USE"].includes(error.code)) throw error;
+          return false;
         }
-        return found;
-      },
-      file,
-      url,
-    );
-    assert.deepEqual(epochs, [1, 2, 100]);
+      };
+      for (let round = 0; round < 3; round++) {
+        const thread = new Thread();
+        const handle = await thread.run(open, file);
+        // In the last round another thread goes on with the heap.
+        const attached = round === 2 ? perm.Heap.attach(handle) : undefined;
+        thread[Symbol.dispose]();
+        if (attached) {
+          // Nothing tells when the thread is gone; later it does the same.
+          await new Promise((resolve) => setTimeout(resolve, 50));
+          attached.check();
+          attached.global("numbers", Float64Array, 8)[0] = 100;
+          attached.flush();
+          attached.close();
+        }
+        await eventually("the end of the Worker's thread", again);
+      }
+      return found;
+    }, file);
+    assert.deepEqual(found, [1, 2, 100]);
   });
 
   test(`a commit that nobody awaits keeps the process alive until it is durable (${runtime})`, {
@@ -501,53 +485,28 @@ for (const runtime of runtimes) {
   }, async () => {
     using folder = new Folder();
     const file = folder.file("a.perm");
-    const url = new URL("./worker.ts", import.meta.url).href;
-    const counts = await elsewhere(
-      runtime,
-      async ({ perm }, file, url) => {
-        const heap = perm.Heap.open({ file, size: 16 << 20, keep: 50 });
-        const numbers = heap.global("numbers", Float64Array, 1 << 20);
-        const ask = (worker: Worker, source: string, ...args: unknown[]) =>
-          new Promise<number>((resolve, reject) => {
-            worker.onmessage = ({ data }) =>
-              data.message ? reject(new Error(data.message)) : resolve(data.result);
-            worker.postMessage({ source, args });
-          });
-        const commit = async (
-          { perm }: { perm: typeof import("../mod.ts") },
-          handle: string,
-          wait: boolean,
-        ) => {
-          const heap = perm.Heap.attach(handle);
-          heap.global("numbers", Float64Array, 1 << 20).fill(heap.epoch + 1);
-          const commit = heap.flushAsync();
-          if (wait) return (await commit).epoch;
-          return 0;
-        };
-        const epochs = [];
-        for (const wait of [true, false, true, false]) {
-          const worker = new Worker(url, { type: "module" });
-          epochs.push(await ask(worker, commit.toString(), heap.handle, wait));
-          worker.terminate();
-          await new Promise((resolve) => setTimeout(resolve, 20));
-          numbers[0] += 1;
-          epochs.push((await heap.flushAsync()).epoch);
-        }
-        for (;;) {
-          try {
-            heap.close();
-            return epochs;
-          } catch (error) {
-            // The ended Workers' threads may take a moment.
-            if (!(error instanceof perm.PermError && error.code === "BUSY")) throw error;
-            await new Promise((resolve) => setTimeout(resolve, 5));
-          }
-        }
-      },
-      file,
-      url,
-    );
-    assert.deepEqual(counts, [1, 2, 0, 4, 5, 6, 0, 8]);
+    const epochs = await elsewhere(runtime, async ({ perm }, file) => {
+      const { eventually, Thread, tryClose } = await import("./support.ts");
+      const heap = perm.Heap.open({ file, size: 16 << 20, keep: 50 });
+      const numbers = heap.global("numbers", Float64Array, 1 << 20);
+      const commit = async ({ perm }: Tools, handle: string, wait: boolean) => {
+        const heap = perm.Heap.attach(handle);
+        heap.global("numbers", Float64Array, 1 << 20).fill(heap.epoch + 1);
+        const commit = heap.flushAsync();
+        return wait ? (await commit).epoch : 0;
+      };
+      const epochs: number[] = [];
+      for (const wait of [true, false, true, false]) {
+        using thread = new Thread();
+        epochs.push(await thread.run(commit, heap.handle, wait));
+        thread[Symbol.dispose]();
+        numbers[0] += 1;
+        epochs.push((await heap.flushAsync()).epoch);
+      }
+      await eventually("the end of all Workers", () => tryClose(heap));
+      return epochs;
+    }, file);
+    assert.deepEqual(epochs, [1, 2, 0, 4, 5, 6, 0, 8]);
     using heap = Heap.open({ file, size: 1 << 20 });
     assert.equal(heap.epoch, 8);
     expectWell(heap);

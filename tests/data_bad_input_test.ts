@@ -263,54 +263,51 @@ test("structs that contain themselves by value are refused, however far round", 
   assert.deepEqual(roots(heap).names(), []);
 });
 
-test("TypeScript refuses what types can tell", () => {
-  using heap = Heap.open({ size: 1 << 20 });
-  const never = () => {
-    const numbers = new (Vec(f64))(heap);
-    const words = new (OrderedMap(text, u8))(heap);
-    const parts = new (HashMap(u32, Part))(heap);
-    const nodes = new (List(ref(Node)))(heap);
-    const node = new Node(heap);
-    // @ts-expect-error text is no number
-    numbers.push("1");
-    // @ts-expect-error nor is a bigint
-    numbers.set(0, 1n);
-    // @ts-expect-error a list of text is none of numbers
-    new (Vec(f64))(heap, ["1"]);
-    // @ts-expect-error a number is no text
-    words.get(5);
-    // @ts-expect-error ranges go from key to key
-    words.range(1, 2);
-    // @ts-expect-error an option that ranges do not know
-    words.range("a", "b", { revers: true });
-    // @ts-expect-error only text has prefixes
-    new (OrderedMap(f64, u8))(heap).prefix(1);
-    // @ts-expect-error a Part has no such field
-    parts.set(1, { b: 2 });
-    // @ts-expect-error its name is text
-    parts.set(1, { name: 2 });
-    // @ts-expect-error a Part is no Node
-    nodes.push(new Part(heap));
-    // @ts-expect-error a reference may be null
-    nodes.at(0)!.id.toFixed().length + nodes.at(0).id;
-    // @ts-expect-error a value may be missing
-    parts.get(1).a;
-    // @ts-expect-error structs are no keys
-    HashMap(Part, u8);
-    // @ts-expect-error nor are references
-    OrderedMap(ref(Part), u8);
-    // @ts-expect-error nor are containers
-    HashMap(Vec(u8), u8);
-    // @ts-expect-error a number type is no object
-    roots(heap).get("a", u8);
-    // @ts-expect-error what stands there is a Node
-    roots(heap).get("a", Node)!.next!.part.b;
-    // @ts-expect-error a Mutex is no value
-    new Node(heap, { part: new Mutex(heap) });
-    // @ts-expect-error a struct's address is not to be set
-    node.ptr = 1;
-    // @ts-expect-error long text is made of text
-    new Text(heap, 5);
-  };
-  assert.equal(typeof never, "function");
-});
+/** Never called: `deno check` fails where one of these is not refused. */
+export function refusedByTypes(heap: Heap): void {
+  const numbers = new (Vec(f64))(heap);
+  const words = new (OrderedMap(text, u8))(heap);
+  const parts = new (HashMap(u32, Part))(heap);
+  const nodes = new (List(ref(Node)))(heap);
+  const node = new Node(heap);
+  // @ts-expect-error text is no number
+  numbers.push("1");
+  // @ts-expect-error nor is a bigint
+  numbers.set(0, 1n);
+  // @ts-expect-error a list of text is none of numbers
+  new (Vec(f64))(heap, ["1"]);
+  // @ts-expect-error a number is no text
+  words.get(5);
+  // @ts-expect-error ranges go from key to key
+  words.range(1, 2);
+  // @ts-expect-error an option that ranges do not know
+  words.range("a", "b", { revers: true });
+  // @ts-expect-error only text has prefixes
+  new (OrderedMap(f64, u8))(heap).prefix(1);
+  // @ts-expect-error a Part has no such field
+  parts.set(1, { b: 2 });
+  // @ts-expect-error its name is text
+  parts.set(1, { name: 2 });
+  // @ts-expect-error a Part is no Node
+  nodes.push(new Part(heap));
+  // @ts-expect-error a reference may be null
+  nodes.at(0)!.id.toFixed().length + nodes.at(0).id;
+  // @ts-expect-error a value may be missing
+  parts.get(1).a;
+  // @ts-expect-error structs are no keys
+  HashMap(Part, u8);
+  // @ts-expect-error nor are references
+  OrderedMap(ref(Part), u8);
+  // @ts-expect-error nor are containers
+  HashMap(Vec(u8), u8);
+  // @ts-expect-error a number type is no object
+  roots(heap).get("a", u8);
+  // @ts-expect-error what stands there is a Node
+  roots(heap).get("a", Node)!.next!.part.b;
+  // @ts-expect-error a Mutex is no value
+  new Node(heap, { part: new Mutex(heap) });
+  // @ts-expect-error a struct's address is not to be set
+  node.ptr = 1;
+  // @ts-expect-error long text is made of text
+  new Text(heap, 5);
+}

@@ -30,7 +30,7 @@ import {
   u8,
   Vec,
 } from "../data/mod.ts";
-import { expectCode, Folder } from "./support.ts";
+import { expectCode, Folder, randomNumbers } from "./support.ts";
 
 const User = struct("User", { name: text, age: u8 });
 // deno-lint-ignore no-explicit-any
@@ -214,8 +214,7 @@ test("a pointer to anything else is no container", () => {
 });
 
 test("random bytes for a container's memory are an error or a wrong answer, never a crash", () => {
-  let seed = 1;
-  const random = (bound: number) => (seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0) % bound;
+  const random = randomNumbers(1);
   for (let round = 0; round < 60; round++) {
     using heap = newHeap();
     const make: (() => Any)[] = [

@@ -151,8 +151,7 @@ test("a queue loses no job, runs them when they are due and gives up on none too
     await jobs.runNext((what) => Promise.resolve(void ran.push(what)));
     assert.deepEqual(ran, ["first"]);
     // The process ends within a job, which stands nowhere in the queue while another one is committed.
-    const lost = jobs.runNext(() => new Promise(() => {}));
-    assert.ok(lost instanceof Promise);
+    void jobs.runNext(() => new Promise(() => {}));
     jobs.add("third", Date.now());
     assert.deepEqual([...jobs.list()].map(({ number }) => number), [3, 4]);
   }

@@ -22,10 +22,10 @@ import {
   u64,
   u8,
 } from "../data/mod.ts";
-import { repository, run } from "./runtimes.ts";
+import { zig } from "./native.ts";
+import { run } from "./runtimes.ts";
 import { Folder, randomNumbers } from "./support.ts";
 
-const zig = `${repository}node_modules/.bin/zig`;
 const asked = {
   skip: existsSync(zig) ? false : "there is no compiler: run `deno task setup`",
   timeout: 120_000,

@@ -3,7 +3,15 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Heap } from "../mod.ts";
 import { f64, leaks, Mutex, roots, RwLock, struct, u32 } from "../data/mod.ts";
-import { elsewhere, expectCode, expectRejects, Folder, otherRuntime, Thread } from "./support.ts";
+import {
+  elsewhere,
+  eventually,
+  expectCode,
+  expectRejects,
+  Folder,
+  otherRuntime,
+  Thread,
+} from "./support.ts";
 
 const mib = 1 << 20;
 const timeout = 60_000;
@@ -97,6 +105,7 @@ test("a lock that was held when it was stored is free in every later run and aft
 test("Workers that count under a mutex lose nothing", { timeout }, async () => {
   using heap = Heap.open({ size: mib });
   const account = roots(heap).open("account", Account);
+  const there = heap.global("there", Int32Array, 1);
   using one = new Thread();
   using two = new Thread();
   const threads = [one, two];
@@ -107,6 +116,7 @@ test("Workers that count under a mutex lose nothing", { timeout }, async () => {
       const { f64, Mutex, roots, RwLock, struct, u32 } = await import("../data/mod.ts");
       const Account = struct("Account", { lock: Mutex, shared: RwLock, a: f64, b: f64, n: u32 });
       const account = roots(state.heap).get("account", Account)!;
+      Atomics.add(state.heap.global("there", Int32Array, 1), 0, 1);
       for (let i = 0; i < 5000; i++) {
         using _held = i % 100 === 0 ? await account.lock.lockAsync() : account.lock.lock();
         account.a += 1;
@@ -115,7 +125,9 @@ test("Workers that count under a mutex lose nothing", { timeout }, async () => {
       return account.a;
     })
   );
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  await eventually("both Workers", () => Atomics.load(there, 0) === 2);
+  // They wait for the lock, or are about to.
+  await new Promise((resolve) => setTimeout(resolve, 20));
   assert.equal(account.a, 0);
   held.release();
   for (let i = 0; i < 200; i++) {
@@ -151,7 +163,7 @@ test("quiesce commits what Workers change only whole", { timeout }, async () => 
     }
     return account.a;
   });
-  while (account.b === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  await eventually("a change", () => account.b > 0);
   for (let round = 0; round < 30; round++) {
     const [before, after] = heap.quiesce(() => {
       const before = account.a;

@@ -19,7 +19,7 @@ import {
   Vec,
 } from "../data/mod.ts";
 import { Heap, type PermError } from "../mod.ts";
-import { expectCode, expectRejects, Folder, Thread } from "./support.ts";
+import { eventually, expectCode, expectRejects, Folder, Thread, tryClose } from "./support.ts";
 
 const timeout = 120_000;
 const Point = struct("Point", { x: f64, name: text });
@@ -313,22 +313,11 @@ test("a Worker that is terminated within a change holds quiesce() up, and a time
       return new Promise(() => {});
     })
   ).catch(() => {});
-  while (Atomics.load(flag, 0) === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  await eventually("the change", () => Atomics.load(flag, 0) === 1);
   expectCode(() => heap.quiesce(() => 1, { timeout: 20 }), "BUSY", {
     message: /within change\(\)/,
   });
   thread[Symbol.dispose]();
-  const closed = async () => {
-    for (let left = 500; left > 0; left--) {
-      try {
-        return heap.close();
-      } catch (error) {
-        assert.equal((error as PermError).code, "BUSY");
-        await new Promise((resolve) => setTimeout(resolve, 10));
-      }
-    }
-    assert.fail("the Worker did not end");
-  };
   // It ended in the middle: nobody knows whether what it changed is whole, so that is not assumed.
   await new Promise((resolve) => setTimeout(resolve, 100));
   expectCode(() => heap.quiesce(() => 1, { timeout: 20 }), "BUSY", {
@@ -338,7 +327,7 @@ test("a Worker that is terminated within a change holds quiesce() up, and a time
   assert.equal(heap.change(() => 5), 5);
   heap.check();
   assert.equal(heap.flush().epoch, 1);
-  await closed();
+  await eventually("the end of the Worker", () => tryClose(heap));
   using again = Heap.open({ file, size: 1 << 20 });
   assert.equal(again.quiesce(() => 6, { timeout: 20 }), 6);
 });
@@ -364,15 +353,14 @@ test("a Worker that ends while it holds a lock leaves it held until the session 
   expectCode(() => lock.write({ timeout: 20 }), "BUSY");
   await expectRejects(lock.readAsync({ timeout: 20 }), "BUSY");
   // It was committed while it was held, and is free in the next session all the same.
-  for (let left = 500;; left--) {
+  await eventually("a restore without the Worker", () => {
     try {
-      heap.restore();
-      break;
+      return heap.restore().epoch === 2;
     } catch (error) {
-      if ((error as PermError).code !== "BUSY" || left === 0) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 10));
+      if ((error as PermError).code !== "BUSY") throw error;
+      return false;
     }
-  }
+  });
   const again = roots(heap).get("held", struct("Held", { lock: RwLock, n: u32 }))!;
   again.lock.tryWrite()!.release();
 });

@@ -2,7 +2,6 @@
 // runtime are well afterwards.
 import assert from "node:assert/strict";
 import { closeSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
-import process from "node:process";
 import { test } from "node:test";
 import { codes } from "../ffi/symbols.ts";
 import { f64, roots, struct } from "../data/mod.ts";
@@ -322,7 +321,9 @@ for (const [code, raise] of Object.entries(cases)) {
   });
 }
 
-test("errors have the shape that API.md promises", { timeout }, () => {
+test("a PermError is an Error that shows where it was thrown, and has only what applies to it", {
+  timeout,
+}, () => {
   const error = expectCode(() => Heap.open({ size: NaN }), "INVALID_ARGUMENT");
   assert.ok(error instanceof Error && error instanceof PermError);
   assert.match(String(error), /^PermError: Cannot /);
@@ -375,14 +376,12 @@ test("what a stray write did to the table of blocks is CORRUPT, and restore() he
   expectWell(heap);
 });
 
-test("an error of one thread of calls is not mistaken for another's", { timeout }, async () => {
+test("errors of calls that run at once are not mistaken for each other", { timeout }, async () => {
   using heap = Heap.open({ size });
   const errors = await Promise.all([
     heap.flushAsync().catch((error) => error),
     heap.backupAsync().catch((error) => error),
-    new Promise((_, reject) => reject(expectCode(() => heap.free(1), "BAD_POINTER"))).catch((e) =>
-      e
-    ),
+    expectCode(() => heap.free(1), "BAD_POINTER"),
   ]);
   assert.deepEqual(errors.map(({ code }) => code), ["NOT_OPEN", "NOT_OPEN", "BAD_POINTER"]);
   assert.match(errors[0].message, /map file/);
@@ -403,7 +402,23 @@ test("a library that cannot be loaded is UNSUPPORTED, and says what was tried", 
     const { out } = run(command(thisRuntime, script), { env: { PERM_LIBRARY: library } });
     assert.equal(out, "PermError UNSUPPORTED true\n");
   }
-  assert.ok(process.pid > 0, "importing alone loads nothing and needs nothing");
+});
+
+test("importing alone loads no library and needs no permission", { timeout }, () => {
+  using folder = new Folder();
+  const script = folder.file("import.ts");
+  const module = (path: string) => JSON.stringify(new URL(path, import.meta.url).href);
+  writeFileSync(
+    script,
+    `import { Heap } from ${module("../mod.ts")};
+    import { struct, u8 } from ${module("../data/mod.ts")};
+    struct("S", { a: u8 });
+    console.log(typeof Heap.open);`,
+  );
+  const { out, err } = run(command(thisRuntime, script, [], ["--no-prompt", "--deny-ffi"]), {
+    env: { PERM_LIBRARY: folder.file("missing.so") },
+  });
+  assert.deepEqual([out, err], ["function\n", ""]);
 });
 
 /** Runs in another process: the epoch that the file holds, and the number in it. */

@@ -23,7 +23,15 @@ import {
   refusesMounts,
 } from "./mounts.ts";
 import { repository, run, thisRuntime } from "./runtimes.ts";
-import { elsewhere, expectCode, expectWell, Folder, otherRuntime, pattern } from "./support.ts";
+import {
+  elsewhere,
+  eventually,
+  expectCode,
+  expectWell,
+  Folder,
+  otherRuntime,
+  pattern,
+} from "./support.ts";
 
 const mebibyte = 1 << 20;
 const kills = process.env.PERM_CRASH_KILLS ?? "8";
@@ -108,12 +116,11 @@ for (const { name, skip, mount } of fileSystems) {
         bytes.fill(mark, 0, 64 * 4096);
         heap.flush();
       }
-      for (let waited = 0; heap.stats().folds === 0 && waited < 300; waited++) {
-        await new Promise((resolve) => setTimeout(resolve, 10));
+      await eventually("a fold of the long log", () => {
         bytes[1]++;
         heap.flush();
-      }
-      assert.ok(heap.stats().folds > 0, "a fold comes when the log is long");
+        return heap.stats().folds > 0;
+      });
       assert.deepEqual(await committed(file, size), { epoch: heap.epoch, bytes: [19, 4, 4] });
     }
     assert.equal(readdirSync(place.mount.path).filter((each) => each.startsWith("app")).length, 2);

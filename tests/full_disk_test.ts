@@ -12,7 +12,9 @@ import { Heap, mopen, PermError } from "../mod.ts";
 import { type Mount, mountTmpfs, refusesMounts } from "./mounts.ts";
 import {
   Child,
+  eventually,
   expectCode,
+  expectRejects,
   expectWell,
   Folder,
   otherRuntime,
@@ -139,14 +141,18 @@ test("killed on a full disk, the heap reopens at its last epoch while the disk i
 }, async () => {
   await using disk = new Disk(4 * mebibyte);
   {
-    using heap = disk.open();
-    heap.root = heap.malloc(mebibyte);
-    heap.bytes(heap.root, mebibyte).fill(4);
-    heap.flush();
-    heap.bytes(heap.root, mebibyte).fill(5);
+    await using child = new Child();
+    await child.run(({ perm, state }, file) => {
+      const heap = state.heap = perm.Heap.open({ file, size: 16 << 20 });
+      heap.root = heap.malloc(1 << 20);
+      heap.bytes(heap.root, 1 << 20).fill(4);
+      heap.flush();
+      heap.bytes(heap.root, 1 << 20).fill(5);
+    }, disk.file);
     disk.mount.fill();
-    expectCode(() => heap.flush(), "NO_SPACE");
-    // Closed without a commit, as a kill would leave it.
+    await expectRejects(child.run(({ state }) => state.heap.flush()), "NO_SPACE");
+    await child.kill();
+    disk.mount.fill();
   }
   assert.equal(disk.mount.free, 0);
   using heap = disk.open();
@@ -183,12 +189,11 @@ test("a new base over an old one on a full disk is NO_SPACE, and the old one sta
     assert.deepEqual(await disk.committed(), before);
     disk.mount.empty();
   }
-  const names = disk.names().length;
   bytes.fill(200);
   heap.flush();
   assert.deepEqual(await disk.committed(), { epoch: heap.epoch, mark: 200 });
   heap.close();
-  assert.equal(disk.names().length, 2, `${names}: ${disk.names().join()}`);
+  assert.equal(disk.names().length, 2, disk.names().join());
 });
 
 test("a fold that finds no room leaves the log as it is, and is made up for later", {
@@ -224,12 +229,11 @@ test("a fold that finds no room leaves the log as it is, and is made up for late
   disk.mount.empty();
   bytes.fill(201, 0, 4096);
   heap.flush();
-  for (let waited = 0; heap.stats().folds === 0 && waited < 200; waited++) {
-    await new Promise((resolve) => setTimeout(resolve, 10));
+  await eventually("the fold, now that there is room", () => {
     bytes[4096] ^= 1;
     heap.flush();
-  }
-  assert.ok(heap.stats().folds > 0, "the fold comes when there is room");
+    return heap.stats().folds > 0;
+  });
   assert.deepEqual(await disk.committed(), { epoch: heap.epoch, mark: 201 });
   heap.close();
   assert.equal(disk.names().length, 2, disk.names().join());

@@ -7,7 +7,7 @@
 import assert from "node:assert/strict";
 import { closeSync, existsSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { Heap, mclose, mopen } from "../mod.ts";
-import { Child, type Folder } from "./support.ts";
+import { Child, type Folder, randomNumbers } from "./support.ts";
 import type { Runtime } from "./runtimes.ts";
 
 const name = "ledger";
@@ -109,11 +109,7 @@ export function write(
 ): { commits: number; folds: number } {
   const { cells, logLimit, keep = 1 } = habits;
   using heap = Heap.open({ file, size: cells * 8 + (1 << 20), logLimit, keep });
-  let state = 12345;
-  const below = (bound: number) => {
-    state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff;
-    return (state >> 8) % bound;
-  };
+  const below = randomNumbers(12345);
   const word = new Float64Array(1);
   const bytes = new Uint8Array(word.buffer);
   const out = openSync(acknowledged, "w");

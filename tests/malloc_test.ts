@@ -85,7 +85,7 @@ test("calloc zeroes memory that was used before", { timeout }, () => {
   }
   expectCode(() => heap.calloc(2 ** 30, 2 ** 30), "OUT_OF_MEMORY");
   expectCode(() => heap.calloc(2 ** 52, 2 ** 52), "OUT_OF_MEMORY");
-  expectCode(() => heap.calloc(2 ** 32, 2 ** 32), "OUT_OF_MEMORY", { message: /./ });
+  expectCode(() => heap.calloc(2 ** 32, 2 ** 32), "OUT_OF_MEMORY");
   expectWell(heap);
 });
 
@@ -495,7 +495,6 @@ test("freeMany takes pointers from any array, of any length", { timeout }, () =>
           break;
         }
         heap.freeMany(make(pointers));
-        if (count > 0) assert.notEqual(pointers[0], pointers[count - 1] + (count === 1 ? 1 : 0));
       }
     }
     assert.equal(heap.stats().liveBlocks, 0);

@@ -18,6 +18,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
+import { installed } from "./runtimes.ts";
 import { Folder } from "./support.ts";
 
 /** A mounted file system that goes away with its scope. */
@@ -95,11 +96,13 @@ export function mountTmpfs(path: string, bytes: number): Mount {
   return new Mount(path, ["-t", "tmpfs", "-o", `size=${bytes}`, "tmpfs"]);
 }
 
-/** File systems that a file can hold. */
+/** File systems in files that every heap is tried on. */
 export const loopKinds = ["ext4", "xfs", "btrfs"] as const;
-export type LoopKind = (typeof loopKinds)[number];
+/** File systems that a file can hold. */
+export type LoopKind = keyof typeof makers;
 
-const makers: Record<LoopKind, { packageName: string; options: string[] }> = {
+const makers = {
+  ext2: { packageName: "e2fsprogs", options: ["-q", "-F"] },
   ext4: { packageName: "e2fsprogs", options: ["-q", "-F"] },
   xfs: { packageName: "xfsprogs", options: ["-q", "-f"] },
   btrfs: { packageName: "btrfs-progs", options: ["-q", "-f"] },
@@ -109,10 +112,10 @@ const makers: Record<LoopKind, { packageName: string; options: string[] }> = {
 const loopBytes = 320 << 20;
 
 /** A file system in a file beside the mount point; the loop device goes with the mount. */
-export function mountLoop(path: string, kind: LoopKind): Mount {
+export function mountLoop(path: string, kind: LoopKind, bytes: number = loopBytes): Mount {
   const image = `${path}.img`;
   closeSync(openSync(image, "w"));
-  truncateSync(image, loopBytes);
+  truncateSync(image, bytes);
   execFileSync(`mkfs.${kind}`, [...makers[kind].options, image], { stdio: "pipe" });
   return new Mount(path, ["-t", kind, "-o", "loop", image]);
 }
@@ -122,7 +125,7 @@ export function refusesLoop(kind: LoopKind): string | false {
   if (process.getuid?.() !== 0) return "only root mounts files";
   if (!knowsFileSystem(kind)) return `the kernel knows no ${kind}`;
   const { packageName } = makers[kind];
-  if (!exists(`mkfs.${kind}`)) return `mkfs.${kind} is missing: apt-get install ${packageName}`;
+  if (!installed(`mkfs.${kind}`)) return `mkfs.${kind} is missing: apt-get install ${packageName}`;
   using folder = new Folder();
   try {
     using _mount = mountLoop(folder.file("probe"), kind);
@@ -136,7 +139,7 @@ export function refusesLoop(kind: LoopKind): string | false {
 export function refusesFreezing(): string | false {
   const refused = refusesLoop("ext4");
   if (refused) return refused;
-  return exists("fsfreeze") ? false : "fsfreeze is missing: apt-get install util-linux";
+  return installed("fsfreeze") ? false : "fsfreeze is missing: apt-get install util-linux";
 }
 
 function knowsFileSystem(kind: LoopKind): boolean {
@@ -144,15 +147,6 @@ function knowsFileSystem(kind: LoopKind): boolean {
   try {
     if (!isListed()) execFileSync("modprobe", [kind], { stdio: "pipe" });
     return isListed();
-  } catch {
-    return false;
-  }
-}
-
-function exists(program: string): boolean {
-  try {
-    execFileSync("sh", ["-c", `command -v ${program}`], { stdio: "pipe" });
-    return true;
   } catch {
     return false;
   }

@@ -9,8 +9,8 @@ import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { test } from "node:test";
-import { installed, type Outcome, outcome, pooled } from "./preload/preload.ts";
-import { command, repository, thisRuntime } from "./runtimes.ts";
+import { type Outcome, outcome, pooled } from "./preload/preload.ts";
+import { command, installed, repository, thisRuntime } from "./runtimes.ts";
 import { Folder } from "./support.ts";
 
 const all = process.env.PERM_PRELOAD === "all";

@@ -21,7 +21,7 @@ import {
   program,
   targets,
 } from "./preload/preload.ts";
-import { repository } from "./runtimes.ts";
+import { environmentWith, repository } from "./runtimes.ts";
 import { Folder } from "./support.ts";
 
 const timeout = 120_000;
@@ -436,9 +436,8 @@ for (const target of targets) {
   }, async () => {
     using folder = new Folder();
     using disk = mountTmpfs(folder.file("disk"), 192 << 20);
-    const environment = { ...process.env, ...pooled(disk.path) } as Record<string, string>;
     const child = spawn(compiled(target), ["full_later"], {
-      env: environment,
+      env: environmentWith(pooled(disk.path)),
       stdio: ["pipe", "pipe", "inherit"],
     });
     const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
@@ -498,11 +497,8 @@ async function afterFreeing(
   settings: Record<string, string | undefined>,
   then: () => void,
 ): Promise<(string | undefined)[]> {
-  const environment = { ...process.env } as Record<string, string>;
-  for (const [name, value] of Object.entries(settings)) {
-    if (value !== undefined) environment[name] = value;
-  }
-  const child = spawn(compiled(), [task], { env: environment, stdio: ["pipe", "pipe", "inherit"] });
+  const env = environmentWith(settings);
+  const child = spawn(compiled(), [task], { env, stdio: ["pipe", "pipe", "inherit"] });
   const ended = once(child, "exit");
   try {
     const lines = createInterface(child.stdout)[Symbol.asyncIterator]();

@@ -12,7 +12,7 @@ import { test } from "node:test";
 import { Heap } from "../mod.ts";
 import { advance, expectWhole, type Habits, read, Writer } from "./ledger.ts";
 import { runtimes } from "./runtimes.ts";
-import { Child, elsewhere, Folder, otherRuntime, randomNumbers } from "./support.ts";
+import { Child, elsewhere, eventually, Folder, otherRuntime, randomNumbers } from "./support.ts";
 
 const count = Number(process.env.PERM_READERS ?? 0);
 const timeout = count > 0 ? 3_600_000 : 120_000;
@@ -68,9 +68,7 @@ test("a heap that is left alone folds a long log by itself, and gives its space 
   while (heap.stats().mapLogBytes < 700_000) advance(heap, how, below);
   assert.equal(heap.stats().folds, 0, "the log is below its limit");
   const { epoch } = heap;
-  for (let waits = 0; heap.stats().folds === 0 && waits < 600; waits++) {
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
+  await eventually("the fold", () => heap.stats().folds > 0);
   const { folds, mapLogBytes } = heap.stats();
   assert.equal(folds, 1);
   assert.ok(mapLogBytes < 64 << 10, `${mapLogBytes} bytes of log`);

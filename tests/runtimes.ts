@@ -32,7 +32,7 @@ function programOf(runtime: Runtime): string {
     ? [`${repository}node_modules/.bin/bun`]
     : process.env.PERM_DENO
     ? [process.env.PERM_DENO]
-    : (process.env.PATH ?? "").split(delimiter).map((directory) => join(directory, "deno"));
+    : placesOf("deno");
   const found = places.find(isProgram);
   if (found !== undefined) return found;
   throw new Error(
@@ -42,6 +42,16 @@ function programOf(runtime: Runtime): string {
         (process.env.PERM_DENO ? `at PERM_DENO=${places[0]}` : "on the PATH") +
         '; set PERM_DENO to its path, or run "deno task test"',
   );
+}
+
+/** Where a program of that name may be. */
+function placesOf(name: string): string[] {
+  return (process.env.PATH ?? "").split(delimiter).map((folder) => join(folder, name));
+}
+
+/** Path of a program that is installed, or undefined. */
+export function installed(name: string): string | undefined {
+  return placesOf(name).find(isProgram);
 }
 
 function isProgram(path: string): boolean {
@@ -64,7 +74,17 @@ export function command(
   return [programOf(runtime), ...flags, script, ...args];
 }
 
-/** Runs a command to its end; a variable of the environment that is undefined there is unset. */
+/** This process's environment with changes; a variable that is undefined in them is unset. */
+export function environmentWith(
+  changes: Record<string, string | undefined>,
+): Record<string, string> {
+  const all = Object.entries({ ...process.env, ...changes });
+  return Object.fromEntries(all.filter((entry): entry is [string, string] => {
+    return entry[1] !== undefined;
+  }));
+}
+
+/** Runs a command to its end, with {@linkcode environmentWith} that. */
 export function run(
   [program, ...args]: string[],
   { directory = repository, env = {} }: {
@@ -72,14 +92,10 @@ export function run(
     env?: Record<string, string | undefined>;
   } = {},
 ): { code: number | null; out: string; err: string } {
-  const environment: Record<string, string> = {};
-  for (const [name, value] of Object.entries({ ...process.env, NO_COLOR: "1", ...env })) {
-    if (value !== undefined) environment[name] = value;
-  }
   const { status, stdout, stderr, error } = spawnSync(program, args, {
     cwd: directory,
     encoding: "utf8",
-    env: environment,
+    env: environmentWith({ NO_COLOR: "1", ...env }),
     maxBuffer: 1 << 28,
   });
   if (error) throw error;

@@ -6,8 +6,7 @@
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { closeSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
-import { join } from "node:path";
+import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { test } from "node:test";
 import { Heap, mopen, PermError } from "../mod.ts";
 import { runtimes } from "./runtimes.ts";
@@ -16,8 +15,8 @@ import {
   elsewhere,
   expectCode,
   Folder,
-  folders,
   otherRuntime,
+  places,
   put,
   randomNumbers,
 } from "./support.ts";
@@ -132,9 +131,10 @@ for (const runtime of runtimes) {
 test("a process that ends without close() leaves the mark, or what it flushed", {
   timeout,
 }, async () => {
-  for (const path of folders()) {
-    const file = join(path, "a");
-    const copy = join(path, "copy");
+  for (const place of places) {
+    using folder = new Folder(place);
+    const file = folder.file("a");
+    const copy = folder.file("copy");
     const end = async (work: string) => {
       await using child = new Child(otherRuntime);
       await child.run(
@@ -185,7 +185,7 @@ test("a process that ends without close() leaves the mark, or what it flushed", 
     }
     // A store of what stood there is a store where dates tell, and none where sums do.
     await end("the same");
-    const inMemory = path.startsWith("/dev/shm");
+    const inMemory = place === "/dev/shm";
     if (inMemory) look();
     else expectCode(look, "CORRUPT");
     // A copy is another file: it may have been made while the heap was stored to.
@@ -197,7 +197,6 @@ test("a process that ends without close() leaves the mark, or what it flushed", 
     execFileSync("cp", ["-a", file, copy]);
     expectCode(() => Heap.open({ file: copy, size, shared }), "CORRUPT", { path: copy });
     look();
-    rmSync(path, { recursive: true });
   }
 });
 

@@ -6,13 +6,13 @@
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { closeSync, existsSync, openSync, statSync, truncateSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { Heap, mopen } from "../mod.ts";
-import { Mount, mountTmpfs, refusesMounts } from "./mounts.ts";
-import { Child, expectCode, expectWell, Folder, get, otherRuntime, put } from "./support.ts";
+import { type Mount, mountLoop, mountTmpfs, refusesLoop, refusesMounts } from "./mounts.ts";
+import { after, Child, expectCode, expectWell, Folder, get, otherRuntime, put } from "./support.ts";
 
 const mib = 1 << 20;
 const timeout = 60_000;
@@ -171,49 +171,24 @@ test("a full tmpfs is NO_SPACE, and what has room can be stored to", {
   fillUp(mount, join(mount.path, "a"));
 });
 
-/** A small disk of its own, or why there is none. */
-function makeDisk(folder: Folder, kind: string, bytes: number): Mount | string {
-  const image = folder.file(`${kind}.img`);
-  closeSync(openSync(image, "w"));
-  truncateSync(image, bytes);
-  const made = spawnSync(`mkfs.${kind}`, ["-q", image], { stdio: "pipe" });
-  if (made.status !== 0) return `mkfs.${kind} does not work here`;
-  try {
-    return new Mount(folder.file(kind), ["-t", kind, "-o", "loop", image]);
-  } catch {
-    return `mounting ${kind} is not allowed here`;
-  }
-}
-
-const disks = (() => {
-  const tried: Record<string, string | false> = {};
-  for (const [kind, bytes] of [["ext2", 16], ["ext4", 16], ["xfs", 300], ["btrfs", 120]] as const) {
-    using folder = new Folder();
-    const disk = makeDisk(folder, kind, bytes * mib);
-    tried[kind] = typeof disk === "string" && disk;
-    if (typeof disk !== "string") disk[Symbol.dispose]();
-  }
-  return tried;
-})();
-
 // On ext2 and ext3 no room can be asked for: it is written.
 for (const [kind, bytes] of [["ext2", 48], ["ext4", 48], ["xfs", 320]] as const) {
   test(`a full disk with ${kind} is NO_SPACE, and what has room can be stored to`, {
     timeout,
-    skip: disks[kind],
+    skip: refusesLoop(kind),
   }, () => {
     using folder = new Folder();
-    using mount = makeDisk(folder, kind, bytes * mib) as Mount;
+    using mount = mountLoop(folder.file("disk"), kind, bytes * mib);
     fillUp(mount, join(mount.path, "a"));
   });
 }
 
 test("a copy that shares its blocks with the file takes none of its room", {
   timeout,
-  skip: disks.xfs,
+  skip: refusesLoop("xfs"),
 }, async () => {
   using folder = new Folder();
-  using mount = makeDisk(folder, "xfs", 320 * mib) as Mount;
+  using mount = mountLoop(folder.file("disk"), "xfs");
   const file = join(mount.path, "a");
   const length = 6 * mib;
   {
@@ -242,10 +217,10 @@ test("a copy that shares its blocks with the file takes none of its room", {
 
 test("a file system that copies on writing is UNSUPPORTED, for it could be full at any store", {
   timeout,
-  skip: disks.btrfs,
+  skip: refusesLoop("btrfs"),
 }, () => {
   using folder = new Folder();
-  using mount = makeDisk(folder, "btrfs", 120 * mib) as Mount;
+  using mount = mountLoop(folder.file("disk"), "btrfs");
   const file = join(mount.path, "a");
   expectCode(() => Heap.open({ file, size, shared }), "UNSUPPORTED", { message: /ext4/ });
   assert.equal(existsSync(`${file}-new`), false);
@@ -253,7 +228,7 @@ test("a file system that copies on writing is UNSUPPORTED, for it could be full 
 
 test("a file-size limit of the process is NO_SPACE and no signal", { timeout }, async () => {
   using folder = new Folder();
-  await using child = new Child(otherRuntime, ["sh", "-c", 'ulimit -f 40000; exec "$@"', "sh"]);
+  await using child = new Child(otherRuntime, after("ulimit -f 40000"));
   const codes = await child.run(({ perm }, file) => {
     const codes = [];
     using heap = perm.mopen(file, "w+", 1 << 20, { shared: true, maxSize: 64 << 20 });
@@ -301,12 +276,10 @@ test("a shared heap may be larger than memory, and so may what is restored", {
   const group = makeGroup(128 * mib) as { path: string; remove: () => void };
   try {
     for (const isShared of [true, false]) {
-      await using child = new Child(otherRuntime, [
-        "sh",
-        "-c",
-        `echo $$ > ${group.path}/cgroup.procs; echo 0 > ${group.path}/memory.swappiness; exec "$@"`,
-        "sh",
-      ]);
+      await using child = new Child(
+        otherRuntime,
+        after(`echo $$ > ${group.path}/cgroup.procs && echo 0 > ${group.path}/memory.swappiness`),
+      );
       const outcome = await child.run(
         ({ perm }, file, isShared) => {
           using heap = perm.mopen(file, "w+", 170 << 20, { shared: isShared, maxSize: 170 << 20 });

@@ -6,7 +6,6 @@
  */
 import assert from "node:assert/strict";
 import { readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { test } from "node:test";
 import { backup, bclose, bopen, Heap, mclose, mflush, mopen, perm, restore } from "../mod.ts";
 import { HashMap, roots, struct, text, u32 } from "../data/mod.ts";
@@ -17,10 +16,10 @@ import {
   expectRejects,
   expectWell,
   Folder,
-  folders,
   get,
   otherRuntime,
   pattern,
+  places,
   put,
   Thread,
 } from "./support.ts";
@@ -33,8 +32,9 @@ const shared = true;
 test("a shared heap goes on in another runtime, with every pointer what it was", {
   timeout,
 }, async () => {
-  for (const path of folders()) {
-    const file = join(path, "a");
+  for (const place of places) {
+    using folder = new Folder(place);
+    const file = folder.file("a");
     let address = 0;
     {
       using heap = Heap.open({ file, size, shared });
@@ -84,16 +84,15 @@ test("a shared heap goes on in another runtime, with every pointer what it was",
     assert.equal(get(heap), 43);
     assert.equal(heap.epoch, 2);
     expectWell(heap);
-    heap.close();
-    rmSync(path, { recursive: true });
   }
 });
 
 test("a flush without changes does nothing, and one store through a view is a change", {
   timeout,
 }, () => {
-  for (const path of folders()) {
-    const file = join(path, "a");
+  for (const place of places) {
+    using folder = new Folder(place);
+    const file = folder.file("a");
     using heap = Heap.open({ file, size: 8 * mib, shared });
     const pointer = heap.malloc(4 * mib);
     const bytes = heap.bytes(pointer, 4 * mib);
@@ -109,16 +108,13 @@ test("a flush without changes does nothing, and one store through a view is a ch
       bytes[(epoch % 3) * 5000] = epoch;
     }
     heap.flush();
-    heap.close();
-    rmSync(path, { recursive: true });
   }
 });
 
 test("a shared heap opens after hundreds of sessions as after one", { timeout }, () => {
   // In memory where there is some: each session syncs.
-  using folder = new Folder();
-  const [, path = folder.path] = folders();
-  const file = join(path, "a");
+  using folder = new Folder(places.at(-1));
+  const file = folder.file("a");
   const sessions = 345;
   for (let session = 0; session < sessions; session++) {
     using heap = Heap.open({ file, size, maxSize: size, shared });
@@ -135,10 +131,10 @@ test("a shared heap opens after hundreds of sessions as after one", { timeout },
 test("a file that another program cut off is CORRUPT and no signal, until a backup is restored", {
   timeout,
 }, async () => {
-  using folder = new Folder();
-  for (const [index, path] of folders().entries()) {
-    const file = join(path, "a");
-    const backup = folder.file(`b${index}`);
+  for (const place of places) {
+    using folder = new Folder(place);
+    const file = folder.file("a");
+    const backup = folder.file("b");
     const options = { file, backup, size: 8 * mib, maxSize: 8 * mib, shared };
     for (const left of [3 * mib, 4096, 0]) {
       using heap = Heap.open({ ...options });
@@ -182,8 +178,9 @@ test("a file that another program cut off is CORRUPT and no signal, until a back
 test("closing what was flushed leaves a whole file, closing changes leaves the mark", {
   timeout,
 }, () => {
-  for (const path of folders()) {
-    const file = join(path, "a");
+  for (const place of places) {
+    using folder = new Folder(place);
+    const file = folder.file("a");
     const step = (change: (heap: Heap) => void, options = {}) => {
       using heap = Heap.open({ file, size, shared, ...options });
       change(heap);
@@ -210,7 +207,6 @@ test("closing what was flushed leaves a whole file, closing changes leaves the m
     expectCode(() => Heap.open({ file, size, shared }), "CORRUPT");
     assert.equal(step((heap) => heap.flush(), { recover: true }), 3);
     step((heap) => assert.equal(get(heap), 3));
-    rmSync(path, { recursive: true });
   }
 });
 
@@ -425,9 +421,10 @@ test("a backup holds what a shared heap was, and writes what changed", { timeout
 test("restore() brings a backup's heap, and the file takes it over with the next flush", {
   timeout,
 }, () => {
-  for (const path of folders()) {
-    const file = join(path, "a");
-    const copy = join(path, "a.back");
+  for (const place of places) {
+    using folder = new Folder(place);
+    const file = folder.file("a");
+    const copy = folder.file("a.back");
     let address = 0;
     let block = 0;
     {
@@ -467,8 +464,6 @@ test("restore() brings a backup's heap, and the file takes it over with the next
     }
     using heap = Heap.open({ file, backup: copy, size, shared });
     assert.deepEqual([heap.resumed, get(heap), heap.capacity], ["file", 4, 16 * mib]);
-    heap.close();
-    rmSync(path, { recursive: true });
   }
 });
 

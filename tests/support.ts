@@ -21,7 +21,11 @@ export const otherRuntime: Runtime = thisRuntime === "deno" ? "bun" : "deno";
 
 /** A new folder that goes away with its scope: `using folder = new Folder()`. */
 export class Folder implements Disposable {
-  readonly path: string = realpathSync(mkdtempSync(join(tmpdir(), "perm-test-")));
+  readonly path: string;
+
+  constructor(place: string = tmpdir()) {
+    this.path = realpathSync(mkdtempSync(join(place, "perm-test-")));
+  }
 
   /** Path of a file in it. */
   file(name: string): string {
@@ -252,8 +256,24 @@ export class Thread implements Disposable {
   }
 }
 
-/** Folders on a disk and in memory, for what is told apart there. */
-export function folders(): string[] {
-  const memory = existsSync("/dev/shm") ? ["/dev/shm"] : [];
-  return [new Folder().path, ...memory.map((path) => mkdtempSync(join(path, "perm-test-")))];
+/** Where folders lie on a disk and, if there is such a place, in memory: for what is told apart there. */
+export const places: readonly string[] = [tmpdir(), "/dev/shm"].filter((path) => existsSync(path));
+
+/** Waits for what other threads or processes bring about; nobody tells when that is. */
+export async function eventually(what: string, condition: () => boolean): Promise<void> {
+  for (const begun = performance.now(); !condition();) {
+    if (performance.now() - begun > 30_000) assert.fail(`${what} did not come within 30 s`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+/** Whether the heap could be closed; a Worker that was ended stays attached for a moment. */
+export function tryClose(heap: Heap): boolean {
+  try {
+    heap.close();
+    return true;
+  } catch (error) {
+    if (error instanceof PermError && error.code === "BUSY") return false;
+    throw error;
+  }
 }

@@ -2,44 +2,27 @@
 import assert from "node:assert/strict";
 import process from "node:process";
 import { test } from "node:test";
-import { setTimeout } from "node:timers/promises";
 import { readFileSync } from "node:fs";
 import { embedded } from "../ffi/embedded.ts";
-import { type ErrorCode, Heap, PermError, type RestoreOptions } from "../mod.ts";
-import type { Answer, Tools } from "./remote.ts";
+import { type ErrorCode, Heap, type RestoreOptions } from "../mod.ts";
+import type { Tools } from "./remote.ts";
 import { flip, logOf } from "./specimen.ts";
 import {
   after,
   Child,
   elsewhere,
+  eventually,
   expectCode,
   expectRejects,
   expectWell,
   Folder,
   Thread,
+  tryClose,
 } from "./support.ts";
 import { runtimes } from "./runtimes.ts";
 
 const mib = 1 << 20;
 const timeout = 60_000;
-
-/** Waits for what other threads bring about; nobody tells when that is. */
-async function eventually(what: string, condition: () => boolean): Promise<void> {
-  for (let waited = 0; !condition(); waited += 5) {
-    if (waited > 10_000) assert.fail(`${what} did not happen within 10 s`);
-    await setTimeout(5);
-  }
-}
-
-function tryClose(heap: Heap): boolean {
-  try {
-    heap.close();
-    return true;
-  } catch (error) {
-    if (error instanceof PermError && error.code === "BUSY") return false;
-    throw error;
-  }
-}
 
 test("a Worker attaches to the heap and sees the same memory", { timeout }, async () => {
   using heap = Heap.open({ size: mib });
@@ -457,7 +440,7 @@ for (const first of ["main", "Worker"]) {
   }, async () => {
     for (const runtime of runtimes) {
       await using child = new Child(runtime, after("unset PERM_LIBRARY"));
-      const told = await child.run(packed, new URL("./worker.ts", import.meta.url).href, first);
+      const told = await child.run(packed, first);
       assert.deepEqual(told, ["INVALID_ARGUMENT", 42, "BUSY", "closed"]);
       assert.equal(await child.end(), "exit 0");
     }
@@ -465,38 +448,27 @@ for (const first of ["main", "Worker"]) {
 }
 
 /** Runs in a process of its own: uses a heap from two threads. */
-async function packed({ perm }: Tools, url: string, first: string): Promise<unknown[]> {
-  const worker = new Worker(url, { type: "module" });
-  const ask = (source: string, ...args: unknown[]) =>
-    new Promise<Answer>((resolve) => {
-      worker.onmessage = ({ data }) => resolve(data);
-      worker.postMessage({ source, args });
-    });
+async function packed({ perm }: Tools, first: string): Promise<unknown[]> {
+  const { Thread } = await import("./support.ts");
+  using thread = new Thread();
   const told: unknown[] = [];
-  const load = async () => {
-    const { code } = await ask("({ perm }) => perm.Heap.attach('no handle')");
-    told.push(code);
-  };
+  const load = () =>
+    thread.run(({ perm }) => void perm.Heap.attach("no handle"))
+      .catch((error) => told.push(error.code));
   if (first === "Worker") await load();
   const heap = perm.Heap.open({ size: 1 << 20 });
   if (first === "main") await load();
   heap.root = heap.calloc(1, 8);
-  await ask(
-    `({ perm, state }, handle) => {
-      state.heap = perm.Heap.attach(handle);
-      state.heap.store(state.heap.root, 42);
-    }`,
-    heap.handle,
-  );
+  await thread.attach(heap);
+  await thread.run(({ state }) => state.heap.store(state.heap.root, 42));
   told.push(heap.load(heap.root));
   try {
     heap.close();
   } catch (error) {
     told.push((error as { code: string }).code);
   }
-  await ask("({ state }) => state.heap.close()");
+  await thread.run(({ state }) => state.heap.close());
   heap.close();
-  worker.terminate();
   told.push("closed");
   return told;
 }

@@ -5,10 +5,9 @@
  * @module
  */
 import { spawnSync } from "node:child_process";
-import { accessSync, constants, existsSync, mkdirSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { existsSync, mkdirSync } from "node:fs";
 import process from "node:process";
-import { repository } from "../runtimes.ts";
+import { environmentWith, repository } from "../runtimes.ts";
 
 const zig = `${repository}node_modules/.bin/zig`;
 /** Ignored by git, and kept: compiling takes seconds. */
@@ -87,16 +86,10 @@ export function outcome(
   env: Record<string, string | undefined> = {},
   { cwd, input, timeout = 120_000 }: { cwd?: string; input?: string; timeout?: number } = {},
 ): Outcome {
-  const environment: Record<string, string> = {};
-  for (
-    const [name, value] of Object.entries({ ...process.env, NO_COLOR: "1", LC_ALL: "C", ...env })
-  ) {
-    if (value !== undefined) environment[name] = value;
-  }
   const { status, signal, stdout, stderr, error } = spawnSync(file, args, {
     cwd,
     input: input ?? "",
-    env: environment,
+    env: environmentWith({ NO_COLOR: "1", LC_ALL: "C", ...env }),
     encoding: "latin1",
     maxBuffer: 1 << 28,
     timeout,
@@ -117,18 +110,4 @@ export function pooled(
     VMMALLOC_POOL_SIZE: "64M",
     ...settings,
   };
-}
-
-/** Path of a program that is installed, or undefined. */
-export function installed(name: string): string | undefined {
-  for (const folder of (process.env.PATH ?? "").split(delimiter)) {
-    const path = join(folder, name);
-    try {
-      accessSync(path, constants.X_OK);
-      return path;
-    } catch {
-      // It is in another folder, or in none.
-    }
-  }
-  return undefined;
 }
