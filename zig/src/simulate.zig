@@ -74,7 +74,7 @@ pub fn main(init: std.process.Init) !void {
 }
 
 fn usage(what: []const u8) noreturn {
-    fatal("Cannot read \"{s}\"; usage: simulate [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full,intruders,damage] [--theme NAME] [--trace] [--plant NAME,NAME|all]\n", .{what});
+    fatal("Cannot read \"{s}\"; usage: simulate [--steps N] [--seed S] [--faults cuts,kills,errors,shorts,full,intruders,damage] [--theme NAME] [--trace] [--plant NAME,NAME|all] [--jobs N] [--fuzz CASES]\n", .{what});
 }
 
 fn fatal(comptime format: []const u8, args: anytype) noreturn {
@@ -147,8 +147,8 @@ fn fuzz(settings: Settings) void {
     const state = std.heap.smp_allocator.create(sim.Fuzz) catch fatal("no memory\n", .{});
     state.init();
     const start = os.nowNs();
-    const watched = os.Thread.spawn(watch, null) catch null;
-    _ = watched;
+    // Without a thread nobody tells of a case that does not end.
+    _ = os.Thread.spawn(watch, null) catch null;
     for (settings.seed..settings.seed + settings.fuzz) |seed| {
         case = seed;
         state.run(seed);

@@ -34,14 +34,6 @@ fn runThreads(comptime Context: type, contexts: []Context) !void {
 /// Blocks pass from thread to thread through these slots: address in use, 0, or 1 while held.
 const Exchange = struct {
     slots: [512]std.atomic.Value(usize) = @splat(.init(0)),
-
-    /// The first word of a block is its length, the rest of it is filled from its address.
-    fn take(self: *Exchange, slot: usize) ?usize {
-        const address = self.slots[slot].swap(1, .acquire);
-        if (address > 1) return address;
-        if (address == 0) self.slots[slot].store(0, .release);
-        return null;
-    }
 };
 
 const Passer = struct {

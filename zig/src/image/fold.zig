@@ -16,7 +16,6 @@ const os = @import("../os/os.zig");
 const plant = @import("../plant.zig");
 const scratch_ = @import("scratch.zig");
 const successor_ = @import("successor.zig");
-const table_ = @import("table.zig");
 const Generation = generation_.Generation;
 const Image = @import("image.zig").Image;
 const Successor = successor_.Successor;

@@ -75,7 +75,7 @@ pub fn open(c: ?*anyopaque, _: File, name: [*:0]const u8, how: disk_.How) i64 {
         machine.changes.append(gpa, .{ .link = .{ .name = .of(text), .inode = made } }) catch unreachable;
         break :blk made;
     };
-    if (found != null and machine.again_one_in > 0 and isOpen(call.process, inode) and machine.oneIn(machine.again_one_in)) {
+    if (found != null and machine.again_one_in > 0 and call.process.hasOpen(inode) and machine.oneIn(machine.again_one_in)) {
         call.process.noteFailure();
         return no(.MFILE);
     }
@@ -94,11 +94,6 @@ pub fn open(c: ?*anyopaque, _: File, name: [*:0]const u8, how: disk_.How) i64 {
         inode.cut_other = false;
     }
     return machine.opened(call.process, inode, how.write);
-}
-
-fn isOpen(process: *Process, inode: *const Inode) bool {
-    for (process.machine.files.items) |*opening| if (opening.open and opening.process == process and opening.inode == inode) return true;
-    return false;
 }
 
 /// What is written past the page cache is not on the medium before a sync either: its own cache and

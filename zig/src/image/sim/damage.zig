@@ -48,8 +48,8 @@ pub fn inflict(world: *World, which: usize, scratch: usize) void {
     var processes = [_]machine_.Process{.{ .machine = &copy, .id = 9 }};
     copy.processes = &processes;
     defer copy.unmap(scratch, model_.pages_max * page_size);
-    var case: Case = .{ .world = world, .which = which, .machine = &copy, .process = &processes[0], .scratch = scratch };
-    case.run(random.enumValue(Damage)) catch {};
+    var case: Case = .{ .world = world, .which = which, .machine = &copy, .process = &processes[0], .scratch = scratch, .damage = random.enumValue(Damage) };
+    case.run() catch {};
     if (copy.medium.offence) |what| world.fail("damaged: {s}", .{what});
 }
 
@@ -59,6 +59,8 @@ const Case = struct {
     machine: *machine_.Machine,
     process: *machine_.Process,
     scratch: usize,
+    /// Null: the files are whole, and in the wrong place.
+    damage: ?Damage = null,
 
     fn options(self: *Case, mode: image_.Mode) image_.OpenOptions {
         const world = self.world;
@@ -75,7 +77,8 @@ const Case = struct {
         };
     }
 
-    fn run(self: *Case, kind: Damage) !void {
+    fn run(self: *Case) !void {
+        const kind = self.damage.?;
         const world = self.world;
         const random = world.machine.random();
         // What it is before: judged elsewhere.
@@ -113,17 +116,17 @@ const Case = struct {
             _ = try self.identify(image, null);
             if (found.commit != head.commit) {
                 const took = kind == .cut_log or (kind == .flip_log and at >= last_record);
-                if (!took) return self.bad(kind, "an older epoch opens, and nobody is told");
-            } else if (kind == .cut_base or kind == .empty_log or kind == .other_log) return self.bad(kind, "it opens as if nothing were missing");
+                if (!took) return self.bad("an older epoch opens, and nobody is told");
+            } else if (kind == .cut_base or kind == .empty_log or kind == .other_log) return self.bad("it opens as if nothing were missing");
         } else |err| switch (err) {
             error.CORRUPT, error.NOT_AN_IMAGE, error.BAD_VERSION => {},
-            else => return self.bad(kind, @errorName(err)),
+            else => return self.bad(@errorName(err)),
         }
-        try self.goOn(kind);
+        try self.goOn();
     }
 
     /// Epochs before the damage open; the next commit makes a new image and keeps the damaged pair.
-    fn goOn(self: *Case, kind: Damage) !void {
+    fn goOn(self: *Case) !void {
         var open = self.options(.write);
         open.allow_damaged = true;
         open.recover = self.world.machine.random().boolean();
@@ -133,38 +136,36 @@ const Case = struct {
         const list = try image.epochs(std.heap.smp_allocator);
         defer std.heap.smp_allocator.free(list);
         const epoch = list[self.world.machine.random().uintLessThan(usize, list.len)].epoch;
-        const point = image.point(epoch) catch |err| return self.bad(kind, @errorName(err));
+        const point = image.point(epoch) catch |err| return self.bad(@errorName(err));
         // A page of the base may be damaged: only reading all of it tells.
         image.verify(point) catch return;
         var values = try self.identify(image, point);
         var history: image_.History = .{};
         defer history.deinit();
         const uuid = image.uuid;
-        const aside = image.set_aside or point.head.commit != image.head().?.commit;
-        _ = aside;
-        image.adopt(&history, point) catch |err| return self.bad(kind, @errorName(err));
+        image.adopt(&history, point) catch |err| return self.bad(@errorName(err));
         const damaged = image.set_aside;
         values[0] = self.world.value + 1_000_000;
         model_.fill(@ptrFromInt(self.scratch), values[0]);
         image.pending.set(0);
-        var attempt = image.begin() catch |err| return self.bad(kind, @errorName(err));
+        var attempt = image.begin() catch |err| return self.bad(@errorName(err));
         {
             defer attempt.end();
             const used = [_]image_.PageRange{.{ .first = 0, .count = point.identity.pages() }};
-            attempt.prepare(.{ .memory = self.scratch, .identity = point.identity, .used = &used }) catch |err| return self.bad(kind, @errorName(err));
-            _ = attempt.finish() catch |err| return self.bad(kind, @errorName(err));
+            attempt.prepare(.{ .memory = self.scratch, .identity = point.identity, .used = &used }) catch |err| return self.bad(@errorName(err));
+            _ = attempt.finish() catch |err| return self.bad(@errorName(err));
         }
-        if (damaged and std.mem.eql(u8, &uuid, &image.uuid)) return self.bad(kind, "what goes on from a damaged image is not another image");
-        if (damaged and !self.hasDamagedPair()) return self.bad(kind, "the damaged files are not kept");
+        if (damaged and std.mem.eql(u8, &uuid, &image.uuid)) return self.bad("what goes on from a damaged image is not another image");
+        if (damaged and !self.hasDamagedPair()) return self.bad("the damaged files are not kept");
         image.close();
         closed = true;
         open = self.options(.write);
         open.verify = true;
-        const again = Image.open(open) catch |err| return self.bad(kind, @errorName(err));
+        const again = Image.open(open) catch |err| return self.bad(@errorName(err));
         defer again.close();
         var stored: model_.Values = undefined;
-        try self.read(again, again.point(null) catch |err| return self.bad(kind, @errorName(err)), &stored);
-        if (!std.mem.eql(u32, &stored, &values)) return self.bad(kind, "what was committed after the damage is not found");
+        try self.read(again, again.point(null) catch |err| return self.bad(@errorName(err)), &stored);
+        if (!std.mem.eql(u32, &stored, &values)) return self.bad("what was committed after the damage is not found");
     }
 
     fn hasDamagedPair(self: *Case) bool {
@@ -175,10 +176,7 @@ const Case = struct {
     /// The content is that of a commit that was made.
     fn identify(self: *Case, image: *Image, at: ?image_.Point) !model_.Values {
         var values: model_.Values = undefined;
-        const point = at orelse image.point(null) catch |err| {
-            try self.bad(.flip_base, @errorName(err));
-            unreachable;
-        };
+        const point = at orelse image.point(null) catch |err| return self.bad(@errorName(err));
         try self.read(image, point, &values);
         const path = &self.world.model.paths[self.which];
         if (path.findFrom(&self.world.model, 0, point.epoch(), &values, null) == null) {
@@ -191,15 +189,17 @@ const Case = struct {
     fn read(self: *Case, image: *Image, point: image_.Point, into: *model_.Values) !void {
         const pages = point.identity.pages();
         self.machine.unmap(self.scratch, model_.pages_max * page_size);
-        _ = image.build(point, self.scratch, pages * page_size) catch |err| return self.bad(.flip_base, @errorName(err));
+        _ = image.build(point, self.scratch, pages * page_size) catch |err| return self.bad(@errorName(err));
         into.* = @splat(0);
         for (0..pages) |page| {
-            into[page] = model_.read(@ptrFromInt(self.scratch + page * page_size)) orelse return self.bad(.flip_base, "a page is a mixture");
+            into[page] = model_.read(@ptrFromInt(self.scratch + page * page_size)) orelse return self.bad("a page is a mixture");
         }
     }
 
-    fn bad(self: *Case, kind: Damage, what: []const u8) error{Stop}!void {
-        self.world.fail("damaged ({t}): {s}", .{ kind, what });
+    fn bad(self: *Case, what: []const u8) error{Stop} {
+        if (self.damage) |kind| {
+            self.world.fail("damaged ({t}): {s}", .{ kind, what });
+        } else self.world.fail("a base in another's place: {s}", .{what});
         return error.Stop;
     }
 

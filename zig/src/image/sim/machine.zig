@@ -58,6 +58,11 @@ pub const Process = struct {
         self.failures += 1;
     }
 
+    pub fn hasOpen(self: *const Process, inode: *const Inode) bool {
+        for (self.machine.files.items) |*opening| if (opening.open and opening.process == self and opening.inode == inode) return true;
+        return false;
+    }
+
     pub fn disk(self: *Process) Disk {
         return .{ .context = self, .vtable = comptime &Disk.vtableOf(calls) };
     }

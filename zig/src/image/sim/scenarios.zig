@@ -6,6 +6,7 @@
 const std = @import("std");
 const image_ = @import("../image.zig");
 const machine_ = @import("machine.zig");
+const medium_ = @import("medium.zig");
 const os = @import("../../os/os.zig");
 const plant = @import("../../plant.zig");
 const stage_ = @import("stage.zig");
@@ -16,41 +17,146 @@ const Heap = testing.Heap;
 const Image = image_.Image;
 
 const pages = 24;
+const len = pages * os.page_size;
 
-/// A process that opens the image to read it, and maps what it finds.
-const Reader = struct {
-    process: *machine_.Process,
+/// A heap and its image in the first process, and a reader in the second one, who maps what it finds.
+const Scene = struct {
+    machine: machine_.Machine,
+    processes: [2]machine_.Process = undefined,
+    heap: Heap,
+    image: ?*Image = null,
+    writing: Fiber,
+    reading: Fiber,
     scratch: usize,
-    refused: bool = false,
-    /// Of a damaged image, what is whole.
+    /// The reader takes what is whole of a damaged image.
     damaged: bool = false,
+    refused: bool = false,
+    dropped: bool = false,
 
-    fn run(context: *anyopaque) void {
-        const self: *Reader = @ptrCast(@alignCast(context));
-        const image = Image.open(.{ .disk = self.process.disk(), .path = "a", .mode = .read, .allow_damaged = self.damaged }) catch {
+    /// Must not move.
+    fn init(self: *Scene, seed: u64) !void {
+        self.* = .{
+            .machine = .init(seed),
+            .heap = .init(pages),
+            .writing = .init(0),
+            .reading = .init(1),
+            .scratch = try os.reserve(0, len),
+        };
+        for (&self.processes, 0..) |*process, id| process.* = .{ .machine = &self.machine, .id = @intCast(id) };
+        self.machine.processes = &self.processes;
+    }
+
+    fn deinit(self: *Scene) void {
+        os.freePages(self.reading.stack);
+        os.freePages(self.writing.stack);
+        self.close();
+        self.heap.deinit();
+        os.unmap(self.scratch, len);
+        stage_.steps += self.machine.steps;
+        self.machine.deinit();
+    }
+
+    fn options(self: *Scene, mode: image_.Mode) image_.OpenOptions {
+        return .{ .disk = self.processes[0].disk(), .path = "a", .mode = mode, .background = false };
+    }
+
+    fn open(self: *Scene, how: image_.OpenOptions) !void {
+        const image = try Image.open(how);
+        self.image = image;
+        if (how.mode == .create) return image.join(&self.heap.history, self.heap.identity.span, null);
+        try self.heap.restore(image, null);
+        self.machine.unmap(@intFromPtr(self.heap.memory.ptr), self.heap.memory.len);
+    }
+
+    fn close(self: *Scene) void {
+        const image = self.image orelse return;
+        self.image = null;
+        image.close();
+    }
+
+    fn put(self: *Scene, page: usize, value: u64) !void {
+        self.heap.touch(&.{self.image.?}, page, value);
+        _ = try self.heap.commit(self.image.?, null);
+    }
+
+    fn rewrite(self: *Scene, value: u64) !void {
+        for (0..pages) |page| self.heap.touch(&.{self.image.?}, page, value * 100 + page);
+        _ = try self.heap.commit(self.image.?, null);
+    }
+
+    fn log(self: *Scene) *medium_.Inode {
+        for (self.machine.names.entries.items) |*entry| if (std.mem.indexOf(u8, entry.name.slice(), "-log-") != null) return entry.inode;
+        unreachable;
+    }
+
+    // ---- what goes on beside the other, one call at a time
+
+    fn rewriteLast(context: *anyopaque) void {
+        const self: *Scene = @ptrCast(@alignCast(context));
+        self.rewrite(9) catch unreachable;
+    }
+
+    /// Opens the image, commits and closes it.
+    fn commitBriefly(context: *anyopaque) void {
+        const self: *Scene = @ptrCast(@alignCast(context));
+        self.open(self.options(.write)) catch unreachable;
+        defer self.close();
+        self.put(3, 7) catch unreachable;
+    }
+
+    fn read(context: *anyopaque) void {
+        const self: *Scene = @ptrCast(@alignCast(context));
+        const image = Image.open(.{ .disk = self.processes[1].disk(), .path = "a", .mode = .read, .allow_damaged = self.damaged }) catch {
             self.refused = true;
             return;
         };
         defer image.close();
         const point = image.point(if (self.damaged) 1 else null) catch unreachable;
-        _ = image.build(point, self.scratch, pages * os.page_size) catch {
+        _ = image.build(point, self.scratch, len) catch {
             self.refused = true;
         };
     }
-};
 
-const Writer = struct {
-    heap: *Heap,
-    image: *Image,
-
-    fn rewrite(self: *Writer, value: u64) !void {
-        for (0..pages) |page| self.heap.touch(&.{self.image}, page, value * 100 + page);
-        _ = try self.heap.commit(self.image, null);
+    /// Opens the image and looks only whether a commit was dropped.
+    fn look(context: *anyopaque) void {
+        const self: *Scene = @ptrCast(@alignCast(context));
+        var how = self.options(.read);
+        how.disk = self.processes[1].disk();
+        const image = Image.open(how) catch {
+            self.refused = true;
+            return;
+        };
+        self.dropped = image.dropped;
+        image.close();
     }
 
-    fn rewriteLast(context: *anyopaque) void {
-        const self: *Writer = @ptrCast(@alignCast(context));
-        self.rewrite(9) catch unreachable;
+    /// The reader has found the base by its name, and not opened it.
+    fn readToName(self: *Scene) void {
+        const base = self.machine.names.find("a").?;
+        self.machine.switches_one_in = 1;
+        self.reading.start(read, self);
+        while (base.sought == 0) self.reading.goOn();
+        self.machine.switches_one_in = 0;
+    }
+
+    /// The writer has just seen that nobody else has a file open, if it asks for that.
+    fn writeToSole(self: *Scene) void {
+        const soles = self.machine.soles;
+        self.machine.switches_one_in = 1;
+        self.writing.start(rewriteLast, self);
+        while (!self.writing.ended and self.machine.soles == soles) self.writing.goOn();
+        self.machine.switches_one_in = 0;
+    }
+
+    fn finish(self: *Scene) void {
+        while (!self.reading.ended) self.reading.goOn();
+        while (!self.writing.ended) self.writing.goOn();
+    }
+
+    /// What the engine did wrong to the medium; the reader's mapping ends.
+    fn offence(self: *Scene) ?[]const u8 {
+        self.machine.unmap(self.scratch, len);
+        return self.machine.medium.offence;
     }
 };
 
@@ -58,51 +164,22 @@ const Writer = struct {
 /// cannot be removed. It goes on when the writer has just seen that nobody has that base open. What the
 /// engine did wrong then, if anything.
 fn readerBetween(unlinks: bool) !?[]const u8 {
-    var machine: machine_.Machine = .init(1);
-    defer machine.deinit();
-    defer stage_.steps += machine.steps;
-    var processes = [_]machine_.Process{ .{ .machine = &machine, .id = 0 }, .{ .machine = &machine, .id = 1 } };
-    machine.processes = &processes;
-    const scratch = try os.reserve(0, pages * os.page_size);
-    defer os.unmap(scratch, pages * os.page_size);
-    var heap = Heap.init(pages);
-    defer heap.deinit();
-    const image = try Image.open(.{
-        .disk = processes[0].disk(),
-        .path = "a",
-        .mode = .create,
-        .background = false,
-        .base_pages_min = 2,
-        .spare_len_min = 0,
-    });
-    defer image.close();
-    try image.join(&heap.history, heap.identity.span, null);
-    var writer: Writer = .{ .heap = &heap, .image = image };
-    for (1..3) |value| try writer.rewrite(value);
+    var scene: Scene = undefined;
+    try scene.init(1);
+    defer scene.deinit();
+    var options = scene.options(.create);
+    options.base_pages_min = 2;
+    options.spare_len_min = 0;
+    try scene.open(options);
+    for (1..3) |value| try scene.rewrite(value);
 
-    var reader: Reader = .{ .process = &processes[1], .scratch = scratch };
-    var reading: Fiber = .init(1);
-    defer os.freePages(reading.stack);
-    var writing: Fiber = .init(0);
-    defer os.freePages(writing.stack);
-    const base = machine.names.find("a").?;
-    machine.switches_one_in = 1;
-    reading.start(Reader.run, &reader);
-    while (base.sought == 0) reading.goOn();
-    machine.switches_one_in = 0;
-    machine.refuses_unlink = !unlinks;
-    try writer.rewrite(3);
-    machine.refuses_unlink = false;
-
-    machine.switches_one_in = 1;
-    const soles = machine.soles;
-    writing.start(Writer.rewriteLast, &writer);
-    while (!writing.ended and machine.soles == soles) writing.goOn();
-    machine.switches_one_in = 0;
-    while (!reading.ended) reading.goOn();
-    while (!writing.ended) writing.goOn();
-    machine.unmap(scratch, pages * os.page_size);
-    return machine.medium.offence;
+    scene.readToName();
+    scene.machine.refuses_unlink = !unlinks;
+    try scene.rewrite(3);
+    scene.machine.refuses_unlink = false;
+    scene.writeToSole();
+    scene.finish();
+    return scene.offence();
 }
 
 test "a base whose log could not be removed is not written over: a reader may be about to open both" {
@@ -121,70 +198,34 @@ test "a base whose log could not be removed is not written over: a reader may be
 /// A reader has found a damaged base and not opened it yet, when a new one takes its place; somebody removes the
 /// damaged files. It goes on when the writer has just seen that nobody has that base open.
 fn readerOfDamaged() !?[]const u8 {
-    var machine: machine_.Machine = .init(1);
-    defer machine.deinit();
-    defer stage_.steps += machine.steps;
-    var processes = [_]machine_.Process{ .{ .machine = &machine, .id = 0 }, .{ .machine = &machine, .id = 1 } };
-    machine.processes = &processes;
-    const scratch = try os.reserve(0, pages * os.page_size);
-    defer os.unmap(scratch, pages * os.page_size);
-    var heap = Heap.init(pages);
-    defer heap.deinit();
-    {
-        const image = try Image.open(.{ .disk = processes[0].disk(), .path = "a", .mode = .create, .background = false });
-        defer image.close();
-        try image.join(&heap.history, heap.identity.span, null);
-        var writer: Writer = .{ .heap = &heap, .image = image };
-        try writer.rewrite(1);
-        for (2..4) |value| {
-            heap.touch(&.{image}, 3, value);
-            _ = try heap.commit(image, null);
-        }
-    }
-    for (machine.names.entries.items) |*entry| if (std.mem.indexOf(u8, entry.name.slice(), "-log-") != null) {
-        entry.inode.bytes.items[os.page_size + 100] ^= 1;
-    };
-    const image = try Image.open(.{
-        .disk = processes[0].disk(),
-        .path = "a",
-        .mode = .write,
-        .recover = true,
-        .background = false,
-        .base_pages_min = 2,
-        .spare_len_min = 0,
-    });
-    defer image.close();
-    try heap.restore(image, null);
-    machine.unmap(@intFromPtr(heap.memory.ptr), heap.memory.len);
-    var writer: Writer = .{ .heap = &heap, .image = image };
+    var scene: Scene = undefined;
+    try scene.init(1);
+    defer scene.deinit();
+    try scene.open(scene.options(.create));
+    try scene.rewrite(1);
+    for (2..4) |value| try scene.put(3, value);
+    scene.close();
+    scene.log().bytes.items[os.page_size + 100] ^= 1;
+    var options = scene.options(.write);
+    options.recover = true;
+    options.base_pages_min = 2;
+    options.spare_len_min = 0;
+    try scene.open(options);
 
-    var reader: Reader = .{ .process = &processes[1], .scratch = scratch, .damaged = true };
-    var reading: Fiber = .init(1);
-    defer os.freePages(reading.stack);
-    var writing: Fiber = .init(0);
-    defer os.freePages(writing.stack);
-    const base = machine.names.find("a").?;
-    machine.switches_one_in = 1;
-    reading.start(Reader.run, &reader);
-    while (base.sought == 0) reading.goOn();
-    machine.switches_one_in = 0;
-    try writer.rewrite(5);
+    scene.damaged = true;
+    scene.readToName();
+    try scene.rewrite(5);
+    const machine = &scene.machine;
     var index = machine.names.entries.items.len;
     while (index > 0) {
         index -= 1;
         const name = machine.names.entries.items[index].name;
         if (std.mem.indexOf(u8, name.slice(), "-damaged-") != null) machine.remove(name.slice());
     }
-    machine.switches_one_in = 1;
-    const soles = machine.soles;
-    writing.start(Writer.rewriteLast, &writer);
-    while (!writing.ended and machine.soles == soles) writing.goOn();
-    machine.switches_one_in = 0;
-    while (!reading.ended) reading.goOn();
-    while (!writing.ended) writing.goOn();
-    try std.testing.expect(!reader.refused);
-    machine.unmap(scratch, pages * os.page_size);
-    return machine.medium.offence;
+    scene.writeToSole();
+    scene.finish();
+    try std.testing.expect(!scene.refused);
+    return scene.offence();
 }
 
 test "a damaged base is not written over: what is whole of it can be read" {
@@ -200,58 +241,30 @@ test "a damaged base is not written over: what is whole of it can be read" {
 /// A reader has opened the base and not its log yet when a new base takes its place. It goes on when the
 /// writer has just seen that nobody has that log open, whose space the new one is to get.
 fn readerBehind() !?[]const u8 {
-    var machine: machine_.Machine = .init(1);
-    defer machine.deinit();
-    defer stage_.steps += machine.steps;
-    var processes = [_]machine_.Process{ .{ .machine = &machine, .id = 0 }, .{ .machine = &machine, .id = 1 } };
-    machine.processes = &processes;
-    const scratch = try os.reserve(0, pages * os.page_size);
-    defer os.unmap(scratch, pages * os.page_size);
-    var heap = Heap.init(pages);
-    defer heap.deinit();
-    const image = try Image.open(.{
-        .disk = processes[0].disk(),
-        .path = "a",
-        .mode = .create,
-        .background = false,
-        .base_pages_min = 20,
-        .room_len_min = 0,
-    });
-    defer image.close();
-    try image.join(&heap.history, heap.identity.span, null);
-    var writer: Writer = .{ .heap = &heap, .image = image };
-    try writer.rewrite(1);
-    for (0..18) |page| heap.touch(&.{image}, page, 200 + page);
-    _ = try heap.commit(image, null);
+    var scene: Scene = undefined;
+    try scene.init(1);
+    defer scene.deinit();
+    var options = scene.options(.create);
+    options.base_pages_min = 20;
+    options.room_len_min = 0;
+    try scene.open(options);
+    try scene.rewrite(1);
+    for (0..18) |page| scene.heap.touch(&.{scene.image.?}, page, 200 + page);
+    _ = try scene.heap.commit(scene.image.?, null);
 
-    var reader: Reader = .{ .process = &processes[1], .scratch = scratch };
-    var reading: Fiber = .init(1);
-    defer os.freePages(reading.stack);
-    var writing: Fiber = .init(0);
-    defer os.freePages(writing.stack);
-    const base = machine.names.find("a").?;
-    machine.switches_one_in = 1;
-    reading.start(Reader.run, &reader);
-    while (!hasOpen(&machine, &processes[1], base)) reading.goOn();
-    const soles = machine.soles;
-    writing.start(Writer.rewriteLast, &writer);
-    while (!writing.ended and machine.soles == soles) writing.goOn();
-    try std.testing.expect(!writing.ended);
-    machine.switches_one_in = 0;
-    while (!reading.ended) reading.goOn();
-    while (!writing.ended) writing.goOn();
-    try std.testing.expect(!reader.refused);
-    const rooms = machine.rooms;
-    heap.touch(&.{image}, 3, 5);
-    _ = try heap.commit(image, null);
-    machine.unmap(scratch, pages * os.page_size);
-    if (machine.medium.offence == null) try std.testing.expectEqual(rooms + 1, machine.rooms);
-    return machine.medium.offence;
-}
-
-fn hasOpen(machine: *machine_.Machine, process: *machine_.Process, inode: anytype) bool {
-    for (machine.files.items) |*opening| if (opening.open and opening.process == process and opening.inode == inode) return true;
-    return false;
+    const base = scene.machine.names.find("a").?;
+    scene.machine.switches_one_in = 1;
+    scene.reading.start(Scene.read, &scene);
+    while (!scene.processes[1].hasOpen(base)) scene.reading.goOn();
+    scene.writeToSole();
+    try std.testing.expect(!scene.writing.ended);
+    scene.finish();
+    try std.testing.expect(!scene.refused);
+    const rooms = scene.machine.rooms;
+    try scene.put(3, 5);
+    const offence = scene.offence();
+    if (offence == null) try std.testing.expectEqual(rooms + 1, scene.machine.rooms);
+    return offence;
 }
 
 test "a log whose name a reader may still ask for does not give its space away" {
@@ -332,82 +345,30 @@ test "a copy of the changes is no known commit when the other image lost track o
     try std.testing.expect(try lostBetween() != null);
 }
 
-/// Who opens the image, commits and closes it.
-const Brief = struct {
-    process: *machine_.Process,
-    heap: *Heap,
-
-    fn run(context: *anyopaque) void {
-        const self: *Brief = @ptrCast(@alignCast(context));
-        self.commit() catch unreachable;
-    }
-
-    fn commit(self: *Brief) !void {
-        const image = try Image.open(.{ .disk = self.process.disk(), .path = "a", .mode = .write, .background = false });
-        defer image.close();
-        try self.heap.restore(image, null);
-        self.process.machine.unmap(@intFromPtr(self.heap.memory.ptr), self.heap.memory.len);
-        self.heap.touch(&.{image}, 3, 7);
-        _ = try self.heap.commit(image, null);
-    }
-};
-
-const Looker = struct {
-    process: *machine_.Process,
-    dropped: bool = false,
-    refused: bool = false,
-
-    fn run(context: *anyopaque) void {
-        const self: *Looker = @ptrCast(@alignCast(context));
-        const image = Image.open(.{ .disk = self.process.disk(), .path = "a", .mode = .read, .background = false }) catch {
-            self.refused = true;
-            return;
-        };
-        self.dropped = image.dropped;
-        image.close();
-    }
-};
-
 /// Somebody opens the image to read it, is a few calls on when another opens it and has begun a record, and a few
 /// more when that one goes on, perhaps to its end.
 fn readerBesideBrief(random: std.Random) !?[]const u8 {
-    var machine: machine_.Machine = .init(random.int(u64));
-    defer machine.deinit();
-    defer stage_.steps += machine.steps;
-    var processes = [_]machine_.Process{ .{ .machine = &machine, .id = 0 }, .{ .machine = &machine, .id = 1 } };
-    machine.processes = &processes;
-    var heap = Heap.init(pages);
-    defer heap.deinit();
-    const end: usize = end: {
-        const image = try Image.open(.{ .disk = processes[0].disk(), .path = "a", .mode = .create, .background = false });
-        defer image.close();
-        try image.join(&heap.history, heap.identity.span, null);
-        for (1..3) |value| {
-            heap.touch(&.{image}, 3, value);
-            _ = try heap.commit(image, null);
-        }
-        break :end @intCast(image.generation.?.log_end);
-    };
-    const log = for (machine.names.entries.items) |*entry| {
-        if (std.mem.indexOf(u8, entry.name.slice(), "-log-") != null) break entry.inode;
-    } else unreachable;
-    var brief: Brief = .{ .process = &processes[0], .heap = &heap };
-    var looker: Looker = .{ .process = &processes[1] };
-    var writing: Fiber = .init(0);
-    defer os.freePages(writing.stack);
-    var reading: Fiber = .init(1);
-    defer os.freePages(reading.stack);
-    machine.switches_one_in = 1;
-    reading.start(Looker.run, &looker);
-    writing.start(Brief.run, &brief);
+    var scene: Scene = undefined;
+    try scene.init(random.int(u64));
+    defer scene.deinit();
+    try scene.open(scene.options(.create));
+    for (1..3) |value| try scene.put(3, value);
+    const end: usize = @intCast(scene.image.?.generation.?.log_end);
+    scene.close();
+
+    const log = scene.log();
+    const reading = &scene.reading;
+    const writing = &scene.writing;
+    scene.machine.switches_one_in = 1;
+    reading.start(Scene.look, &scene);
+    writing.start(Scene.commitBriefly, &scene);
     for (0..random.uintLessThan(usize, 30)) |_| if (!reading.ended) reading.goOn();
     while (!writing.ended and (log.size < end + 8 or std.mem.allEqual(u8, log.content()[end..][0..8], 0))) writing.goOn();
     for (0..random.uintLessThan(usize, 40)) |_| if (!reading.ended) reading.goOn();
     if (random.boolean()) while (!writing.ended) writing.goOn();
-    while (!reading.ended) reading.goOn();
-    while (!writing.ended) writing.goOn();
-    if (looker.refused) return "a reader is refused beside a writer";
-    return if (looker.dropped) "a reader tells of a dropped commit, and none was" else machine.medium.offence;
+    scene.finish();
+    if (scene.refused) return "a reader is refused beside a writer";
+    return if (scene.dropped) "a reader tells of a dropped commit, and none was" else scene.machine.medium.offence;
 }
 
 test "a reader beside one that opens, commits and closes tells of no dropped commit" {

@@ -198,11 +198,6 @@ pub const Stage = struct {
         self.machine.unmap(self.scratch, len);
     }
 
-    pub fn hasOpen(self: *Stage, process: *Process, inode: *medium_.Inode) bool {
-        for (self.machine.files.items) |*opening| if (opening.open and opening.process == process and opening.inode == inode) return true;
-        return false;
-    }
-
     pub fn log(self: *Stage) *medium_.Inode {
         for (self.machine.names.entries.items) |*entry| if (std.mem.indexOf(u8, entry.name.slice(), "-log-") != null) return entry.inode;
         unreachable;

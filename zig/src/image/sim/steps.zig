@@ -6,7 +6,6 @@ const std = @import("std");
 const actor_ = @import("actor.zig");
 const commits = @import("commits.zig");
 const fiber = @import("fiber.zig");
-const image_ = @import("../image.zig");
 const model_ = @import("model.zig");
 const os = @import("../../os/os.zig");
 const reading = @import("reading.zig");

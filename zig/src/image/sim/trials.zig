@@ -9,7 +9,6 @@ const fiber = @import("fiber.zig");
 const format = @import("../format.zig");
 const history_ = @import("../history.zig");
 const image_ = @import("../image.zig");
-const machine_ = @import("machine.zig");
 const os = @import("../../os/os.zig");
 const plant = @import("../../plant.zig");
 const shared_file = @import("../shared_file.zig");

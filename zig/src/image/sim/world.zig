@@ -4,7 +4,6 @@
 //! Invariant: a seed and the same options give the same world, step by step.
 
 const std = @import("std");
-const image_ = @import("../image.zig");
 const os = @import("../../os/os.zig");
 const pagemap = @import("../../os/pagemap.zig");
 const actor_ = @import("actor.zig");
