@@ -174,8 +174,9 @@ export class Heap implements Disposable, AsyncDisposable {
    * @param options Files, size and the rest. Without any file the heap lives as long as the process.
    * @returns The open heap; close it, or declare it with `using`.
    * @throws {PermError} `INVALID_ARGUMENT`, `ALREADY_OPEN` in this process, `BUSY` in another,
-   * `EXISTS` when the files are of different heaps or of lines that went apart, `NOT_AN_IMAGE`,
-   * `BAD_VERSION`, `CORRUPT`, `ADDRESS_IN_USE`, `READ_ONLY`, `NO_SPACE`, `IO`.
+   * `EXISTS` when the files are of different heaps or of lines that went apart, `NOT_FOUND` for a
+   * directory that is not there, `NOT_AN_IMAGE`, `BAD_VERSION`, `CORRUPT`, `ADDRESS_IN_USE`,
+   * `READ_ONLY`, `PERMISSION`, `OUT_OF_MEMORY`, `NO_SPACE`, `IO`.
    *
    * @example
    * ```ts

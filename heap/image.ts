@@ -85,8 +85,9 @@ export class Image {
    * @param to Where its copy shall be. A process killed on the way leaves nothing under that name.
    * @param options `replace`: whether something may stand there, which is replaced in one step.
    * @returns What was copied.
-   * @throws {PermError} `EXISTS`, `BUSY` when a writer has the file at `to` open, `NOT_FOUND`,
-   * `CORRUPT` for a damaged original, `NO_SPACE`, `IO`, `PERMISSION`, `INVALID_ARGUMENT`.
+   * @throws {PermError} `EXISTS`; `BUSY` when a writer has the file at `to` open, `ALREADY_OPEN` in
+   * this process; `NOT_FOUND`, `NOT_AN_IMAGE`, `BAD_VERSION`, `CORRUPT` for a damaged original,
+   * `NO_SPACE`, `IO`, `PERMISSION`, `INVALID_ARGUMENT`.
    *
    * @example A copy for another machine
    * ```ts
