@@ -234,9 +234,8 @@ export class Ledger {
     const image = this.images[which];
     // Going back and committing makes a commit of its own, or opening both would go forward again.
     const isBehind = image.head !== current && !image.fresh && isAncestor(current, image.head);
-    const isHead = !isBehind && Object.values(this.images).some((each) =>
-      each.open && !each.fresh && each.head === current
-    );
+    const isHead = !isBehind &&
+      Object.values(this.images).some((each) => each.open && !each.fresh && each.head === current);
     const same = current !== null && isHead && unchanged;
     const perhapsParent = !unchanged && digest === current?.digest;
     image.announced = same ? current : { digest, epoch: 0, parent: current, perhapsParent };

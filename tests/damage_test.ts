@@ -22,6 +22,7 @@ import process from "node:process";
 import { test } from "node:test";
 import { bopen, type ErrorCode, Heap, Image, mclose, mopen, restore } from "../mod.ts";
 import {
+  basePages,
   Bystander,
   contentsOf,
   digestOf,
@@ -296,20 +297,8 @@ test(
         );
       const error = expectCode(() => Image.verify(base), "CORRUPT", { path: base, message: where });
       if (region.record === 0) {
-        const bytes = readFileSync(base);
-        const [pages, lines, runs] = [192, 200, 208].map((from) =>
-          Number(bytes.readBigUInt64LE(from))
-        );
-        let left = (at - region.from) >> 12;
-        let page = -1;
-        for (let run = 0; run < runs && page < 0; run++) {
-          const entry = 4096 + 4096 * pages + 24 * lines + 16 * run;
-          const count = Number(bytes.readBigUInt64LE(entry + 8));
-          if (left < count) page = Number(bytes.readBigUInt64LE(entry)) + left;
-          left -= count;
-        }
-        const address = Number(bytes.readBigUInt64LE(64 + 16));
-        assert.equal(error.address, address + page * 4096);
+        const { address, pages } = basePages(base);
+        assert.equal(error.address, address + pages[(at - region.from) >> 12].page * 4096);
         continue;
       }
       using heap = mopen(null, "w+", 1 << 17, { maxSize: 1 << 17 });

@@ -70,9 +70,6 @@ export class Specimen {
     ) => {
       if (to > from) regions.push({ file, what, record, from, to });
     };
-    const u64 = (bytes: Uint8Array, at: number) =>
-      Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(at, true));
-
     const pages = u64(base, 192);
     add("base", "header", 0, 0, 4096);
     add("base", "pages", 0, 4096, 4096 + 4096 * pages);
@@ -119,6 +116,49 @@ export function logOf(base: string): string {
   const name = readdirSync(dirname(base)).find((name) => name.startsWith(`${basename(base)}-log-`));
   assert.ok(name, `${base} has no log`);
   return join(dirname(base), name);
+}
+
+/** A heap page as a file stores it. */
+export interface Place {
+  /** The page's number in the heap. */
+  page: number;
+  /** Where it stands in the file. */
+  offset: number;
+}
+
+const u64 = (bytes: Uint8Array, at: number) =>
+  Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(at, true));
+
+function places(bytes: Uint8Array, runsAt: number, count: number, pagesAt: number): Place[] {
+  const all: Place[] = [];
+  for (let run = 0; run < count; run++) {
+    const [first, pages] = [0, 8].map((field) => u64(bytes, runsAt + 16 * run + field));
+    for (let page = first; page < first + pages; page++) {
+      all.push({ page, offset: pagesAt + 4096 * all.length });
+    }
+  }
+  return all;
+}
+
+/** The pages of a base, as docs/format.md has them. */
+export function basePages(base: string): { address: number; pages: Place[] } {
+  const bytes = readFileSync(base);
+  const runs = 4096 + 4096 * u64(bytes, 192) + 24 * u64(bytes, 200);
+  return { address: u64(bytes, 80), pages: places(bytes, runs, u64(bytes, 208), 4096) };
+}
+
+/** The pages of a log's records. */
+export function recordPages(log: string): Place[][] {
+  const bytes = readFileSync(log);
+  const records: Place[][] = [];
+  for (let at = 4096; at + 4096 <= bytes.length && u64(bytes, at) !== 0;) {
+    const [pages, lines, runs, holes] = [160, 168, 176, 184].map((field) => u64(bytes, at + field));
+    const tables = at + 4096 + 4096 * pages;
+    records.push(places(bytes, tables + 24 * lines, runs, at + 4096));
+    const footer = Math.ceil((tables + 24 * lines + 16 * (runs + holes) + 8 * pages) / 16) * 16;
+    at = Math.ceil((footer + 64) / 4096) * 4096;
+  }
+  return records;
 }
 
 /** What came of opening a file: a state, or a refusal. */

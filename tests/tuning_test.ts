@@ -6,9 +6,9 @@ import { symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import process from "node:process";
 import { test } from "node:test";
-import { PermError } from "../ffi/mod.ts";
 import { apply, check, type TuningOptions, undo } from "../tuning/mod.ts";
-import { command, repository, run, runtimes, thisRuntime } from "./runtimes.ts";
+import { command, repository, run, thisRuntime } from "./runtimes.ts";
+import { expectCode, otherRuntime } from "./support.ts";
 
 const usual = {
   "vm/dirty_writeback_centisecs": "500\n",
@@ -68,15 +68,6 @@ class Root implements Disposable {
 function makeUnwritable(root: Root, name: string): void {
   rmSync(`${root.path}/${name}`);
   symlinkSync("/proc/sys/kernel/ngroups_max", `${root.path}/${name}`);
-}
-
-function withCode(code: string, text: RegExp = /./): (error: unknown) => boolean {
-  return (error) => {
-    assert.ok(error instanceof PermError, String(error));
-    assert.equal(error.code, code);
-    assert.match(error.message, text);
-    return true;
-  };
 }
 
 test("check() tells how each setting stands, and changes nothing", () => {
@@ -180,7 +171,7 @@ test("a setting that is a pipe or a device is a problem, and nobody waits for it
       name === "vm.dirty_ratio"
     )!;
     assert.match(found.problem!, /a device or socket/);
-    assert.throws(() => apply({ root: root.path }), withCode("IO"));
+    expectCode(() => apply({ root: root.path }), "IO");
   }
 });
 
@@ -188,10 +179,9 @@ test("apply() that fails in the middle puts back what it changed", () => {
   using root = new Root();
   makeUnwritable(root, "kernel/randomize_va_space");
   const before = root.files;
-  assert.throws(
-    () => apply({ root: root.path }),
-    withCode("PERMISSION", /randomize_va_space.*root.*nothing is changed/),
-  );
+  expectCode(() => apply({ root: root.path }), "PERMISSION", {
+    message: /randomize_va_space.*root.*nothing is changed/,
+  });
   assert.deepEqual(root.files, before);
   assert.equal(existsSync(root.stateFile), false);
 });
@@ -199,7 +189,7 @@ test("apply() that fails in the middle puts back what it changed", () => {
 test("apply() that may not write at all says so", () => {
   using root = new Root();
   for (const name of Object.keys(usual)) makeUnwritable(root, name);
-  assert.throws(() => apply({ root: root.path }), withCode("PERMISSION", /\broot\b/));
+  expectCode(() => apply({ root: root.path }), "PERMISSION", { message: /\broot\b/ });
   assert.equal(existsSync(root.stateFile), false);
 });
 
@@ -207,10 +197,9 @@ test("undo() that fails keeps the former values for another try", () => {
   using root = new Root();
   apply({ root: root.path });
   makeUnwritable(root, "vm/dirty_ratio");
-  assert.throws(
-    () => undo({ root: root.path }),
-    withCode("PERMISSION", /these are not as they were: vm\.dirty_ratio$/),
-  );
+  expectCode(() => undo({ root: root.path }), "PERMISSION", {
+    message: /these are not as they were: vm\.dirty_ratio$/,
+  });
   assert.ok(existsSync(root.stateFile));
   rmSync(`${root.path}/vm/dirty_ratio`);
   root.write("vm/dirty_ratio", "100\n");
@@ -226,7 +215,7 @@ test("a setting that the kernel does not have is reported by check() and refused
   assert.equal(isTuned, false);
   assert.equal(settings[3].current, null);
   assert.match(settings[3].problem ?? "", /randomize_va_space/);
-  assert.throws(() => apply({ root: root.path }), withCode("NOT_FOUND", /randomize_va_space/));
+  expectCode(() => apply({ root: root.path }), "NOT_FOUND", { message: /randomize_va_space/ });
   assert.equal(readFileSync(`${root.path}/vm/dirty_ratio`, "utf8"), "20\n");
   assert.equal(existsSync(root.stateFile), false);
 });
@@ -234,7 +223,7 @@ test("a setting that the kernel does not have is reported by check() and refused
 test("a setting that is no number is reported by check() and refused by apply()", () => {
   using root = new Root({ ...usual, "vm/dirty_ratio": "" });
   assert.match(check({ root: root.path }).settings[2].problem ?? "", /no number/);
-  assert.throws(() => apply({ root: root.path }), withCode("IO", /vm\.dirty_ratio/));
+  expectCode(() => apply({ root: root.path }), "IO", { message: /vm\.dirty_ratio/ });
   assert.equal(existsSync(root.stateFile), false);
 });
 
@@ -243,7 +232,7 @@ test("damaged former values are refused and kept for a human", () => {
     using root = new Root();
     root.write("perm-heap-tuning.json", text);
     for (const call of [check, apply, undo]) {
-      assert.throws(() => call({ root: root.path }), withCode("CORRUPT", /damaged/));
+      expectCode(() => call({ root: root.path }), "CORRUPT", { message: /damaged/ });
     }
     assert.deepEqual(root.files, usual);
     assert.equal(readFileSync(root.stateFile, "utf8"), text);
@@ -263,7 +252,7 @@ test("options of a wrong type are refused", () => {
   for (const root of ["", 5, null, {}, "\0"]) {
     const options = { root } as TuningOptions;
     for (const call of [check, apply, undo]) {
-      assert.throws(() => call(options), withCode("INVALID_ARGUMENT"));
+      expectCode(() => call(options), "INVALID_ARGUMENT");
     }
   }
 });
@@ -346,7 +335,7 @@ test("tune needs --allow-ffi and nothing more of Deno", { skip: skipUnless("deno
 test("what one runtime applied, the other undoes", () => {
   using root = new Root();
   const script = `${repository}tuning/main.ts`;
-  const [first, second] = [thisRuntime, runtimes.find((runtime) => runtime !== thisRuntime)!];
+  const [first, second] = [thisRuntime, otherRuntime];
   assert.equal(run(command(first, script, ["--apply", "--root", root.path])).code, 0);
   assert.equal(run(command(second, script, ["--undo", "--root", root.path])).code, 0);
   assert.deepEqual(root.files, usual);

@@ -20,51 +20,8 @@ import {
   u32,
   Vec,
 } from "../data/mod.ts";
-import { flip, logOf } from "./specimen.ts";
+import { basePages, flip, logOf, type Place, recordPages } from "./specimen.ts";
 import { elsewhere, expectCode, Folder, otherRuntime, pattern, Thread } from "./support.ts";
-
-/** A heap page as a file stores it. */
-interface Place {
-  /** The page's number in the heap. */
-  page: number;
-  /** Where it stands in the file. */
-  offset: number;
-}
-
-const u64 = (bytes: Uint8Array, at: number) =>
-  Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(at, true));
-
-function places(bytes: Uint8Array, runsAt: number, count: number, pagesAt: number): Place[] {
-  const all: Place[] = [];
-  for (let run = 0; run < count; run++) {
-    const [first, pages] = [0, 8].map((field) => u64(bytes, runsAt + 16 * run + field));
-    for (let page = first; page < first + pages; page++) {
-      all.push({ page, offset: pagesAt + 4096 * all.length });
-    }
-  }
-  return all;
-}
-
-/** The pages of a base, as docs/format.md has them. */
-function basePages(base: string): { address: number; pages: Place[] } {
-  const bytes = readFileSync(base);
-  const runs = 4096 + 4096 * u64(bytes, 192) + 24 * u64(bytes, 200);
-  return { address: u64(bytes, 80), pages: places(bytes, runs, u64(bytes, 208), 4096) };
-}
-
-/** The pages of a log's records. */
-function recordPages(log: string): Place[][] {
-  const bytes = readFileSync(log);
-  const records: Place[][] = [];
-  for (let at = 4096; at + 4096 <= bytes.length && u64(bytes, at) !== 0;) {
-    const [pages, lines, runs, holes] = [160, 168, 176, 184].map((field) => u64(bytes, at + field));
-    const tables = at + 4096 + 4096 * pages;
-    records.push(places(bytes, tables + 24 * lines, runs, at + 4096));
-    const footer = Math.ceil((tables + 24 * lines + 16 * (runs + holes) + 8 * pages) / 16) * 16;
-    at = Math.ceil((footer + 64) / 4096) * 4096;
-  }
-  return records;
-}
 
 /** What `verify` says while a byte of that page is another. */
 function damaged(file: string, offset: number, action: () => unknown): PermError {
