@@ -21,7 +21,7 @@ test "what was committed is found by opening, epoch after epoch" {
     {
         const image = try Image.open(.{ .path = dir.path("a"), .mode = .create });
         defer image.close();
-        try image.join(&heap.history, heap.identity.span, null);
+        try heap.join(image, null);
         try std.testing.expectError(error.NO_COMMIT, image.point(null));
         heap.touch(&.{image}, 0, 1);
         heap.touch(&.{image}, 2999, 2);
@@ -68,7 +68,7 @@ test "random heaps over hundreds of commits, reopened and folded, equal their mo
         var image = try Image.open(.{ .disk = calm.disk(), .path = dir.path("a"), .mode = .create, .keep = keep, .background = false });
         var open: ?*Image = image;
         defer if (open) |still| still.close();
-        try image.join(&heap.history, heap.identity.span, null);
+        try heap.join(image, null);
         var epochs: std.ArrayList([]u8) = .empty;
         defer {
             for (epochs.items) |copy| std.testing.allocator.free(copy);
@@ -143,7 +143,7 @@ test "short records are written over zeros that the medium has; what fails there
         var image = try Image.open(options);
         var open: ?*Image = image;
         defer if (open) |still| still.close();
-        try image.join(&heap.history, heap.identity.span, null);
+        try heap.join(image, null);
         for (0..64) |page| heap.touch(&.{image}, page, 1);
         _ = try heap.commit(image, null);
         const generation = image.generation.?;
@@ -219,7 +219,7 @@ test "a base that is not cached is read beside the program that opened it" {
     {
         const image = try Image.open(.{ .path = dir.path("a"), .mode = .create });
         defer image.close();
-        try image.join(&heap.history, heap.identity.span, null);
+        try heap.join(image, null);
         for (0..pages) |page| heap.touch(&.{image}, page, 1 + page);
         _ = try heap.commit(image, null);
     }
@@ -251,7 +251,7 @@ test "among long records zeros stand behind the long ones, for short ones to com
         defer heap.deinit();
         const image = try Image.open(.{ .path = dir.path(long.name), .mode = .create, .background = false });
         defer image.close();
-        try image.join(&heap.history, heap.identity.span, null);
+        try heap.join(image, null);
         for (0..400) |page| heap.touch(&.{image}, page, 1);
         _ = try heap.commit(image, null);
         const generation = image.generation.?;

@@ -78,7 +78,7 @@ test "after recovery one base is another image that keeps the damaged one, and t
     const uuid = uuid: {
         const image = try open(&disk, .{ .path = "", .mode = .create });
         defer image.close();
-        try image.join(&heap.history, heap.identity.span, null);
+        try heap.join(image, null);
         _ = try rewrite(&heap, image, 1);
         break :uuid image.uuid;
     };
@@ -110,7 +110,7 @@ test "a new base that fails leaves no log behind, at whichever call" {
         defer heap.deinit();
         const image = try open(&disk, .{ .path = "", .mode = .create, .spare_len_min = std.math.maxInt(u64) });
         defer image.close();
-        try image.join(&heap.history, heap.identity.span, null);
+        try heap.join(image, null);
         _ = try rewrite(&heap, image, 1);
         const base = disk.names.get("a");
         disk.fails_at = disk.calls + at;
@@ -134,7 +134,7 @@ test "a base that a fold makes of a record has that record's time and its parent
     defer heap.deinit();
     const image = try open(&disk, .{ .path = "", .mode = .create, .keep = 2 });
     defer image.close();
-    try image.join(&heap.history, heap.identity.span, null);
+    try heap.join(image, null);
     _ = try rewrite(&heap, image, 1);
     for (2..6) |value| {
         heap.touch(&.{image}, 3, value);
@@ -287,7 +287,7 @@ const Pair = struct {
         self.* = .{ .disk = .init(1), .heap = .init(pages), .images = undefined };
         for (&self.images, [_][]const u8{ "a", "b" }, 0..) |*image, path, index| {
             image.* = try Image.open(.{ .disk = self.disk.disk(), .path = path, .mode = .create, .background = false });
-            try image.*.join(&self.heap.history, self.heap.identity.span, if (index == 1) self.images[0] else null);
+            try self.heap.join(image.*, if (index == 1) self.images[0] else null);
         }
         for (0..pages) |page| self.touch(page, page);
         _ = try self.heap.commit(self.images[0], self.images[1]);
@@ -369,7 +369,7 @@ test "an image whose log is damaged is not backed up to, though the heap descend
     {
         const image = try open(&disk, .{ .path = "", .mode = .create });
         defer image.close();
-        try image.join(&heap.history, heap.identity.span, null);
+        try heap.join(image, null);
         _ = try rewrite(&heap, image, 1);
         for (2..5) |value| {
             heap.touch(&.{image}, 3, value);
@@ -389,7 +389,7 @@ test "an image whose log is damaged is not backed up to, though the heap descend
     const image = try open(&disk, .{ .path = "", .mode = .write, .allow_damaged = true });
     defer image.close();
     try expect(image.generation.?.damage != null);
-    try image.join(&heap.history, heap.identity.span, null);
+    try heap.join(image, null);
     var commit = try image.begin();
     defer commit.end();
     try expectError(error.EXISTS, commit.prepare(.{ .memory = @intFromPtr(heap.memory.ptr), .identity = heap.identity, .used = &.{heap.used}, .guard = true }));
@@ -401,13 +401,7 @@ const SmallDisk = struct {
     refusals: usize = 0,
 
     fn disk(self: *SmallDisk) disk_.Disk {
-        return .{ .context = self, .vtable = comptime &table() };
-    }
-
-    fn table() disk_.Disk.VTable {
-        var vtable = disk_.Disk.vtableOf(real_disk);
-        vtable.allocate = allocate;
-        return vtable;
+        return .{ .context = self, .vtable = comptime &testing.realBut(.{ .allocate = allocate }) };
     }
 
     fn allocate(context: ?*anyopaque, file: disk_.File, offset: u64, len: u64) i64 {
@@ -427,7 +421,7 @@ test "a record that fits is written, though there is no room for all that may ha
     var small: SmallDisk = .{};
     const image = try Image.open(.{ .disk = small.disk(), .path = scene.dir.path("a"), .mode = .create, .background = false });
     defer image.close();
-    try image.join(&heap.history, heap.identity.span, null);
+    try heap.join(image, null);
     for (0..4096) |page| heap.touch(&.{image}, page, 1);
     _ = try heap.commit(image, null);
     for ([_]u64{ changed, changed - 100 }, 0..) |room, round| {
@@ -451,13 +445,7 @@ const CrowdedDisk = struct {
     log: disk_.File = disk_.none,
 
     fn disk(self: *CrowdedDisk) disk_.Disk {
-        return .{ .context = self, .vtable = comptime &table() };
-    }
-
-    fn table() disk_.Disk.VTable {
-        var vtable = disk_.Disk.vtableOf(real_disk);
-        vtable.allocate = allocate;
-        return vtable;
+        return .{ .context = self, .vtable = comptime &testing.realBut(.{ .allocate = allocate }) };
     }
 
     fn allocate(context: ?*anyopaque, file: disk_.File, offset: u64, len: u64) i64 {
@@ -477,7 +465,7 @@ test "what a record given up for a base had taken is room for the base" {
     var crowded: CrowdedDisk = .{};
     const image = try Image.open(.{ .disk = crowded.disk(), .path = scene.dir.path("a"), .mode = .create, .background = false, .base_pages_min = 8 });
     defer image.close();
-    try image.join(&heap.history, heap.identity.span, null);
+    try heap.join(image, null);
     for (0..800) |page| heap.touch(&.{image}, page, page + 1);
     _ = try heap.commit(image, null);
     crowded.log = image.generation.?.log;
@@ -497,7 +485,7 @@ test "a heap that went back to a commit which it is known to be still takes a ne
     defer heap.deinit();
     const image = try open(&disk, .{ .path = "", .mode = .create });
     defer image.close();
-    try image.join(&heap.history, heap.identity.span, null);
+    try heap.join(image, null);
     _ = try rewrite(&heap, image, 1);
     heap.touch(&.{image}, 3, 2);
     _ = try heap.commit(image, null);
@@ -524,7 +512,7 @@ test "a heap that went back by the other image takes a new number, also where a 
         try expectEqual(known + 1, later.epoch);
         try expectEqual(changed == pages, later.new_base);
         try pair.heap.restore(pair.images[1], null);
-        try pair.images[0].join(&pair.heap.history, pair.heap.identity.span, pair.images[1]);
+        try pair.heap.join(pair.images[0], pair.images[1]);
         try expectEqual(known + 2, (try pair.heap.commit(pair.images[0], pair.images[1])).epoch);
         try expectEqual(image_.Relation.descendant, image_.relation(pair.images[0], pair.images[1]));
         try Heap.expectStored(pair.images[0], null, pair.heap.memory);

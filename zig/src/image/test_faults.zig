@@ -50,7 +50,7 @@ const Model = struct {
 fn scenario(disk: image_.Disk, path: []const u8, heap: *Heap, model: *Model, keep: u32, retry: bool, sealed_len_min: u64) !void {
     const image = try Image.open(.{ .disk = disk, .path = path, .mode = .create, .keep = keep, .background = false, .base_pages_min = 32, .sealed_len_min = sealed_len_min, .spare_len_min = 0 });
     defer image.close();
-    try image.join(&heap.history, heap.identity.span, null);
+    try heap.join(image, null);
     for (0..9) |step| {
         switch (step) {
             0 => for (0..40) |page| heap.touch(&.{image}, page * 3, page + 1),
@@ -148,7 +148,7 @@ fn smallImage(dir: *testing.Dir, model: *Model, sealed_len_min: u64) !Files {
         var calm: testing.FaultyDisk = .{};
         const image = try Image.open(.{ .disk = calm.disk(), .path = dir.path("a"), .mode = .create, .background = false, .sealed_len_min = sealed_len_min });
         defer image.close();
-        try image.join(&heap.history, heap.identity.span, null);
+        try heap.join(image, null);
         for (0..4) |step| {
             heap.touch(&.{image}, step + 1, step + 100);
             heap.touch(&.{image}, 20, step + 100);

@@ -27,7 +27,7 @@ fn threeCommits(dir: *testing.Dir) !testing.Files {
         var calm: testing.FaultyDisk = .{};
         const image = try Image.open(.{ .disk = calm.disk(), .path = dir.path("a"), .mode = .create, .background = false, .sealed_len_min = unsealed });
         defer image.close();
-        try image.join(&heap.history, heap.identity.span, null);
+        try heap.join(image, null);
         for (1..4) |step| {
             heap.touch(&.{image}, step, step);
             _ = try heap.commit(image, null);
@@ -104,14 +104,8 @@ const CuttingDisk = struct {
     cut: bool = false,
 
     fn disk(self: *CuttingDisk) Disk {
-        return .{ .context = self, .vtable = &vtable };
+        return .{ .context = self, .vtable = comptime &testing.realBut(.{ .read = read }) };
     }
-
-    const vtable = vtable: {
-        var all = Disk.vtableOf(real_disk);
-        all.read = &read;
-        break :vtable all;
-    };
 
     fn read(c: ?*anyopaque, file: disk_.File, buffer: []u8, offset: u64) i64 {
         const self: *CuttingDisk = @ptrCast(@alignCast(c.?));
@@ -149,14 +143,8 @@ const SlowDisk = struct {
     synced: std.atomic.Value(bool) = .init(false),
 
     fn disk(self: *SlowDisk) Disk {
-        return .{ .context = self, .vtable = &vtable };
+        return .{ .context = self, .vtable = comptime &testing.realBut(.{ .sync = sync }) };
     }
-
-    const vtable = vtable: {
-        var all = Disk.vtableOf(real_disk);
-        all.sync = &sync;
-        break :vtable all;
-    };
 
     fn sync(c: ?*anyopaque, _: disk_.File) i64 {
         const self: *SlowDisk = @ptrCast(@alignCast(c.?));
@@ -183,7 +171,7 @@ test "cancelling waits for a fold that another thread runs by hand" {
     var slow: SlowDisk = .{};
     const image = try Image.open(.{ .disk = slow.disk(), .path = scene.dir.path("a"), .mode = .create, .background = false });
     defer image.close();
-    try image.join(&scene.heap.history, scene.heap.identity.span, null);
+    try scene.heap.join(image, null);
     for (1..4) |step| {
         scene.heap.touch(&.{image}, step, step);
         _ = try scene.heap.commit(image, null);

@@ -35,7 +35,7 @@ fn until(image: *Image, folds: u64) !void {
 fn make(path: []const u8, heap: *Heap, idle_ns: u64) !*Image {
     const image = try Image.open(options(path, .create, idle_ns));
     errdefer image.close();
-    try image.join(&heap.history, heap.identity.span, null);
+    try heap.join(image, null);
     for (0..pages) |page| heap.touch(&.{image}, page, 5);
     _ = try heap.commit(image, null);
     return image;

@@ -16,7 +16,7 @@ const expectError = std.testing.expectError;
 
 fn made(path: []const u8, heap: *Heap, keep: u32) !*Image {
     const image = try Image.open(.{ .path = path, .mode = .create, .keep = keep, .background = false, .base_pages_min = 32 });
-    try image.join(&heap.history, heap.identity.span, null);
+    try heap.join(image, null);
     return image;
 }
 
@@ -227,7 +227,7 @@ test "sessions that go on from one commit separately have diverged, and backup()
     var session = Heap.init(64);
     defer session.deinit();
     try session.restore(map, null);
-    try backup.join(&session.history, session.identity.span, map);
+    try session.join(backup, map);
     var one = try backup.begin();
     defer one.end();
     try expectError(error.EXISTS, one.prepare(.{
@@ -283,7 +283,7 @@ test "folds run beside commits, keep what keep promises, and bound the log" {
         defer scene.deinit();
         const image = try Image.open(.{ .path = scene.dir.path("a"), .mode = .create, .keep = keep, .log_limit = 300 * 1024 });
         defer image.close();
-        try image.join(&scene.heap.history, scene.heap.identity.span, null);
+        try scene.heap.join(image, null);
         var states: std.ArrayList([]u8) = .empty;
         defer {
             for (states.items) |state| std.testing.allocator.free(state);
@@ -338,7 +338,7 @@ test "equal content gives equal files, whatever superset of the changed pages wa
         defer heap.deinit();
         var same: SameDisk = .{};
         const image = try Image.open(.{ .disk = same.disk(), .path = dir.path("a"), .mode = .create, .background = false, .base_pages_min = 100 });
-        try image.join(&heap.history, heap.identity.span, null);
+        try heap.join(image, null);
         var prng = std.Random.DefaultPrng.init(3);
         const random = prng.random();
         heap.all = round == 1;
@@ -362,7 +362,7 @@ test "a base begun on the guess that most pages changed gives way to a record wh
     defer scene.deinit();
     const image = try Image.open(.{ .path = scene.dir.path("a"), .mode = .create, .background = false, .base_pages_min = 8 });
     defer image.close();
-    try image.join(&scene.heap.history, scene.heap.identity.span, null);
+    try scene.heap.join(image, null);
     for (0..800) |page| scene.heap.touch(&.{image}, page, page + 1);
     _ = try scene.heap.commit(image, null);
     scene.heap.all = true;
@@ -388,7 +388,7 @@ test "a record begun on the guess that few pages changed gives way to a base whe
     defer scene.deinit();
     const image = try Image.open(.{ .path = scene.dir.path("a"), .mode = .create, .background = false, .base_pages_min = 8 });
     defer image.close();
-    try image.join(&scene.heap.history, scene.heap.identity.span, null);
+    try scene.heap.join(image, null);
     for (0..800) |page| scene.heap.touch(&.{image}, page, page + 1);
     _ = try scene.heap.commit(image, null);
     scene.heap.all = true;
@@ -437,20 +437,14 @@ test "where holes cost memory they stay anonymous, and read as the zeros they ar
         if (!std.mem.allEqual(u8, part, 0)) _ = real_disk.write(null, file, part, at);
     }
     real_disk.close(null, file);
-    const image = try Image.open(.{ .disk = .{ .context = null, .vtable = comptime &holey() }, .path = scene.dir.path("a"), .mode = .read });
+    const costly: disk_.Disk = .{ .context = null, .vtable = comptime &testing.realBut(.{ .holesCost = holesCost }) };
+    const image = try Image.open(.{ .disk = costly, .path = scene.dir.path("a"), .mode = .read });
     defer image.close();
     try Heap.expectStored(image, null, scene.heap.memory);
 }
 
-fn holey() disk_.Disk.VTable {
-    const Costly = struct {
-        fn holesCost(_: ?*anyopaque, _: disk_.File) i64 {
-            return 1;
-        }
-    };
-    var vtable = disk_.Disk.vtableOf(real_disk);
-    vtable.holesCost = Costly.holesCost;
-    return vtable;
+fn holesCost(_: ?*anyopaque, _: disk_.File) i64 {
+    return 1;
 }
 
 test "a forked child may not commit, and does not keep the lock" {
@@ -537,7 +531,7 @@ fn beside(options: struct { log_limit: u64 = 0, base_pages_min: u64, spare_len_m
         .spare_len_min = options.spare_len_min,
     });
     defer image.close();
-    try image.join(&scene.heap.history, scene.heap.identity.span, null);
+    try scene.heap.join(image, null);
     for (0..20) |page| scene.heap.touch(&.{image}, page, 1);
     _ = try scene.heap.commit(image, null);
     var reader: Reader = .{ .path = scene.dir.path("a") };
@@ -575,7 +569,7 @@ test "a new base is written over the one before the last, unless that can still 
     const path = scene.dir.path("a");
     const options: image_.OpenOptions = .{ .path = path, .mode = .create, .background = false, .base_pages_min = 8, .spare_len_min = 0 };
     const image = try Image.open(options);
-    try image.join(&scene.heap.history, scene.heap.identity.span, null);
+    try scene.heap.join(image, null);
     const first = try rewrite(&scene.heap, image, 1);
     const second = try rewrite(&scene.heap, image, 2);
     try expectEqual(@as(usize, 3), try scene.dir.count());
@@ -640,7 +634,7 @@ test "what the writer itself has mapped is never written over, also when it ran 
         defer scene.deinit();
         const image = try Image.open(.{ .path = scene.dir.path("a"), .mode = .create, .background = false, .base_pages_min = 8, .spare_len_min = 0 });
         defer image.close();
-        try image.join(&scene.heap.history, scene.heap.identity.span, null);
+        try scene.heap.join(image, null);
         _ = try rewrite(&scene.heap, image, 1);
         const at = try os.reserve(0, scene.heap.memory.len);
         defer os.unmap(at, scene.heap.memory.len);
@@ -664,14 +658,7 @@ const SameDisk = struct {
     counter: u64 = 0,
 
     fn disk(self: *SameDisk) disk_.Disk {
-        return .{ .context = self, .vtable = comptime &table() };
-    }
-
-    fn table() disk_.Disk.VTable {
-        var vtable = disk_.Disk.vtableOf(real_disk);
-        vtable.now = now;
-        vtable.random = random;
-        return vtable;
+        return .{ .context = self, .vtable = comptime &testing.realBut(.{ .now = now, .random = random }) };
     }
 
     fn now(context: ?*anyopaque) u64 {

@@ -86,7 +86,7 @@ const Run = struct {
         };
         defer image.close();
         if (image.head() == null) {
-            try image.join(&heap.history, heap.identity.span, null);
+            try heap.join(image, null);
             self.standing = null;
         } else {
             if (!try self.adopt(&heap, image, null)) return;
@@ -203,7 +203,7 @@ const Run = struct {
         self.commits += 1;
     }
 
-    /// Forgets attempts that can not be found any more, so that lists stay short.
+    /// Each session ends with the power or the process.
     fn run(self: *Run, sessions: usize) !void {
         for (0..sessions) |_| {
             try self.session();
@@ -215,7 +215,10 @@ const Run = struct {
     }
 };
 
-fn tryRun(seed: u64, planted: enum { none, no_sync, no_dir_sync }) !void {
+/// What the disk leaves out, to see that the checks notice.
+const Planted = enum { none, no_sync, no_dir_sync };
+
+fn tryRun(seed: u64, planted: Planted) !void {
     var run: Run = .{ .disk = .init(seed), .keep = @intCast(1 + seed % 3) };
     defer run.deinit();
     run.disk.no_sync = planted == .no_sync;
@@ -255,7 +258,7 @@ test "a base whose rename is not sure is not written over: any call fails, then 
             defer heap.deinit();
             const image = try Image.open(run.options(.create));
             defer image.close();
-            try image.join(&heap.history, heap.identity.span, null);
+            try heap.join(image, null);
             for (0..3) |_| try run.rewrite(&heap, image);
             run.faults = true;
             run.disk.fails_at = run.disk.calls + failing;
@@ -277,7 +280,7 @@ test "a base whose rename is not sure is not written over: any call fails, then 
 }
 
 test "a disk that forgets syncs is noticed" {
-    for ([_]@TypeOf(@as(@typeInfo(@TypeOf(tryRun)).@"fn".params[1].type.?, .none)){ .no_sync, .no_dir_sync }) |planted| {
+    for ([_]Planted{ .no_sync, .no_dir_sync }) |planted| {
         for (0..60) |seed| {
             tryRun(seed, planted) catch break;
         } else return error.TestUnexpectedResult;

@@ -290,7 +290,7 @@ test "until its directory is synced a shared heap leaves what belongs to the ima
             defer heap.deinit();
             plant.active = .none;
             const image = try image_.Image.open(.{ .disk = run.disk.disk(), .path = "a", .mode = .create, .background = false });
-            try image.join(&heap.history, heap.identity.span, null);
+            try heap.join(image, null);
             heap.touch(&.{image}, 1, 7);
             _ = try heap.commit(image, null);
             image.close();

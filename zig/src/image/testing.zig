@@ -42,7 +42,7 @@ pub const Dir = struct {
         return total;
     }
 
-    /// The name of the file that ends in `-log-<16 hex>`, or contains `part`.
+    /// The name of a file that contains `part`.
     pub fn find(self: *Dir, part: []const u8, into: []u8) ![]const u8 {
         var it = self.tmp.dir.iterate();
         while (try it.next(std.testing.io)) |entry| {
@@ -139,6 +139,11 @@ pub const Heap = struct {
         return self.memory[index * page_size ..][0..page_size];
     }
 
+    /// A new image is for this heap from here on, beside the other one if there is one.
+    pub fn join(self: *Heap, image: *Image, other: ?*Image) errors.Error!void {
+        try image.join(&self.history, self.identity.span, other);
+    }
+
     /// Writes to a page and tells the images.
     pub fn touch(self: *Heap, images: []const *Image, index: u64, value: u64) void {
         const words: []align(page_size) u8 = self.memory[0..];
@@ -207,6 +212,13 @@ pub const Scene = struct {
         self.dir.deinit();
     }
 };
+
+/// The real disk, but for the calls that are given by their names.
+pub fn realBut(comptime calls: anytype) Disk.VTable {
+    var vtable = Disk.vtableOf(real_disk);
+    for (@typeInfo(@TypeOf(calls)).@"struct".fields) |field| @field(vtable, field.name) = @field(calls, field.name);
+    return vtable;
+}
 
 /// The real disk, until call number `stop_at`. Then that call fails with `errno`, and with `dead`
 /// every later one too, as if the process had ended there.

@@ -63,7 +63,7 @@ const Scene = struct {
     fn open(self: *Scene, how: image_.OpenOptions) !void {
         const image = try Image.open(how);
         self.image = image;
-        if (how.mode == .create) return image.join(&self.heap.history, self.heap.identity.span, null);
+        if (how.mode == .create) return self.heap.join(image, null);
         try self.heap.restore(image, null);
         self.machine.unmap(@intFromPtr(self.heap.memory.ptr), self.heap.memory.len);
     }
@@ -290,7 +290,7 @@ fn lostBetween() !?[]const u8 {
     var images: [2]*Image = undefined;
     for (&images, [_][]const u8{ "a", "b" }, 0..) |*image, path, index| {
         image.* = try Image.open(.{ .disk = processes[0].disk(), .path = path, .mode = .create, .background = false });
-        try image.*.join(&heap.history, heap.identity.span, if (index == 1) images[0] else null);
+        try heap.join(image.*, if (index == 1) images[0] else null);
     }
     defer for (images) |image| image.close();
     for (0..pages) |page| heap.touch(&images, page, page);

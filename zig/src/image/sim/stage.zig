@@ -68,7 +68,7 @@ pub const Stage = struct {
     /// Makes the image.
     pub fn make(self: *Stage) !void {
         self.image = try Image.open(self.options);
-        try self.image.?.join(&self.heap.history, self.heap.identity.span, null);
+        try self.heap.join(self.image.?, null);
     }
 
     /// Changes the first pages.

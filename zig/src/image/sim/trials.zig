@@ -378,7 +378,7 @@ const Pair = struct {
         options.path = "b";
         const second = try Image.open(options);
         errdefer second.close();
-        try second.join(&stage.heap.history, stage.heap.identity.span, stage.image);
+        try stage.heap.join(second, stage.image);
         const self: Pair = .{ .stage = stage, .second = second };
         for (0..pages) |page| self.touch(page);
         _ = try self.commit(0);
@@ -429,7 +429,7 @@ fn toldToOne(stage: *Stage) Outcome {
     pair.second.close();
     stage.touch(3);
     pair.second = try Image.open(options);
-    try pair.second.join(&stage.heap.history, stage.heap.identity.span, stage.image);
+    try stage.heap.join(pair.second, stage.image);
     _ = try pair.commit(1);
     return if (try stage.holds(pair.second)) null else "a commit lacks what changed while its image was closed";
 }

@@ -321,6 +321,13 @@ pub const World = struct {
             .first, .renames, .attempts, .returns => true,
             else => false,
         };
+        self.suitTheme();
+    }
+
+    /// What a theme takes instead.
+    fn suitTheme(self: *World) void {
+        const random = self.machine.random();
+        const faults = self.options.faults;
         switch (self.theme) {
             .renames => {
                 self.pages = 6;
@@ -405,8 +412,8 @@ pub const World = struct {
         }
     }
 
-    /// From one crash to the next.
-    fn epoch(self: *World) void {
+    /// How the next epoch ends, and which calls fail in it.
+    fn chooseCrash(self: *World) void {
         const machine = &self.machine;
         const random = machine.random();
         const faults = self.options.faults;
@@ -473,9 +480,17 @@ pub const World = struct {
             machine.crash = .cut;
             machine.crash_at = machine.steps + 20 + random.uintLessThan(u64, 150);
         }
-        self.crashed = false;
         machine.intrudes = faults.intruders and random.uintLessThan(u8, 4) == 0;
         machine.full = faults.full and random.uintLessThan(u8, 12) == 0;
+    }
+
+    /// From one crash to the next.
+    fn epoch(self: *World) void {
+        const machine = &self.machine;
+        const random = machine.random();
+        const faults = self.options.faults;
+        self.chooseCrash();
+        self.crashed = false;
         for (&self.processes) |*process| self.revive(process);
         // A full medium lets little happen.
         const end = machine.steps + @as(u64, if (machine.full) 200 else 1500);
@@ -503,10 +518,16 @@ pub const World = struct {
             if (self.failure == null) return;
         }
         self.endAll();
-        if (self.failure != null) return;
+        if (self.failure == null) self.comeBack();
+    }
+
+    /// The power comes back.
+    fn comeBack(self: *World) void {
+        const machine = &self.machine;
+        const random = machine.random();
         machine.restart();
         self.counts.cuts += 1;
-        if (faults.damage and random.uintLessThan(u8, 4) == 0) {
+        if (self.options.faults.damage and random.uintLessThan(u8, 4) == 0) {
             self.counts.damages += 1;
             damage.inflict(self, if (self.two and random.boolean()) 1 else 0, self.actors[0].scratch);
         }
