@@ -1,6 +1,7 @@
 // Who is in whose way: addresses, options, files that are open, foreign, gone apart or replaced.
 import assert from "node:assert/strict";
 import {
+  appendFileSync,
   chmodSync,
   copyFileSync,
   existsSync,
@@ -352,6 +353,40 @@ function putMuch(heap: Heap, value: number): void {
   const p = heap.malloc(8 * mib);
   heap.bytes(p, 8 * mib).fill(value);
 }
+
+test("files that another program wrote behind while a heap had them open lose no commit", {
+  timeout,
+}, async () => {
+  using folder = new Folder();
+  const file = folder.file("a");
+  await using reader = new Child(otherRuntime);
+  for (const part of ["base", "log", "both"]) {
+    for (const length of [1, 70_000]) {
+      using heap = Heap.open({ file, size });
+      put(heap, 1);
+      heap.flush();
+      put(heap, 2);
+      heap.flush();
+      for (const name of folder.names()) {
+        if (part !== "both" && (part === "log") !== name.includes("-log-")) continue;
+        appendFileSync(folder.file(name), new Uint8Array(length).fill(0x55));
+      }
+      put(heap, 3);
+      const { epoch } = heap.flush();
+      put(heap, 4);
+      heap.flush();
+      const found = await reader.run(({ perm }, file) => {
+        using heap = perm.mopen(file, "r", undefined, { verify: true });
+        return [heap.epoch, heap.load(heap.root)];
+      }, file);
+      assert.deepEqual(found, [epoch + 1, 4], `${part}, ${length}`);
+      heap.close();
+      using again = Heap.open({ file, size });
+      assert.equal(get(again), 4);
+      expectWell(again);
+    }
+  }
+});
 
 test("files that were deleted under an open heap are written anew, whole", {
   timeout,

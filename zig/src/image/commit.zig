@@ -454,8 +454,9 @@ fn mustRewrite(image: *Image, input: *const Input) errors.Error!bool {
     if (image.dead or image.standing == null or generation.log < 0) return true;
     var log: disk_.Stat = .{};
     if (image.disk.namesNow(image.place.dir, generation.log_name.z(), generation.log_stat, &log) != .same) return true;
-    if (base.size < generation.base_stat.size or log.size < generation.logNeeded()) {
-        // Another program cut it off: what follows there would be lost, and nothing can be taken from it.
+    if (base.size != generation.base_stat.size or log.size < generation.logNeeded()) {
+        // Another program cut it off, or wrote behind a base, whose length its header tells: what follows there
+        // would be lost, and nothing can be taken from it.
         image.standing = null;
         return true;
     }
