@@ -214,8 +214,11 @@ function fieldsOf(source: ColumnSource, names: unknown): [Wanted[], Uint32Array<
       `Cannot make columns of ${source.name}: its elements are no structs, and have no fields`,
     );
   }
-  const fields = new Uint32Array(4 * names.length);
-  const wanted = names.map((name, index) => {
+  // A class that extends Array may say anything of its length and give anything for `map`.
+  const given: unknown[] = Array.from(names);
+  const fields = new Uint32Array(4 * given.length);
+  const wanted = given.map((given, index) => {
+    const name = given as string;
     const [type, offset] = find(source, name);
     const label = `${source.type.name}.${name}`;
     if (!Object.hasOwn(scalars, type.kind)) {

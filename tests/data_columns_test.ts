@@ -406,3 +406,19 @@ test("values beyond the first pane of a heap are found as well", () => {
   assert.deepEqual(name, byHand(map.values(), "name"));
   assert.ok(tag.every((each) => each === "x"));
 });
+
+test("names in an array that lies about itself are the ones that it gives", () => {
+  using heap = Heap.open({ size: 1 << 20 });
+  const One = struct("One", { a: f64, b: f64 });
+  const ones = new (Vec(One))(heap, [{ a: 1, b: 2 }]);
+  class Lying extends Array<"a" | "b"> {
+    override map(): never {
+      const entry = { name: "a", code: 3, size: 8, array: Float64Array, label: "" };
+      return Array.from({ length: 1e6 }, () => entry) as never;
+    }
+  }
+  const names = new Lying();
+  names.push("b");
+  assert.deepEqual(ones.columns(names), { b: Float64Array.of(2) });
+  heap.check();
+});
