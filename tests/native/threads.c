@@ -44,9 +44,23 @@ static void *work(void *seed_pointer) {
   return NULL;
 }
 
+/* Stops for nobody: a commit finds it anywhere within the allocator. */
+static void *churn(void *seed_pointer) {
+  unsigned seed = *(unsigned *)seed_pointer, i;
+  void *own[64] = {0};
+  while (!stop) {
+    seed = seed * 1664525u + 1013904223u;
+    i = seed >> 10 & 63;
+    perm_free(own[i]);
+    CHECK((own[i] = perm_malloc(16 + (seed >> 16) % ((seed & 15) ? 500 : 40000))) != NULL);
+  }
+  for (i = 0; i < 64; i++) perm_free(own[i]);
+  return NULL;
+}
+
 int main(int argc, char *argv[]) {
   int again = argc > 1 && strcmp(argv[1], "again") == 0;
-  unsigned i, k, held = 0;
+  unsigned i, k, n, held = 0;
   CHECK(perm(PERM_START, PERM_SIZE) == 0);
   CHECK(mopen("threads.heap", again ? "r+" : "w+", 1 << 22) == 0);
   CHECK(perm_check(NULL) == 0);
@@ -60,18 +74,19 @@ int main(int argc, char *argv[]) {
   }
   if (again) printf("%u rounds, %u blocks whole\n", rounds, held);
   for (k = 0; k < 4; k++) {
-    pthread_t threads[THREADS];
+    pthread_t threads[THREADS], free_ones[2];
     unsigned seeds[THREADS];
     stop = 0;
     for (i = 0; i < THREADS; i++) {
       seeds[i] = k * THREADS + i + rounds * 77;
       CHECK(pthread_create(&threads[i], NULL, work, &seeds[i]) == 0);
     }
+    for (i = 0; i < 2; i++) CHECK(pthread_create(&free_ones[i], NULL, churn, &seeds[i]) == 0);
     for (i = 0; i < 3; i++) {
       /* No thread is between taking a block out of its place and freeing it in what is committed. */
       pthread_mutex_lock(&lock);
       rounds++;
-      CHECK(mflush() == 0);
+      for (n = 0; n < 4; n++) CHECK(mflush() == 0);
       pthread_mutex_unlock(&lock);
     }
     if (!again && k == 2) {
@@ -79,6 +94,8 @@ int main(int argc, char *argv[]) {
       DIE();
     }
     for (i = 0; i < THREADS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+    stop = 1;
+    for (i = 0; i < 2; i++) CHECK(pthread_join(free_ones[i], NULL) == 0);
     CHECK(perm_check(NULL) == 0);
   }
   for (i = 0; i < PLACES; i++) perm_free(places[i]);
