@@ -392,3 +392,19 @@ test("a struct's methods refuse what is no struct of their kind", () => {
     }
   }
 });
+
+test("of a struct's texts none is written when the last is refused, and one that is left out is emptied", () => {
+  using heap = Heap.open({ size: 1 << 20 });
+  const Two = struct("Two", { one: text, n: u8, two: text });
+  const all: Any = new (Vec(Two))(heap, [{ one: long("a"), n: 1, two: long("b") }]);
+  const state = () => JSON.stringify([all, heap.stats().liveBlocks]);
+  const before = state();
+  const two = "\ud800";
+  expectCode(() => all.set(0, { one: long("x"), n: 2, two }), "INVALID_ARGUMENT");
+  expectCode(() => Two.assign(all.get(0), { two, one: long("x") }), "INVALID_ARGUMENT");
+  assert.equal(state(), before);
+  all.set(0, { two: long("c") });
+  assert.deepEqual(all.toJSON(), [{ one: "", n: 0, two: long("c") }]);
+  roots(heap).set("all", all);
+  assert.deepEqual(leaks(heap), []);
+});
