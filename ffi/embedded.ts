@@ -5,8 +5,8 @@ export const embedded: Readonly<
   Record<string, { soname: string; file: string; bytes: number }>
 > = {
   "linux-x64": {
-    soname: "/dev/null/ph-a9d95660932661b1.so",
-    file: "ph-a9d95660932661b1.so",
-    bytes: 765120,
+    soname: "/dev/null/ph-25d21c07715ebb7f.so",
+    file: "ph-25d21c07715ebb7f.so",
+    bytes: 752208,
   },
 };

@@ -61,7 +61,7 @@ export const symbols = {
   ph_container_check: ["f64", "f64", "f64"],
   ph_container_blocks: ["f64", "f64", "f64", "buffer", "f64"],
   ph_walk: ["f64", "f64", "f64", "buffer", "f64", "f64", "f64"],
-  ph_columns: ["f64", "f64", "f64", "buffer", "buffer", "f64", "f64", "buffer", "f64"],
+  ph_columns: ["f64", "f64", "f64", "buffer", "buffer", "f64", "f64", "buffer", "f64", "f64", "f64"],
   ph_map_get: ["f64", "f64", "f64", "f64", "f64"],
   ph_map_set: ["f64", "f64", "f64", "f64", "f64"],
   ph_map_delete: ["f64", "f64", "f64", "f64", "f64"],
@@ -429,12 +429,12 @@ export const late: Record<
       : (often = bind()) !== undefined
       ? often(a, b, c, d, e, f, g)
       : +seldom(a, b, c, d, e, f, g),
-  ph_columns: (seldom, bind, often?: Call) => (a, b, c, d, e, f, g, h, i) =>
+  ph_columns: (seldom, bind, often?: Call) => (a, b, c, d, e, f, g, h, i, j, k) =>
     often !== undefined
-      ? often(a, b, c, d, e, f, g, h, i)
+      ? often(a, b, c, d, e, f, g, h, i, j, k)
       : (often = bind()) !== undefined
-      ? often(a, b, c, d, e, f, g, h, i)
-      : +seldom(a, b, c, d, e, f, g, h, i),
+      ? often(a, b, c, d, e, f, g, h, i, j, k)
+      : +seldom(a, b, c, d, e, f, g, h, i, j, k),
   ph_map_get: (seldom, bind, often?: Call) => (a, b, c, d, e) =>
     often !== undefined
       ? often(a, b, c, d, e)
@@ -548,12 +548,12 @@ export const late: Record<
 /** Fields of the records that cross as a Float64Array, in order. */
 export const records = {
   OpenArgs: ["mode", "size", "max_size", "address", "tracker", "keep", "log_limit", "shared", "verify", "recover", "replace", "path_len", "backup_len"],
-  HeapInfo: ["address", "span", "data", "capacity", "max_size", "used", "epoch", "mode", "resumed", "tracker", "attached", "dropped", "images"],
+  HeapInfo: ["address", "span", "data", "capacity", "max_size", "used", "epoch", "mode", "resumed", "tracker", "dropped", "images"],
   Stats: ["live_bytes", "live_blocks", "used", "capacity", "max_size", "metadata_bytes", "spans", "commits", "folds", "map_base_bytes", "map_log_bytes", "backup_base_bytes", "backup_log_bytes", "log_runs", "blocks", "commits_under_way", "shared"],
   Report: ["epoch", "pages", "bytes", "duration_ms", "dropped"],
   RestoreArgs: ["epoch", "from", "verify", "views"],
   BlockInfo: ["id", "address", "found"],
-  ImageInfo: ["epoch", "mode", "base_bytes", "log_bytes", "epochs", "path_len"],
+  ImageInfo: ["epoch", "path_len"],
   Epoch: ["epoch", "time", "pages", "bytes"],
   FileArgs: ["replace", "from_len", "to_len"],
   FileReport: ["epoch", "epochs", "pages", "bytes", "duration_ms"],
@@ -591,4 +591,4 @@ export const codes = [
 ] as const;
 
 /** What `ph_abi` of a library that fits these tables returns. */
-export const abiHash = 0x678a8b2c32e6b;
+export const abiHash = 0xebfc6d9dd321d;
