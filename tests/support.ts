@@ -11,6 +11,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import { createInterface } from "node:readline";
 import { type ErrorCode, Heap, PermError } from "../mod.ts";
 import type { Answer, Tools } from "./remote.ts";
@@ -187,9 +188,15 @@ export class Child implements AsyncDisposable {
     return resultOf<Result>(JSON.parse(value));
   }
 
+  /** Sends it a signal; Deno's `ChildProcess.kill` sends the first one only. */
+  signal(name: NodeJS.Signals): void {
+    const { pid, exitCode, signalCode } = this.process;
+    if (pid !== undefined && exitCode === null && signalCode === null) process.kill(pid, name);
+  }
+
   /** Kills it with SIGKILL, and waits until it is gone. */
   async kill(): Promise<void> {
-    this.process.kill("SIGKILL");
+    this.signal("SIGKILL");
     await this.ended;
   }
 
