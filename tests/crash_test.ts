@@ -17,7 +17,7 @@ import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, realpathSync, rmSync, watch } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -45,7 +45,12 @@ interface Scenario {
   lose: number;
   /** Percent of the kills that strike before the heap is open. */
   opening: number;
+  /** Whether the backup file is on a file system of its own, where the machine has one to offer. */
+  apart?: boolean;
 }
+
+/** In memory, as a rule; where the map files are is not. */
+const memory = "/dev/shm";
 
 const scenarios: readonly Scenario[] = [
   {
@@ -82,6 +87,7 @@ const scenarios: readonly Scenario[] = [
     ways: ["open", "open", "mopen", "new map"],
     lose: 50,
     opening: 10,
+    apart: true,
   },
   {
     name: "kill -9 while the heap is being opened, again and again, loses nothing",
@@ -113,6 +119,7 @@ class Chain {
   readonly scenario: Scenario;
   readonly below: (bound: number) => number;
   readonly directory: string;
+  readonly backups: string;
   readonly ledger: Ledger;
   readonly tally: Tally;
   /** The last events, for whoever has to find out why. */
@@ -124,6 +131,8 @@ class Chain {
     this.below = randomNumbers(chainSeed);
     const place = process.env.PERM_CRASH_PLACE ?? tmpdir();
     this.directory = realpathSync(mkdtempSync(join(place, "perm-crash-")));
+    const apart = scenario.apart && existsSync(memory);
+    this.backups = apart ? mkdtempSync(join(memory, "perm-crash-")) : this.directory;
     this.tally = {
       kills: 0,
       found: 0,
@@ -138,7 +147,7 @@ class Chain {
   }
 
   path(which: Which): string {
-    return join(this.directory, which === "map" ? "app.perm" : "app.back");
+    return which === "map" ? join(this.directory, "app.perm") : join(this.backups, "app.back");
   }
 
   chance(percent: number): boolean {
@@ -290,8 +299,9 @@ class Chain {
     if (this.ledger.images[other].head === null) return;
     const base = this.path(which);
     const withLog = this.chance(60);
-    for (const name of readdirSync(this.directory)) {
-      const path = join(this.directory, name);
+    const directory = dirname(base);
+    for (const name of readdirSync(directory)) {
+      const path = join(directory, name);
       if (path === base || (withLog && path.startsWith(base))) rmSync(path);
     }
     this.ledger.lose(which);
@@ -350,13 +360,13 @@ scenarios.forEach((scenario, index) => {
       for (const which of ["map", "backup"] as const) chain.look(which);
     } catch (error) {
       throw new Error(
-        `PERM_CRASH_SEED=${seed}, files in ${chain.directory}: ${
+        `PERM_CRASH_SEED=${seed}, files in ${chain.directory}, ${chain.backups}: ${
           error instanceof Error ? error.message : error
         }\n${chain.trace.slice(-60).join("\n")}`,
         { cause: error },
       );
     }
-    rmSync(chain.directory, { recursive: true });
+    for (const path of new Set([chain.directory, chain.backups])) rmSync(path, { recursive: true });
     const { tally } = chain;
     console.log(`${Object.entries(tally).map(([name, count]) => `${name} ${count}`).join(", ")}`);
     // A handful of kills may all strike before the first commit.
