@@ -171,7 +171,8 @@ pub const Ahead = struct {
             } else if (pause <= look_ns_max) {
                 if (self.look()) |front| self.follow(front, window_min);
             }
-            pause = if (self.unpassed < before) look_ns_min else 2 * pause;
+            // No longer than that a look is due no more; it is doubled for as long as the heap is open.
+            pause = if (self.unpassed < before) look_ns_min else @min(2 * pause, 2 * look_ns_max);
         }
         return null;
     }
@@ -388,6 +389,31 @@ test "a walk that has far to go need not be found, and one that has not says not
     try expect(mapped);
     ahead.end();
     try expect(hint.state.raw == Hint.deaf and ahead.thread == null);
+}
+
+var idle_waits: std.atomic.Value(u32) = .init(0);
+
+test "a heap that stays open with nobody reading it is listened to for as long as it takes" {
+    var scene = try Scene.init();
+    defer scene.deinit();
+    {
+        var asked: Pagemap = .open();
+        defer asked.close();
+        if (asked.method == .none) return error.SkipZigTest;
+    }
+    // Each wait is over at once: so many take ten minutes otherwise.
+    idle_waits.store(0, .monotonic);
+    os.waits = struct {
+        fn wait() void {
+            _ = idle_waits.fetchAdd(1, .monotonic);
+            os.yieldThread();
+        }
+    }.wait;
+    scene.ahead.start(@intFromPtr(scene.range.ptr), &.{scene.run}, &scene.hint);
+    while (idle_waits.load(.monotonic) < 150) os.yieldThread();
+    os.waits = null;
+    scene.ahead.end();
+    try std.testing.expect(scene.hint.state.raw == Hint.deaf and scene.ahead.thread == null);
 }
 
 test "the sector behind an address is found in any stretch, and beyond them none is" {
