@@ -13,8 +13,8 @@ import { copyOf, plain, shown } from "./show.ts";
 import { refuseSize, writeTexts } from "./text.ts";
 import {
   expectTypeOf,
+  fits,
   type InputOf,
-  judges,
   leafOf,
   put,
   putNew,
@@ -25,7 +25,7 @@ import {
   type ValueOf,
   type Walker,
   wantedWellFormed,
-  writers,
+  writeLeaf,
 } from "./type.ts";
 
 /**
@@ -252,12 +252,10 @@ export function array<T>(element: T, n: number): ArrayType<T> {
     const leaves = spare ?? makeLeaves(n * size);
     spare = undefined;
     const { view } = leaves;
-    const judge = judges[leaf];
-    const write = writers[leaf];
     for (let index = 0; index < n; index++) {
       const value = values[index];
-      if (!judge(value)) refuseLeaf(leaf, value, `${what}[${index}]`);
-      write(view, index * size, value as never);
+      if (!fits(leaf, value)) refuseLeaf(leaf, value, `${what}[${index}]`);
+      writeLeaf(leaf, view, index * size, value);
     }
     return leaves;
   }
@@ -307,7 +305,7 @@ export function array<T>(element: T, n: number): ArrayType<T> {
       for (let index = 0; index < n; index++) {
         const each = values[index];
         if (leaf === 0) taken.push(type.take!(each, `${what}[${index}]`, access));
-        else if (!judges[leaf](each)) refuseLeaf(leaf, each, `${what}[${index}]`);
+        else if (!fits(leaf, each)) refuseLeaf(leaf, each, `${what}[${index}]`);
         else if ((each as string).isWellFormed()) taken.push(each);
         else refuseValue(`${what}[${index}]`, each, wantedWellFormed);
       }

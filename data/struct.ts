@@ -22,8 +22,8 @@ import { type Access, accessTo, objectSizeMax, Pane } from "./pane.ts";
 import { writeTexts } from "./text.ts";
 import {
   expectTypeOf,
+  fits,
   type InputOf,
-  judges,
   leafOf,
   put,
   putNew,
@@ -33,7 +33,7 @@ import {
   type Type,
   type ValueOf,
   type Walker,
-  writers,
+  writeLeaf,
 } from "./type.ts";
 
 /** What a schema's fields read as. */
@@ -153,10 +153,6 @@ export interface StructType<S> {
 interface Layout {
   /** What {@linkcode leafOf} says of each field. */
   readonly leaves: readonly number[];
-  /** What judges each field that is a leaf; of others nothing fits. */
-  readonly judges: readonly ((value: unknown) => boolean)[];
-  /** What writes each field that is a leaf, but for texts. */
-  readonly writers: readonly ((view: DataView, at: number, value: never) => void)[];
   readonly offsets: readonly number[];
   /** What errors call each field. */
   readonly labels: readonly string[];
@@ -247,8 +243,6 @@ function layOut(name: string, given: Map<string, () => unknown>): Layout {
   const leaves = fields.map(({ type }) => leafOf(type));
   return {
     ...{ fields, leaves, labels, size, align, text, owns, flat },
-    judges: leaves.map((leaf) => leaf === 0 ? () => false : judges[leaf]),
-    writers: leaves.map((leaf) => leaf === textLeaf ? writers[0] : writers[leaf]),
     offsets: fields.map(({ offset }) => offset),
   };
 }
@@ -355,7 +349,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
 
   /** Reads the fields that are given, and judges them: a value for each field, or undefined. */
   function takeFields(values: object, what: string, access: Access): unknown[] {
-    const { fields, judges } = layout!;
+    const { fields, leaves } = layout!;
     const taken = spare ?? Array.from({ length: fields.length });
     spare = undefined;
     // All fields in their order are the most common, and engines read what they enumerate quickly.
@@ -367,7 +361,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       }
       const value = (values as Record<string, unknown>)[key];
       if (value === undefined) return takeSome(values, what, access, taken, index);
-      taken[index] = judges[index](value) ? value : takeField(index, value, access);
+      taken[index] = fits(leaves[index], value) ? value : takeField(index, value, access);
       index++;
     }
     return index === fields.length ? taken : takeSome(values, what, access, taken, index);
@@ -397,22 +391,22 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
   }
 
   function takeField(index: number, value: unknown, access: Access): unknown {
-    const { fields, leaves, labels, judges } = layout!;
+    const { fields, leaves, labels } = layout!;
     const leaf = leaves[index];
-    if (leaf !== 0) return judges[index](value) ? value : refuseLeaf(leaf, value, labels[index]);
+    if (leaf !== 0) return fits(leaf, value) ? value : refuseLeaf(leaf, value, labels[index]);
     return (fields[index].type as Type<unknown, unknown>).take!(value, labels[index], access);
   }
 
   /** Writes what was taken: to fields of zeros, or over others in a struct that owns nothing but texts. */
   function putFields(pane: Pane, at: number, taken: readonly unknown[], isNew: boolean): void {
-    const { leaves, writers, offsets } = layout!;
+    const { leaves, offsets } = layout!;
     const { view } = pane;
     for (let index = 0; index < leaves.length; index++) {
       const value = taken[index];
       if (value === undefined) continue;
       const leaf = leaves[index];
       const place = (at + offsets[index]) | 0;
-      if (leaf !== 0 && leaf !== textLeaf) writers[index](view, place, value as never);
+      if (leaf !== 0 && leaf !== textLeaf) writeLeaf(leaf, view, place, value);
       else putField(pane, place, index, value, isNew);
     }
   }

@@ -419,44 +419,75 @@ const leaves = [
 export const textLeaf: number = leaves.length;
 
 /** Whether a value can stand where a leaf is; text must be well-formed besides, which writing it tells. */
-export const judges: readonly ((value: unknown) => boolean)[] = [
-  () => true,
-  (value) => typeof value === "number" && (value & 0xff) === value,
-  (value) => typeof value === "number" && (value & 0xffff) === value,
-  (value) => typeof value === "number" && (value >>> 0) === value,
-  (value) => typeof value === "number" && (value << 24 >> 24) === value,
-  (value) => typeof value === "number" && (value << 16 >> 16) === value,
-  (value) => typeof value === "number" && (value | 0) === value,
-  (value) => typeof value === "number",
-  (value) => typeof value === "number" && !overflowsF32(value),
-  (value) => Number.isSafeInteger(value) && (value as number) >= 0,
-  isV8
-    ? (value) => typeof value === "bigint" && BigInt.asUintN(64, value) === value
-    : (value) => typeof value === "bigint" && value >= 0n && value <= 0xffffffffffffffffn,
-  isV8
-    ? (value) => typeof value === "bigint" && BigInt.asIntN(64, value) === value
-    : (value) =>
-      typeof value === "bigint" && value >= -0x8000000000000000n && value <= 0x7fffffffffffffffn,
-  (value) => typeof value === "boolean",
-  (value) => typeof value === "string",
-];
+export function fits(leaf: number, value: unknown): boolean {
+  switch (leaf) {
+    case 1:
+      return typeof value === "number" && (value & 0xff) === value;
+    case 2:
+      return typeof value === "number" && (value & 0xffff) === value;
+    case 3:
+      return typeof value === "number" && (value >>> 0) === value;
+    case 4:
+      return typeof value === "number" && (value << 24 >> 24) === value;
+    case 5:
+      return typeof value === "number" && (value << 16 >> 16) === value;
+    case 6:
+      return typeof value === "number" && (value | 0) === value;
+    case 7:
+      return typeof value === "number";
+    case 8:
+      return typeof value === "number" && !overflowsF32(value);
+    case 9:
+      return Number.isSafeInteger(value) && (value as number) >= 0;
+    case 10:
+      return typeof value === "bigint" && fitsU64(value);
+    case 11:
+      return typeof value === "bigint" && fitsI64(value);
+    case 12:
+      return typeof value === "boolean";
+    case 13:
+      return typeof value === "string";
+    default:
+      return false;
+  }
+}
 
-/** Write what fits, but for text. */
-export const writers: readonly ((view: DataView, at: number, value: never) => void)[] = [
-  () => {},
-  (view, at, value) => view.setUint8(at, value),
-  (view, at, value) => view.setUint16(at, value, true),
-  (view, at, value) => view.setUint32(at, value, true),
-  (view, at, value) => view.setInt8(at, value),
-  (view, at, value) => view.setInt16(at, value, true),
-  (view, at, value) => view.setInt32(at, value, true),
-  (view, at, value) => view.setFloat64(at, value, true),
-  (view, at, value) => view.setFloat32(at, value, true),
-  writeU53,
-  (view, at, value) => view.setBigUint64(at, value, true),
-  (view, at, value) => view.setBigInt64(at, value, true),
-  (view, at, value) => view.setUint8(at, value ? 1 : 0),
-];
+const fitsU64: (value: bigint) => boolean = isV8
+  ? (value) => BigInt.asUintN(64, value) === value
+  : (value) => value >= 0n && value <= 0xffffffffffffffffn;
+const fitsI64: (value: bigint) => boolean = isV8
+  ? (value) => BigInt.asIntN(64, value) === value
+  : (value) => value >= -0x8000000000000000n && value <= 0x7fffffffffffffffn;
+
+/** Writes what fits a leaf, but for text. */
+export function writeLeaf(leaf: number, view: DataView, at: number, value: unknown): void {
+  switch (leaf) {
+    case 1:
+      return view.setUint8(at, value as number);
+    case 2:
+      return view.setUint16(at, value as number, true);
+    case 3:
+      return view.setUint32(at, value as number, true);
+    case 4:
+      return view.setInt8(at, value as number);
+    case 5:
+      return view.setInt16(at, value as number, true);
+    case 6:
+      return view.setInt32(at, value as number, true);
+    case 7:
+      return view.setFloat64(at, value as number, true);
+    case 8:
+      return view.setFloat32(at, value as number, true);
+    case 9:
+      return writeU53(view, at, value as number);
+    case 10:
+      return view.setBigUint64(at, value as bigint, true);
+    case 11:
+      return view.setBigInt64(at, value as bigint, true);
+    case 12:
+      return view.setUint8(at, value ? 1 : 0);
+  }
+}
 
 /** Refuses what does not fit. */
 export function refuseLeaf(leaf: number, value: unknown, what: string): never {
