@@ -10,7 +10,7 @@ import type { ObjectType } from "./handle.ts";
 import { registerKind } from "./kinds.ts";
 import { lookupFor } from "./lookup.ts";
 import { hasten, MapHandle, type MapParts, takePairs } from "./map.ts";
-import type { InputOf, KeyType, Type, ValueOf } from "./type.ts";
+import { type InputOf, type KeyType, type Type, type ValueOf, writingOf } from "./type.ts";
 import type { Heap } from "../heap/heap.ts";
 
 /**
@@ -72,7 +72,12 @@ function make(key: Type<unknown, unknown>, value: Type<unknown, unknown>): unkno
   const findShape = () => shapeOf("HashMap", key, value.size);
   const keys = keysOf("HashMap", key);
   const lookup = lookupFor(keys, () => value.size);
-  const $of: MapParts = { name, keys, value, shape: 0, size: 0, findShape, lookup };
+  const $of: MapParts = {
+    ...{ name, keys, value, findShape, lookup },
+    writing: writingOf(value),
+    shape: 0,
+    size: 0,
+  };
   const prototype = Object.create(MapHandle.prototype, { $of: { value: $of } });
   if (lookup.isAlone && adapter.runtime === "bun") hasten($of, prototype);
   return containerType(prototype, {

@@ -37,15 +37,7 @@ import {
 } from "./handle.ts";
 import type { Access, Pane } from "./pane.ts";
 import { copyOf } from "./show.ts";
-import {
-  type InputOf,
-  put,
-  putNew,
-  readU53,
-  type Type,
-  type ValueOf,
-  type Walker,
-} from "./type.ts";
+import { type InputOf, put, readU53, type Type, type ValueOf, type Walker } from "./type.ts";
 
 const lengthAt = 24;
 
@@ -295,7 +287,7 @@ function insertBefore(list: AnyList, before: number, taken: unknown): void {
   const p = call(list, native.ph_list_insert(...place(list), before));
   const changes = changesOf(list);
   try {
-    onValue(list, p, (pane, at) => putNew(list.$of.type, pane, at, taken, elementName));
+    onValue(list, p, (pane, at) => list.$of.writing.putNew(pane, at, taken, elementName));
   } catch (error) {
     // Where a number or text is judged only here, telling of it may have changed the List.
     if (!list.$view.buffer.detached && changesOf(list) === changes) removeAt(list, p);

@@ -33,7 +33,7 @@ import {
 } from "./handle.ts";
 import { type Lookup, unknownMap } from "./lookup.ts";
 import { copyOf, plain, shown } from "./show.ts";
-import { put, putNew, refuseValue, type Type, type Walker } from "./type.ts";
+import { refuseValue, type Type, type Walker, type Writing } from "./type.ts";
 
 const lengthAt = 8;
 /** What an error calls a value. */
@@ -44,6 +44,7 @@ export interface MapParts {
   readonly name: () => string;
   readonly keys: Keys;
   readonly value: Type<unknown, unknown>;
+  readonly writing: Writing;
   /** The header's first word, and bytes of a value; 0 until they are first needed. */
   shape: number;
   size: number;
@@ -109,12 +110,12 @@ export class MapHandle<K, V, KI, VI> extends ColumnsHandle<V>
   set(key: KI, value: VI): this {
     if (this.$kind !== "map") refuseReceiver(this, "map");
     const of = this.$of;
-    const { value: type } = of;
     let taken: unknown = value;
-    if (type.take !== undefined) {
+    if (of.writing.takes) {
+      const { value: type } = of;
       const isObject = typeof value === "object" && value instanceof Handle && type.kind !== "ref";
       if (isObject && isPlaceOf(value, findKey(this, key), type)) return this;
-      taken = type.take(value, valueName, paneOf(this).access);
+      taken = type.take!(value, valueName, paneOf(this).access);
     }
     setTaken(this, key, taken);
     return this;
@@ -398,14 +399,14 @@ function makeKey(map: AnyMap, key: unknown): number {
 
 /** Writes a key's value, which was taken; a new key without one stays out. */
 function setTaken(map: AnyMap, key: unknown, taken: unknown): void {
-  const { value: type } = map.$of;
   const made = makeKey(map, key);
+  const { writing, size } = map.$of;
   // Values are aligned: an odd address is that of a new one.
   const p = made - made % 2;
-  const pane = paneFor(map.$pane, p, map.$of.size);
+  const pane = paneFor(map.$pane, p, size);
   try {
-    if (p === made) put(type, pane, (p - pane.base) | 0, taken, valueName);
-    else putNew(type, pane, (p - pane.base) | 0, taken, valueName);
+    if (p === made) writing.put(pane, (p - pane.base) | 0, taken, valueName);
+    else writing.putNew(pane, (p - pane.base) | 0, taken, valueName);
   } catch (error) {
     if (p !== made) (map as Handle as AnyMapHandle).delete(key as never);
     throw error;

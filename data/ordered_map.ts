@@ -23,7 +23,7 @@ import { registerKind } from "./kinds.ts";
 import { type ObjectType, paneOf, refuseReceiver } from "./handle.ts";
 import { Lookup } from "./lookup.ts";
 import { Entries, KeysWalk, MapHandle, type MapParts, shapeFor, takePairs, Values } from "./map.ts";
-import type { InputOf, KeyType, Type, ValueOf } from "./type.ts";
+import { type InputOf, type KeyType, type Type, type ValueOf, writingOf } from "./type.ts";
 
 /** How a range is walked. */
 export interface RangeOptions {
@@ -210,6 +210,7 @@ function make(key: Type<unknown, unknown>, value: Type<unknown, unknown>): unkno
     name,
     keys: keysOf("OrderedMap", key),
     value,
+    writing: writingOf(value),
     shape: 0,
     size: 0,
     findShape,

@@ -11,7 +11,7 @@ import type { Container } from "./container.ts";
 import { type Handle, paneOf, readerOf, refuseReceiver } from "./handle.ts";
 import type { Access, Pane } from "./pane.ts";
 import { copyOf, plain, shown } from "./show.ts";
-import type { Type } from "./type.ts";
+import { leafOf, type Type, type Writing, writingOf } from "./type.ts";
 
 /** Bytes of a header. */
 const headerSize = 40;
@@ -21,6 +21,9 @@ export interface SequenceParts {
   readonly kind: ContainerKind;
   readonly name: () => string;
   readonly type: Type<unknown, unknown>;
+  readonly writing: Writing;
+  /** What {@linkcode leafOf} says of the elements. */
+  readonly leaf: number;
   /** The header's first word, and bytes of an element; 0 until they are first needed. */
   shape: number;
   size: number;
@@ -162,7 +165,9 @@ export function sequenceType(
   let found = made.get(element);
   if (found === undefined) {
     const name = () => `${kind}(${element.name})`;
-    const $of: SequenceParts = { kind, name, type: element, shape: 0, size: 0 };
+    const writing = writingOf(element);
+    const leaf = leafOf(element);
+    const $of: SequenceParts = { kind, name, type: element, writing, leaf, shape: 0, size: 0 };
     const prototype: Container = Object.create(base, { $of: { value: $of } });
     const shape = () => shapeOf(kind, undefined, element.size);
     found = containerType(prototype, {

@@ -165,6 +165,26 @@ interface Layout {
   readonly flat: boolean;
 }
 
+/** A struct that is bytes alone, before it is written. */
+interface Stage {
+  /** Memory outside any heap, where it stands at 0. */
+  readonly pane: Pane;
+  /** Which fields were given, where it is not all of them; the others are zeros. */
+  given: number[] | undefined;
+}
+
+const stagedMax = 4096;
+/** A stage that was lost is made anew once so many values went without. */
+const missedMax = 64;
+
+function copyBytes(from: DataView, start: number, to: DataView, at: number, size: number): void {
+  let i = 0;
+  for (; i + 4 <= size; i += 4) {
+    to.setInt32((at + i) | 0, from.getInt32((start + i) | 0, true), true);
+  }
+  for (; i < size; i++) to.setUint8((at + i) | 0, from.getUint8((start + i) | 0));
+}
+
 /** Structs of up to so many bytes are copied by words. */
 const wordwiseMax = 256;
 
@@ -347,6 +367,80 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     }
   }
 
+  /** Reads what is no handle, and judges it. */
+  function takeValues(values: object, what: string, access: Access): Stage | unknown[] {
+    const { flat, size } = layout!;
+    if (flat && size <= stagedMax) {
+      const stage = spareStage ?? (missed++ % missedMax === 0 ? makeStage(size) : undefined);
+      spareStage = undefined;
+      if (stage !== undefined) return stageFields(values, what, access, stage);
+    }
+    return takeFields(values, what, access);
+  }
+
+  function makeStage(size: number): Stage {
+    return { pane: new Pane(new DataView(new ArrayBuffer(size)), NaN, null!, 0), given: undefined };
+  }
+
+  /** What {@linkcode takeFields} does, for a struct that is bytes alone. */
+  function stageFields(values: object, what: string, access: Access, stage: Stage): Stage {
+    const { fields, leaves, offsets } = layout!;
+    const { view } = stage.pane;
+    stage.given = undefined;
+    let index = 0;
+    // deno-lint-ignore guard-for-in
+    for (const key in values) {
+      if (index === fields.length || fields[index].name !== key) {
+        return stageSome(values, what, access, stage, index);
+      }
+      const value = (values as Record<string, unknown>)[key];
+      if (value === undefined) return stageSome(values, what, access, stage, index);
+      const leaf = leaves[index];
+      if (fits(leaf, value)) writeLeaf(leaf, view, offsets[index], value);
+      else stageField(stage, index, value, access);
+      index++;
+    }
+    return index === fields.length ? stage : stageSome(values, what, access, stage, index);
+  }
+
+  function stageSome(
+    values: object,
+    what: string,
+    access: Access,
+    stage: Stage,
+    done: number,
+  ): Stage {
+    const { fields, offsets } = layout!;
+    const given = Array.from({ length: done }, (_, index) => index);
+    for (let index = done; index < fields.length; index++) {
+      const value = (values as Record<string, unknown>)[fields[index].name];
+      if (value === undefined) fields[index].type.destroy(stage.pane, offsets[index]);
+      else {
+        stageField(stage, index, value, access);
+        given.push(index);
+      }
+    }
+    expectNoOthers(values, what, given.length);
+    stage.given = given;
+    return stage;
+  }
+
+  function stageField(stage: Stage, index: number, value: unknown, access: Access): void {
+    const { fields, leaves, labels, offsets } = layout!;
+    const taken = takeField(index, value, access);
+    const leaf = leaves[index];
+    if (leaf !== 0) writeLeaf(leaf, stage.pane.view, offsets[index], taken);
+    else put(fields[index].type as AnyType, stage.pane, offsets[index], taken, labels[index]);
+  }
+
+  /** Keys beyond these are undefined, or no fields at all. */
+  function expectNoOthers(values: object, what: string, given: number): void {
+    let others = -given;
+    // deno-lint-ignore guard-for-in
+    for (const _key in values) others++;
+    if (others !== 0) expectFields(values, what);
+  }
+
   /** Reads the fields that are given, and judges them: a value for each field, or undefined. */
   function takeFields(values: object, what: string, access: Access): unknown[] {
     const { fields, leaves } = layout!;
@@ -382,11 +476,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       if (value !== undefined) given++;
       taken[index] = value === undefined ? value : takeField(index, value, access);
     }
-    // Keys beyond these are undefined, or no fields at all.
-    let others = -given;
-    // deno-lint-ignore guard-for-in
-    for (const _key in values) others++;
-    if (others !== 0) expectFields(values, what);
+    expectNoOthers(values, what, given);
     return taken;
   }
 
@@ -493,15 +583,30 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     });
   }
 
-  /** Writes what is bytes alone. */
-  function putBytes(pane: Pane, at: number, taken: unknown): boolean {
+  /** Writes what is bytes alone; of a struct that shall keep the other fields, those that were given. */
+  function putBytes(pane: Pane, at: number, taken: unknown, isSome: boolean): boolean {
     if (Array.isArray(taken)) return false;
     if (taken instanceof Int32Array) {
       const { view } = pane;
       for (let i = 0; i < taken.length; i++) view.setInt32((at + 4 * i) | 0, taken[i], true);
       spareWords = taken;
-    } else pane.bytes.set(taken as Uint8Array, at);
+    } else if (taken instanceof Uint8Array) pane.bytes.set(taken, at);
+    else putStage(pane, at, taken as Stage, isSome);
     return true;
+  }
+
+  function putStage(pane: Pane, at: number, stage: Stage, isSome: boolean): void {
+    const { fields, size } = layout!;
+    const { given } = stage;
+    const staged = stage.pane;
+    if (isSome && given !== undefined) {
+      for (let i = 0; i < given.length; i++) {
+        const { type, offset } = fields[given[i]];
+        copyBytes(staged.view, offset, pane.view, (at + offset) | 0, type.size);
+      }
+    } else if (size <= wordwiseMax) copyBytes(staged.view, 0, pane.view, at, size);
+    else pane.bytes.set(staged.bytes, at);
+    spareStage = stage;
   }
 
   function expectKind(value: Handle, type: Type, what: string): void {
@@ -612,9 +717,11 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
         return target;
       }
       resolve();
-      const taken = takeFields(values, name, pane.access);
-      putOver(whole, paneOf(target), target.$at, taken, true);
-      spare = taken;
+      const taken = takeValues(values, name, pane.access);
+      const now = paneOf(target);
+      if (putBytes(now, target.$at, taken, true)) return target;
+      putOver(whole, now, target.$at, taken as unknown[], true);
+      spare = taken as unknown[];
       return target;
     }
 
@@ -650,20 +757,20 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       resolve();
       if (!(value instanceof Handle)) {
         expectValues(what, value);
-        return takeFields(value, what, access);
+        return takeValues(value, what, access);
       }
       expectKind(value, this, what);
       return takeHandle(paneOf(value), value.$at, what, access);
     }
 
     static put(pane: Pane, at: number, taken: unknown): void {
-      if (putBytes(pane, at, taken)) return;
+      if (putBytes(pane, at, taken, false)) return;
       putOver(this as unknown as Whole, pane, at, taken as unknown[], false);
       spare = taken as unknown[];
     }
 
     static putNew(pane: Pane, at: number, taken: unknown): void {
-      if (putBytes(pane, at, taken)) return;
+      if (putBytes(pane, at, taken, false)) return;
       putFields(pane, at, taken as unknown[], true);
       spare = taken as unknown[];
     }
@@ -755,6 +862,9 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
   /** What fields are taken into; taken away until it was written. */
   let spare: unknown[] | undefined;
   let spareWords: Int32Array | undefined;
+  /** The same for what is bytes alone, and how often it was away. */
+  let spareStage: Stage | undefined;
+  let missed = 0;
   /** Known once it was asked for. */
   let texts: readonly number[] | null | undefined;
   /** What makes the handles of this class, or of one that extends it. */

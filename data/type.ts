@@ -134,6 +134,32 @@ export function putNew(
   else type.putNew(pane, at, taken);
 }
 
+/** What {@linkcode put} and {@linkcode putNew} come down to for a type. */
+export interface Writing {
+  /** Whether values are taken first. */
+  readonly takes: boolean;
+  /** Writes what was taken over a value. */
+  readonly put: Writer;
+  /** The same for a new place, of zeros. */
+  readonly putNew: Writer;
+}
+
+type Writer = (pane: Pane, at: number, taken: unknown, what: string) => void;
+
+/** Found out once for all of a container's values: looking for what a type has not takes engines long. */
+export function writingOf(type: Type<unknown, unknown>): Writing {
+  if (leafOf(type) !== 0) return { takes: false, put: type.set, putNew: type.set };
+  return {
+    takes: type.take !== undefined,
+    put: type.put === undefined
+      ? (pane, at, taken, what) => type.set(pane, at, taken, what)
+      : (pane, at, taken) => type.put!(pane, at, taken),
+    putNew: type.putNew === undefined
+      ? (pane, at, taken, what) => put(type, pane, at, taken, what)
+      : (pane, at, taken) => type.putNew!(pane, at, taken),
+  };
+}
+
 /** Whether something is a type, as far as its members tell. */
 export function isType(value: unknown): value is Type {
   if ((typeof value !== "object" && typeof value !== "function") || value === null) return false;

@@ -45,14 +45,16 @@ import {
 import type { Access, Pane } from "./pane.ts";
 import { copyOf } from "./show.ts";
 import {
+  fits,
   type InputOf,
-  put,
-  putNew,
   readU53,
+  refuseLeaf,
   refuseValue,
+  textLeaf,
   type Type,
   type ValueOf,
   type Walker,
+  writeLeaf,
 } from "./type.ts";
 
 const dataAt = 8;
@@ -142,16 +144,17 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
   set(index: number, value: I): void {
     expectVec(this);
     expectIndex("Vec", index, this.length);
-    const { type } = this.$of;
+    const { type, leaf, writing } = this.$of;
+    if (leaf !== 0 && leaf !== textLeaf) return setLeaf(this, index, leaf, value);
     const what = `element ${index}`;
     let taken: unknown = value;
-    if (type.take !== undefined) {
+    if (writing.takes) {
       if (type.kind !== "ref" && isPlaceOf(value, addressOf(this, index), type)) return;
-      taken = type.take(value, what, paneOf(this).access);
+      taken = type.take!(value, what, paneOf(this).access);
       // It may have shortened the Vec.
       expectIndex("Vec", index, this.length);
     }
-    onElement(this, index, (pane, at) => put(type, pane, at, taken, what));
+    onElement(this, index, (pane, at) => writing.put(pane, at, taken, what));
   }
 
   /**
@@ -522,18 +525,18 @@ function remove(vec: AnyVec, from: number, count: number): void {
 }
 
 function pushOne(vec: AnyVec, value: unknown): void {
-  const { type } = vec.$of;
-  if (type.take === undefined) pushTaken(vec, value);
-  else pushTaken(vec, type.take(value, elementName, paneOf(vec).access));
+  const { type, writing } = vec.$of;
+  if (writing.takes) pushTaken(vec, type.take!(value, elementName, paneOf(vec).access));
+  else pushTaken(vec, value);
 }
 
 function pushTaken(vec: AnyVec, taken: unknown): void {
   const p = insert(vec, -1, 1);
-  const { type, size } = vec.$of;
+  const { writing, size } = vec.$of;
   const pane = paneFor(vec.$pane, p, size);
   const changes = changesOf(vec);
   try {
-    putNew(type, pane, (p - pane.base) | 0, taken, elementName);
+    writing.putNew(pane, (p - pane.base) | 0, taken, elementName);
   } catch (error) {
     // Where a number or text is judged only here, telling of it may have changed the Vec.
     if (isAt(vec, changes)) remove(vec, vec.length - 1, 1);
@@ -555,7 +558,7 @@ function insertTaken(vec: AnyVec, at: number, taken: readonly unknown[]): void {
     for (let i = 0; i < taken.length; i++) {
       const index = at + i;
       onElement(vec, index, (pane, place) => {
-        putNew(vec.$of.type, pane, place, taken[i], `element ${index}`);
+        vec.$of.writing.putNew(pane, place, taken[i], `element ${index}`);
       });
     }
   } catch (error) {
@@ -614,7 +617,15 @@ function read(vec: AnyVec, index: number): unknown {
 }
 
 function write(vec: AnyVec, index: number, taken: unknown): void {
-  onElement(vec, index, (pane, at) => put(vec.$of.type, pane, at, taken, `element ${index}`));
+  onElement(vec, index, (pane, at) => vec.$of.writing.put(pane, at, taken, `element ${index}`));
+}
+
+/** Writes a number or truth value: what an error calls it is made for the error. */
+function setLeaf(vec: AnyVec, index: number, leaf: number, value: unknown): void {
+  if (!fits(leaf, value)) refuseLeaf(leaf, value, `element ${index}`);
+  const p = addressOf(vec, index);
+  const pane = paneFor(paneOf(vec), p, vec.$of.size);
+  writeLeaf(leaf, pane.view, (p - pane.base) | 0, value);
 }
 
 function addressOf(vec: AnyVec, index: number): number {
