@@ -24,7 +24,6 @@ import {
   type Type,
   type ValueOf,
   type Walker,
-  wantedWellFormed,
   writeLeaf,
 } from "./type.ts";
 
@@ -204,7 +203,14 @@ interface Leaves {
   readonly bytes: Uint8Array;
 }
 
+/** Texts that shall stand in an array, and what errors call it. */
+class Texts {
+  readonly values: string[] = [];
+  what = "";
+}
+
 const keptMax = 65_536;
+const keptTextsMax = 64;
 
 function makeLeaves(size: number): Leaves {
   const bytes = new Uint8Array(size);
@@ -247,6 +253,8 @@ export function array<T>(element: T, n: number): ArrayType<T> {
   const room: Room = { pane: undefined };
   /** What numbers are written into one by one and then copied from; taken away while it is used. */
   let spare: Leaves | undefined;
+  let spareTexts: Texts | undefined;
+  let slots: readonly number[] | undefined;
   function takeLeaves(leaf: number, values: ArrayLike<unknown>, what: string): Leaves {
     const { size } = type;
     const leaves = spare ?? makeLeaves(n * size);
@@ -258,6 +266,23 @@ export function array<T>(element: T, n: number): ArrayType<T> {
       writeLeaf(leaf, view, index * size, value);
     }
     return leaves;
+  }
+  /** That texts are well-formed writing them tells, which no code of the program's comes between. */
+  function takeTexts(values: ArrayLike<unknown>, what: string): Texts {
+    const taken = spareTexts ?? new Texts();
+    spareTexts = undefined;
+    for (let index = 0; index < n; index++) {
+      const value = values[index];
+      if (typeof value !== "string") refuseLeaf(textLeaf, value, `${what}[${index}]`);
+      taken.values[index] = value;
+    }
+    taken.what = what;
+    return taken;
+  }
+  function putTexts(pane: Pane, at: number, taken: Texts): void {
+    slots ??= Array.from({ length: n }, (_, index) => index * type.size);
+    writeTexts(pane, at, slots, taken.values, (index) => `${taken.what}[${index}]`);
+    if (n <= keptTextsMax) spareTexts = taken;
   }
   function putLeaves(pane: Pane, at: number, taken: Leaves): void {
     pane.bytes.set(taken.bytes, at);
@@ -300,26 +325,23 @@ export function array<T>(element: T, n: number): ArrayType<T> {
         refuseValue(what, value, `an array of ${n} values`);
       }
       const leaf = leafOf(type);
-      if (leaf !== 0 && leaf !== textLeaf) return takeLeaves(leaf, values, what);
+      if (leaf === textLeaf) return takeTexts(values, what);
+      if (leaf !== 0) return takeLeaves(leaf, values, what);
       const taken: unknown[] = [];
       for (let index = 0; index < n; index++) {
-        const each = values[index];
-        if (leaf === 0) taken.push(type.take!(each, `${what}[${index}]`, access));
-        else if (!fits(leaf, each)) refuseLeaf(leaf, each, `${what}[${index}]`);
-        else if ((each as string).isWellFormed()) taken.push(each);
-        else refuseValue(`${what}[${index}]`, each, wantedWellFormed);
+        taken.push(type.take!(values[index], `${what}[${index}]`, access));
       }
       return taken;
     },
     put(pane: Pane, at: number, taken: unknown): void {
-      if (!Array.isArray(taken)) putLeaves(pane, at, taken as Leaves);
-      else if (type.kind === "text") {
-        writeTexts(pane, at, this.texts!()!, taken, (index) => `${this.name}[${index}]`);
-      } else if (type.owns) writeAside(pane, at, this as unknown as Whole, room, taken);
+      if (taken instanceof Texts) putTexts(pane, at, taken);
+      else if (!Array.isArray(taken)) putLeaves(pane, at, taken as Leaves);
+      else if (type.owns) writeAside(pane, at, this as unknown as Whole, room, taken);
       else each(at, (place, index) => put(type, pane, place, taken[index], ""));
     },
     putNew(pane: Pane, at: number, taken: unknown): void {
-      if (!Array.isArray(taken)) putLeaves(pane, at, taken as Leaves);
+      if (taken instanceof Texts) putTexts(pane, at, taken);
+      else if (!Array.isArray(taken)) putLeaves(pane, at, taken as Leaves);
       else each(at, (place, index) => putNew(type, pane, place, taken[index], ""));
     },
     exchange(pane: Pane, at: number, other: Pane, otherAt: number): void {

@@ -14,7 +14,14 @@ import type { Heap } from "../heap/heap.ts";
 import type { Pointer } from "../heap/views.ts";
 import { accessor } from "./accessors.ts";
 import { addressText, copyOf, plain, shownReference } from "./show.ts";
-import { exchangeValues, type Room, type Whole, writeAside, writeSomeAside } from "./aside.ts";
+import {
+  copyBytes,
+  exchangeValues,
+  type Room,
+  type Whole,
+  writeAside,
+  writeSomeAside,
+} from "./aside.ts";
 import { Handle, isKindOf, paneOf, place, stale, typeOf } from "./handle.ts";
 import { isKind } from "./kinds.ts";
 import { type Maker, makerFor, type Reader } from "./makers.ts";
@@ -176,14 +183,6 @@ interface Stage {
 const stagedMax = 4096;
 /** A stage that was lost is made anew once so many values went without. */
 const missedMax = 64;
-
-function copyBytes(from: DataView, start: number, to: DataView, at: number, size: number): void {
-  let i = 0;
-  for (; i + 4 <= size; i += 4) {
-    to.setInt32((at + i) | 0, from.getInt32((start + i) | 0, true), true);
-  }
-  for (; i < size; i++) to.setUint8((at + i) | 0, from.getUint8((start + i) | 0));
-}
 
 /** Structs of up to so many bytes are copied by words. */
 const wordwiseMax = 256;

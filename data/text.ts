@@ -166,7 +166,7 @@ export function writeText(
   const tag = view.getUint8((at + tagAt) | 0);
   if (length <= inlineTextMax) {
     if (tag === outsideTag && !keep) freeText(pane, at);
-    scratch.fill(0, length, textSlotSize);
+    for (let i = length; i < textSlotSize; i++) scratch[i] = 0;
     view.setUint32(at, scratchWords.getUint32(0, true), true);
     view.setUint32((at + 4) | 0, scratchWords.getUint32(4, true), true);
     view.setUint32((at + 8) | 0, scratchWords.getUint32(8, true), true);
