@@ -272,6 +272,9 @@ function lockType<L extends object>(name: Kind, members: object): LockType<L> {
 
     static put(): void {}
 
+    /** Not with what is around it: another thread may hold it, or wait for it. */
+    static exchange(): void {}
+
     static destroy(pane: Pane, at: number): void {
       pane.bytes.fill(0, at, at + lockSize);
     }

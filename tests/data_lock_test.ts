@@ -2,7 +2,19 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Heap } from "../mod.ts";
-import { f64, leaks, Mutex, roots, RwLock, struct, u32 } from "../data/mod.ts";
+import {
+  array,
+  f64,
+  HashMap,
+  leaks,
+  Mutex,
+  roots,
+  RwLock,
+  struct,
+  text,
+  u32,
+  Vec,
+} from "../data/mod.ts";
 import {
   elsewhere,
   eventually,
@@ -16,6 +28,7 @@ import {
 const mib = 1 << 20;
 const timeout = 60_000;
 const Account = struct("Account", { lock: Mutex, shared: RwLock, a: f64, b: f64, n: u32 });
+type Account = InstanceType<typeof Account>;
 
 test("a mutex is held by one, and given back once", { timeout }, async () => {
   using heap = Heap.open({ size: mib });
@@ -70,6 +83,43 @@ test("a struct is copied without its locks, and nothing else is written over one
   pair.y.lock.tryLock()!.release();
   held.release();
   expectCode(() => one.lock = 5 as never, "INVALID_ARGUMENT", { message: /Account\.lock/ });
+});
+
+test("a struct that is written whole leaves the locks in it to who holds them", () => {
+  const Shelf = struct("Shelf", {
+    one: Account,
+    two: array(Account, 2),
+    three: Vec(Account),
+    four: HashMap(text, Account),
+    name: text,
+  });
+  using heap = Heap.open({ size: mib });
+  const shelf = new Shelf(heap, { three: [{}], four: [["k", {}]] });
+  const other = new Account(heap, { a: 7 });
+  const long = "a name that stands elsewhere";
+  const writes: [account: Account, write: () => void][] = [
+    [shelf.one, () => shelf.one = other],
+    [shelf.one, () => shelf.one = { a: 7 } as Account],
+    [shelf.one, () => Account.assign(shelf.one, other)],
+    [shelf.one, () => Shelf.assign(shelf, { one: other, name: long })],
+    [shelf.two.get(1), () => shelf.two.set(1, other)],
+    [shelf.two.get(1), () => shelf.two = [other, other] as never],
+    [shelf.three.get(0), () => shelf.three.set(0, { a: 7 })],
+    [shelf.four.get("k")!, () => shelf.four.set("k", other)],
+  ];
+  for (const [account, write] of writes) {
+    account.a = 0;
+    const [held, read] = [account.lock.lock(), account.shared.read()];
+    write();
+    assert.equal(account.a, 7);
+    assert.equal(account.lock.tryLock(), null, `${write}`);
+    assert.equal(account.shared.tryWrite(), null, `${write}`);
+    held.release();
+    read.release();
+    account.lock.lock().release();
+    account.shared.write().release();
+  }
+  other.lock.lock().release();
 });
 
 test("a lock that was held when it was stored is free in every later run and after a restore", {
