@@ -5,7 +5,8 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { test } from "node:test";
 import { backup, bclose, bopen, Heap, mclose, mflush, mopen, perm, restore } from "../mod.ts";
 import { HashMap, roots, struct, text, u32 } from "../data/mod.ts";
@@ -84,6 +85,24 @@ test("a shared heap goes on in another runtime, with every pointer what it was",
     assert.equal(get(heap), 43);
     assert.equal(heap.epoch, 2);
     expectWell(heap);
+  }
+});
+
+test("a root that alone was changed is a change, wherever the file is", { timeout }, () => {
+  for (const place of [tmpdir(), "/dev/shm"]) {
+    if (!existsSync(place)) continue;
+    using folder = new Folder(place);
+    const file = folder.file("a");
+    const backup = folder.file("b");
+    using heap = Heap.open({ file, backup, size: 1 << 20, shared: true });
+    const [first, second] = [heap.calloc(1, 64), heap.calloc(1, 64)];
+    for (const root of [first, second, first]) {
+      const before = heap.epoch;
+      heap.root = root;
+      const { epoch } = heap.flush();
+      assert.equal(epoch, before + 1, place);
+      assert.equal(heap.flush().epoch, epoch);
+    }
   }
 });
 

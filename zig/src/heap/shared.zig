@@ -23,6 +23,7 @@ const Error = errors.Error;
 const fail = errors.fail;
 const File = pool_file.File;
 const Geometry = alloc_room.Geometry;
+const Header = @import("header.zig").Header;
 const Heap = heap_room.Heap;
 const Identity = image_room.Identity;
 const OpenOptions = heap_room.OpenOptions;
@@ -258,10 +259,6 @@ pub const Shared = struct {
         var used_len: u64 = 0;
         for (input.used) |range| used_len += range.len;
         const pages = shared_map.dirtyPages(file.file.file, heap_offset, input.identity.span) orelse used_len / os.page_size;
-        // Pages that a failed sync forgot count as clean.
-        if (file.sync_failed) for (input.used) |range| {
-            shared_map.touch(input.address + range.offset, std.mem.alignForward(u64, range.len, os.page_size));
-        };
         if (history.epoch_max >= format.epoch_limit) return fail(.CORRUPT, .{ .path = file.path() }, "Cannot flush shared heap " ++
             "\"{s}\": its epoch numbers are used up; make another with \"w+\"", .{file.path()});
         const head = history.next(input.identity.uuid, file.disk.randomId(), file.disk.randomWord()) catch
@@ -282,6 +279,12 @@ pub const Shared = struct {
     fn settle(self: *Shared, state: shared_file.State, history: *const image_room.History, input: *const Flush) Error!void {
         const file = self.file;
         self.watch.choose(file);
+        // Pages that a failed sync forgot count as clean; it may have been one of those just made.
+        if (file.sync_failed) {
+            // The heap's own header stands before all of them.
+            shared_map.touch(input.address, os.page_size);
+            for (input.used) |range| shared_map.touch(input.address + range.offset, std.mem.alignForward(u64, range.len, os.page_size));
+        }
         try file.write(state, history.lines.slice());
         self.watch.begin(file, input);
         file.settle(state) catch |err| {
@@ -348,7 +351,7 @@ const Watch = struct {
     date: i64 = 0,
     sum: u64 = 0,
 
-    fn choose(self: *Watch, file: *const SharedFile) void {
+    fn choose(self: *Watch, file: *SharedFile) void {
         if (self.kind == .unknown) self.kind = if (datesStores(file)) .date else .sum;
     }
 
@@ -387,12 +390,13 @@ const Watch = struct {
     fn sumOf(input: *const Shared.Flush) u64 {
         var hasher = format.Hasher.init(0);
         hasher.update(std.mem.asBytes(&input.identity));
+        hasher.update(@as([*]const u8, @ptrFromInt(input.address))[0..@sizeOf(Header)]);
         for (input.used) |range| hasher.update(@as([*]const u8, @ptrFromInt(input.address + range.offset))[0..range.len]);
         return @max(1, hasher.final());
     }
 
     /// Believed when seen: a store to a synced page dates the file, a read does not.
-    fn datesStores(shared: *const SharedFile) bool {
+    fn datesStores(shared: *SharedFile) bool {
         const disk = shared.disk;
         const file = shared.file.file;
         if (pool_file.isInMemory(file)) return false;
@@ -403,7 +407,10 @@ const Watch = struct {
         byte.* +%= 1;
         for (0..2) |_| {
             const before = disk.setDate(file) orelse return false;
-            if (pool_file.sync(file) < 0) return false;
+            if (disk.sync(file) != null) {
+                shared.sync_failed = true;
+                return false;
+            }
             _ = byte.*;
             if (disk.date(file) != before) return false;
             byte.* +%= 1;

@@ -3,7 +3,11 @@
 
 const std = @import("std");
 const os = @import("../os/os.zig");
+const shared_map = @import("../os/shared_map.zig");
+const pool_file = @import("../os/pool_file.zig");
+const disk_ = @import("../image/disk.zig");
 const format = @import("../image/format.zig");
+const shared_file = @import("../image/shared_file.zig");
 const heap_room = @import("heap.zig");
 const Heap = heap_room.Heap;
 const Place = @import("test.zig").Place;
@@ -206,4 +210,87 @@ test "a shared heap whose file was closed behind its back fails to flush, and fl
     const again = try Heap.mopen(.{ .path = path, .mode = .rw, .shared = true });
     defer again.close() catch unreachable;
     try testing.expectEqual(@as(u64, 2), word(again).*);
+}
+
+/// The real disk, whose syncs tell what they found not written: pages of the heap, and of them its
+/// header's. One may fail, after it forgot them.
+const CountingDisk = struct {
+    var vtable: disk_.Disk.VTable = undefined;
+    var dirty: u64 = 0;
+    var header: u64 = 0;
+    var calls: u32 = 0;
+    var fails_at: u32 = 0;
+
+    fn disk(fails: u32) disk_.Disk {
+        vtable = disk_.Disk.real.vtable.*;
+        vtable.sync = &sync;
+        calls = 0;
+        fails_at = fails;
+        return .{ .context = null, .vtable = &vtable };
+    }
+
+    fn sync(context: ?*anyopaque, file: disk_.File) i64 {
+        dirty = shared_map.dirtyPages(file, shared_file.heap_offset, 1 << 30).?;
+        header = shared_map.dirtyPages(file, shared_file.heap_offset, os.page_size).?;
+        calls += 1;
+        const result = disk_.Disk.real.vtable.sync(context, file);
+        return if (calls == fails_at) -@as(i64, @intFromEnum(os.E.IO)) else result;
+    }
+};
+
+test "what a failed sync forgot is written by the next flush: that of a program before, of a flush, of a probe" {
+    const pages = 200;
+    // The first two syncs of a flush look whether the file system dates stores.
+    for ([_]u32{ 0, 1, 2, 3 }) |fails| {
+        var place = Place.init();
+        defer place.deinit();
+        const path = place.path("app.map");
+        const child = std.c.fork();
+        if (child == 0) {
+            const heap = Heap.mopen(.{ .path = path, .size = 1 << 20, .max_size = 16 << 20, .shared = true }) catch linux.exit(1);
+            heap.header().root = heap.alloc.malloc(pages * os.page_size) catch linux.exit(2);
+            _ = heap.commit(.map) catch linux.exit(3);
+            @memset(@as([*]u8, @ptrFromInt(heap.header().root))[0 .. pages * os.page_size], 7);
+            // Pages whose write failed are clean to the kernel, as these are.
+            linux.exit(if (pool_file.sync(heap.shared.?.file.file.file) < 0) 4 else 0);
+        }
+        var status: u32 = undefined;
+        _ = linux.waitpid(@intCast(child), &status, 0);
+        try testing.expectEqual(@as(u32, 0), status);
+        const heap = try Heap.mopen(.{ .path = path, .mode = .rw, .shared = true, .recover = true });
+        defer heap.close() catch unreachable;
+        const file = heap.shared.?.file;
+        const known = shared_map.dirtyPages(file.file.file, shared_file.heap_offset, 1 << 30) orelse return error.SkipZigTest;
+        try testing.expect(known < pages);
+        file.disk = CountingDisk.disk(fails);
+        defer file.disk = disk_.Disk.real;
+        if (fails == 3) try testing.expectError(error.IO, heap.commit(.map));
+        _ = try heap.commit(.map);
+        try testing.expect(CountingDisk.dirty >= pages);
+        try testing.expectEqual(@as(u64, 1), CountingDisk.header);
+        // What was written once is not written again.
+        word(heap).* = fails;
+        _ = try heap.commit(.map);
+        try testing.expect(CountingDisk.dirty < 8);
+    }
+}
+
+test "a file whose dates cannot be tried at its opening, for a sync that fails, is written whole by the same flush" {
+    var place = Place.init();
+    defer place.deinit();
+    const path = place.path("app.map");
+    try (try make(path)).close();
+    const heap = try Heap.mopen(.{ .path = path, .mode = .rw, .shared = true });
+    defer heap.close() catch unreachable;
+    const file = heap.shared.?.file;
+    if (shared_map.dirtyPages(file.file.file, shared_file.heap_offset, 1 << 30) == null) return error.SkipZigTest;
+    const whole = try heap.alloc.malloc(100 * os.page_size);
+    @memset(@as([*]u8, @ptrFromInt(whole))[0 .. 100 * os.page_size], 3);
+    heap.shared.?.watch = .{};
+    file.disk = CountingDisk.disk(1);
+    defer file.disk = disk_.Disk.real;
+    _ = try heap.commit(.map);
+    try testing.expectEqual(@as(u32, 2), CountingDisk.calls);
+    try testing.expect(CountingDisk.dirty >= 100);
+    try testing.expectEqual(@as(u64, 1), CountingDisk.header);
 }

@@ -363,13 +363,22 @@ pub const SharedFile = struct {
 
     /// The same file opened once more: a mapping keeps its opening alive, and with it the lock.
     pub fn openToMap(self: *SharedFile) errors.Error!disk_.File {
-        return self.openAgain(if (self.unfinished) self.place.name.unfinished() else self.place.name, self.file);
+        return self.openAgain(if (self.unfinished) self.place.name.unfinished() else self.place.name, self.file, self.unfinished);
     }
 
-    fn openAgain(self: *SharedFile, name: names.Name, held: Held) errors.Error!disk_.File {
+    fn openAgain(self: *SharedFile, name: names.Name, held: Held, is_own: bool) errors.Error!disk_.File {
         const disk = self.disk;
-        var file = switch (disk.open(self.place.dir, name.z(), .{ .write = self.mode != .read })) {
-            .file => |opened| opened,
+        var opened = disk.open(self.place.dir, name.z(), .{ .write = self.mode != .read });
+        if (is_own and opened == .errno and opened.errno == disk_.code(.ACCES)) {
+            // An umask, or the mode of the file that is replaced, kept its own maker out.
+            var made: disk_.Stat = .{};
+            if (disk.stat(held.file, &made) == null and disk.setMode(held.file, made.mode | 0o600) == null) {
+                opened = disk.open(self.place.dir, name.z(), .{ .write = self.mode != .read });
+                _ = disk.setMode(held.file, made.mode);
+            }
+        }
+        var file = switch (opened) {
+            .file => |one| one,
             .errno => |errno| return disk_.failErrno(errno, self.path(), "Cannot open shared heap once more"),
         };
         var stat: disk_.Stat = .{};
@@ -527,7 +536,7 @@ pub const SharedFile = struct {
     }
 
     pub fn openSuccessor(self: *SharedFile, next: *const Successor) errors.Error!disk_.File {
-        return self.openAgain(next.name, next.held);
+        return self.openAgain(next.name, next.held, true);
     }
 
     pub fn dropSuccessor(self: *SharedFile, next: *Successor) void {

@@ -674,3 +674,60 @@ const SameDisk = struct {
         prng.random().bytes(into);
     }
 };
+
+/// The real disk with a clock that goes back an hour each time that it is looked at, past 1970.
+const BackwardsDisk = struct {
+    hours: u64 = 20,
+
+    fn disk(self: *BackwardsDisk) disk_.Disk {
+        return .{ .context = self, .vtable = comptime &testing.realBut(.{ .now = now }) };
+    }
+
+    fn now(context: ?*anyopaque) u64 {
+        const self: *BackwardsDisk = @ptrCast(@alignCast(context.?));
+        self.hours -|= 1;
+        return self.hours * 3600 * std.time.ns_per_s;
+    }
+};
+
+test "a clock that goes backwards changes no epoch's place: the last commit is found, and each before it" {
+    errdefer testing.explain();
+    var scene = testing.Scene.init(40);
+    defer scene.deinit();
+    const allocator = std.testing.allocator;
+    var backwards: BackwardsDisk = .{};
+    var path: [256]u8 = undefined;
+    const a = try std.fmt.bufPrint(&path, "{s}", .{scene.dir.path("a")});
+    var copies: std.ArrayList([]u8) = .empty;
+    defer {
+        for (copies.items) |copy| allocator.free(copy);
+        copies.deinit(allocator);
+    }
+    var folds: u64 = 0;
+    // Longer than the clock has hours: the last sessions' commits are all of 1970's first moment.
+    for (0..5) |session| {
+        const image = try Image.open(.{ .disk = backwards.disk(), .path = a, .mode = if (session == 0) .create else .write, .keep = 3, .background = false });
+        defer image.close();
+        if (session > 0) {
+            try expectEqual(copies.items.len, image.head().?.epoch);
+            try Heap.expectStored(image, null, copies.getLast());
+            const list = try image.epochs(allocator);
+            defer allocator.free(list);
+            try expect(list.len >= 3);
+            for (list, copies.items.len - list.len + 1..) |epoch, number| {
+                try expectEqual(number, epoch.epoch);
+                try Heap.expectStored(image, number, copies.items[number - 1]);
+            }
+            for (list[0 .. list.len - 1], list[1..]) |before, after| try expect(after.time_ms <= before.time_ms);
+            try scene.heap.restore(image, null);
+        } else try scene.heap.join(image, null);
+        for (0..6) |_| {
+            scene.heap.touch(&.{image}, copies.items.len % 40, copies.items.len + 100);
+            try expectEqual(copies.items.len + 1, (try scene.heap.commit(image, null)).epoch);
+            try copies.append(allocator, try scene.heap.copy());
+        }
+        _ = try image.foldNow();
+        folds += image.info().folds;
+    }
+    try expect(folds > 0 and backwards.hours == 0);
+}
