@@ -161,6 +161,7 @@ interface Layout {
   /** What {@linkcode leafOf} says of each field. */
   readonly leaves: readonly number[];
   readonly offsets: readonly number[];
+  readonly names: readonly string[];
   /** What errors call each field. */
   readonly labels: readonly string[];
   readonly fields: readonly Field[];
@@ -173,11 +174,20 @@ interface Layout {
 }
 
 /** A struct that is bytes alone, before it is written. */
-interface Stage {
+class Stage {
   /** Memory outside any heap, where it stands at 0. */
   readonly pane: Pane;
+  readonly view: DataView;
+  /** The same as words of 4 bytes, where structs of that type are whole words. */
+  readonly words: Int32Array | undefined;
   /** Which fields were given, where it is not all of them; the others are zeros. */
   given: number[] | undefined;
+
+  constructor(size: number, align: number) {
+    this.pane = new Pane(new DataView(new ArrayBuffer(size)), NaN, null!, 0);
+    this.view = this.pane.view;
+    this.words = align < 4 || size > wordwiseMax ? undefined : this.pane.words;
+  }
 }
 
 const stagedMax = 4096;
@@ -263,6 +273,7 @@ function layOut(name: string, given: Map<string, () => unknown>): Layout {
   return {
     ...{ fields, leaves, labels, size, align, text, owns, flat },
     offsets: fields.map(({ offset }) => offset),
+    names: fields.map(({ name }) => name),
   };
 }
 
@@ -368,28 +379,24 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
 
   /** Reads what is no handle, and judges it. */
   function takeValues(values: object, what: string, access: Access): Stage | unknown[] {
-    const { flat, size } = layout!;
+    const { flat, size, align } = layout!;
     if (flat && size <= stagedMax) {
-      const stage = spareStage ?? (missed++ % missedMax === 0 ? makeStage(size) : undefined);
+      const stage = spareStage ?? (missed++ % missedMax === 0 ? new Stage(size, align) : undefined);
       spareStage = undefined;
       if (stage !== undefined) return stageFields(values, what, access, stage);
     }
     return takeFields(values, what, access);
   }
 
-  function makeStage(size: number): Stage {
-    return { pane: new Pane(new DataView(new ArrayBuffer(size)), NaN, null!, 0), given: undefined };
-  }
-
   /** What {@linkcode takeFields} does, for a struct that is bytes alone. */
   function stageFields(values: object, what: string, access: Access, stage: Stage): Stage {
-    const { fields, leaves, offsets } = layout!;
-    const { view } = stage.pane;
+    const { names, leaves, offsets } = layout!;
+    const { view } = stage;
     stage.given = undefined;
     let index = 0;
     // deno-lint-ignore guard-for-in
     for (const key in values) {
-      if (index === fields.length || fields[index].name !== key) {
+      if (index === names.length || names[index] !== key) {
         return stageSome(values, what, access, stage, index);
       }
       const value = (values as Record<string, unknown>)[key];
@@ -399,7 +406,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
       else stageField(stage, index, value, access);
       index++;
     }
-    return index === fields.length ? stage : stageSome(values, what, access, stage, index);
+    return index === names.length ? stage : stageSome(values, what, access, stage, index);
   }
 
   function stageSome(
@@ -428,7 +435,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
     const { fields, leaves, labels, offsets } = layout!;
     const taken = takeField(index, value, access);
     const leaf = leaves[index];
-    if (leaf !== 0) writeLeaf(leaf, stage.pane.view, offsets[index], taken);
+    if (leaf !== 0) writeLeaf(leaf, stage.view, offsets[index], taken);
     else put(fields[index].type as AnyType, stage.pane, offsets[index], taken, labels[index]);
   }
 
@@ -584,27 +591,30 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
 
   /** Writes what is bytes alone; of a struct that shall keep the other fields, those that were given. */
   function putBytes(pane: Pane, at: number, taken: unknown, isSome: boolean): boolean {
-    if (Array.isArray(taken)) return false;
-    if (taken instanceof Int32Array) {
+    if (taken instanceof Stage) putStage(pane, at, taken, isSome);
+    else if (Array.isArray(taken)) return false;
+    else if (taken instanceof Int32Array) {
       const { view } = pane;
       for (let i = 0; i < taken.length; i++) view.setInt32((at + 4 * i) | 0, taken[i], true);
       spareWords = taken;
-    } else if (taken instanceof Uint8Array) pane.bytes.set(taken, at);
-    else putStage(pane, at, taken as Stage, isSome);
+    } else pane.bytes.set(taken as Uint8Array, at);
     return true;
   }
 
   function putStage(pane: Pane, at: number, stage: Stage, isSome: boolean): void {
-    const { fields, size } = layout!;
-    const { given } = stage;
-    const staged = stage.pane;
+    const { given, words } = stage;
     if (isSome && given !== undefined) {
       for (let i = 0; i < given.length; i++) {
-        const { type, offset } = fields[given[i]];
-        copyBytes(staged.view, offset, pane.view, (at + offset) | 0, type.size);
+        const { type, offset } = layout!.fields[given[i]];
+        copyBytes(stage.view, offset, pane.view, (at + offset) | 0, type.size);
       }
-    } else if (size <= wordwiseMax) copyBytes(staged.view, 0, pane.view, at, size);
-    else pane.bytes.set(staged.bytes, at);
+    } else if (words === undefined) pane.bytes.set(stage.pane.bytes, at);
+    else {
+      const { words: there } = pane;
+      // What ended takes nothing.
+      if (there.length === 0) throw stale();
+      for (let i = 0; i < words.length; i++) there[((at >> 2) + i) | 0] = words[i];
+    }
     spareStage = stage;
   }
 
