@@ -118,21 +118,6 @@ function writeInHeap(
   }
 }
 
-/** Copies few bytes, by words. */
-export function copyBytes(
-  from: DataView,
-  start: number,
-  to: DataView,
-  at: number,
-  size: number,
-): void {
-  let i = 0;
-  for (; i + 4 <= size; i += 4) {
-    to.setInt32((at + i) | 0, from.getInt32((start + i) | 0, true), true);
-  }
-  for (; i < size; i++) to.setUint8((at + i) | 0, from.getUint8((start + i) | 0));
-}
-
 /** Lets two values change places. */
 export function exchangeValues(
   type: Type,

@@ -14,18 +14,12 @@ import type { Heap } from "../heap/heap.ts";
 import type { Pointer } from "../heap/views.ts";
 import { accessor } from "./accessors.ts";
 import { addressText, copyOf, plain, shownReference } from "./show.ts";
-import {
-  copyBytes,
-  exchangeValues,
-  type Room,
-  type Whole,
-  writeAside,
-  writeSomeAside,
-} from "./aside.ts";
+import { exchangeValues, type Room, type Whole, writeAside, writeSomeAside } from "./aside.ts";
 import { Handle, isKindOf, paneOf, place, stale, typeOf } from "./handle.ts";
 import { isKind } from "./kinds.ts";
 import { type Maker, makerFor, type Reader } from "./makers.ts";
 import { type Access, accessTo, objectSizeMax, Pane } from "./pane.ts";
+import { copyBytes, Stage, wordwiseMax } from "./stage.ts";
 import { writeTexts } from "./text.ts";
 import {
   expectTypeOf,
@@ -173,29 +167,9 @@ interface Layout {
   readonly flat: boolean;
 }
 
-/** A struct that is bytes alone, before it is written. */
-class Stage {
-  /** Memory outside any heap, where it stands at 0. */
-  readonly pane: Pane;
-  readonly view: DataView;
-  /** The same as words of 4 bytes, where structs of that type are whole words. */
-  readonly words: Int32Array | undefined;
-  /** Which fields were given, where it is not all of them; the others are zeros. */
-  given: number[] | undefined;
-
-  constructor(size: number, align: number) {
-    this.pane = new Pane(new DataView(new ArrayBuffer(size)), NaN, null!, 0);
-    this.view = this.pane.view;
-    this.words = align < 4 || size > wordwiseMax ? undefined : this.pane.words;
-  }
-}
-
 const stagedMax = 4096;
 /** A stage that was lost is made anew once so many values went without. */
 const missedMax = 64;
-
-/** Structs of up to so many bytes are copied by words. */
-const wordwiseMax = 256;
 
 const identifier = /^[A-Za-z_][A-Za-z0-9_]*$/;
 const reserved: ReadonlySet<string> = new Set([

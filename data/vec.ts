@@ -165,9 +165,9 @@ export class VecHandle<T, I> extends SequenceHandle<T> implements Container {
    * `OUT_OF_MEMORY`, `READ_ONLY`.
    */
   push(...values: I[]): number {
-    expectVec(this);
+    if (this.$kind !== "Vec") refuseReceiver(this, "Vec");
     for (let i = 0; i < values.length; i++) pushOne(this, values[i]);
-    return this.length;
+    return readU53(this.$view, (this.$at + lengthAt) | 0);
   }
 
   /** Removes the last element: it is returned, an object as a plain copy, a reference as it is. */

@@ -408,3 +408,55 @@ test("of a struct's texts none is written when the last is refused, and one that
   roots(heap).set("all", all);
   assert.deepEqual(leaks(heap), []);
 });
+
+test("a struct of bytes alone that is read while another of its kind is keeps nothing of it", () => {
+  using heap = Heap.open({ size: 1 << 20 });
+  const Pair = struct("Pair", { x: f64, y: u8, tag: fixedText(5), flat: Flat, z: u32 });
+  const inner = { x: 7, y: 7, tag: "inner", flat: flat(7), z: 7 };
+  const all: Any = new (Vec(Pair))(heap, [inner]);
+  const none = { a: 0, b: 0, c: 0, big: "0", tag: "", on: false };
+  const plain = (a: number) => ({ ...flat(a), big: String(a) });
+  for (let round = 0; round < 200; round++) {
+    const outer = {
+      x: round,
+      get y() {
+        all.push(inner);
+        return 2;
+      },
+      z: 3,
+      // What is undefined is left out.
+      tag: undefined,
+      flat: round % 2 === 0 ? undefined : flat(1),
+    };
+    all.set(0, outer);
+    const expected = { x: round, y: 2, tag: "", flat: round % 2 === 0 ? none : plain(1), z: 3 };
+    assert.deepEqual(all.get(0).toJSON(), expected);
+    assert.deepEqual(all.pop(), inner);
+    assert.throws(() => all.set(0, { ...inner, z: -1 }), /Pair.z/);
+    Pair.assign(all.get(0), { z: 4, x: undefined, y: 5 });
+    assert.deepEqual(all.get(0).toJSON(), { ...expected, y: 5, z: 4 });
+  }
+  assert.equal(all.length, 1);
+  const both = Array.from({ length: 130 }, (_, i) => ({ x: i, flat: flat(i % 200) }));
+  all.splice(0, 1, ...both);
+  all.forEach((each: Any, i: number) => {
+    assert.deepEqual(each.toJSON(), { x: i, y: 0, tag: "", flat: plain(i), z: 0 });
+  });
+});
+
+test("an array of texts tells which of them is refused, and keeps those that it has", () => {
+  using heap = Heap.open({ size: 1 << 20 });
+  const Words = struct("Words", { words: array(text, 3) });
+  const words = new Words(heap, { words: ["a", long("b"), "c"] });
+  for (let round = 0; round < 3; round++) {
+    expectCode(() => words.words = [long("x"), "y", "\ud800"] as Any, "INVALID_ARGUMENT", {
+      message: /Words\.words\[2\]/,
+    });
+    expectCode(() => words.words = ["x", 5, "z"] as Any, "INVALID_ARGUMENT", {
+      message: /Words\.words\[1\]/,
+    });
+    assert.deepEqual([...words.words], ["a", long("b"), "c"]);
+  }
+  words.words = ["", long("d"), "\u00e9"] as Any;
+  assert.deepEqual([...words.words], ["", long("d"), "\u00e9"]);
+});
