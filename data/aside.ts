@@ -3,7 +3,11 @@
  * all of them to their place. They were read and judged before, so that nothing but a lack of memory can
  * come between.
  *
- * Invariant: a lack of memory leaves the place as it was. A room is all zeros while nobody uses it.
+ * Structs that are bytes alone (of numbers, fixed texts, arrays and structs of such) are even read and judged
+ * aside, field by field, and copied to their place in one piece.
+ *
+ * Invariant: a lack of memory leaves the place as it was. A room is all zeros while nobody uses it, and a
+ * stage belongs to the value that is being read.
  *
  * @module
  */
@@ -146,4 +150,39 @@ function giveBack(room: Room, pane: Pane, size: number): void {
   if (size > wordwiseMax || (size & 7) !== 0) pane.bytes.fill(0);
   else for (let i = 0; i < size; i += 8) pane.view.setFloat64(i, 0);
   room.pane = pane;
+}
+
+/** Structs of up to so many bytes are copied by words. */
+export const wordwiseStruct = 256;
+
+/** A struct that is bytes alone, before it is written. */
+export class Stage {
+  /** Memory outside any heap, where it stands at 0. */
+  readonly pane: Pane;
+  readonly view: DataView;
+  /** The same as words of 4 bytes, where structs of that type are whole words. */
+  readonly words: Int32Array | undefined;
+  /** Which fields were given, where it is not all of them; the others are zeros. */
+  given: number[] | undefined;
+
+  constructor(size: number, align: number) {
+    this.pane = new Pane(new DataView(new ArrayBuffer(size)), NaN, null!, 0);
+    this.view = this.pane.view;
+    this.words = align < 4 || size > wordwiseStruct ? undefined : this.pane.words;
+  }
+}
+
+/** Copies few bytes, by words. */
+export function copyBytes(
+  from: DataView,
+  start: number,
+  to: DataView,
+  at: number,
+  size: number,
+): void {
+  let i = 0;
+  for (; i + 4 <= size; i += 4) {
+    to.setInt32((at + i) | 0, from.getInt32((start + i) | 0, true), true);
+  }
+  for (; i < size; i++) to.setUint8((at + i) | 0, from.getUint8((start + i) | 0));
 }

@@ -14,12 +14,20 @@ import type { Heap } from "../heap/heap.ts";
 import type { Pointer } from "../heap/views.ts";
 import { accessor } from "./accessors.ts";
 import { addressText, copyOf, plain, shownReference } from "./show.ts";
-import { exchangeValues, type Room, type Whole, writeAside, writeSomeAside } from "./aside.ts";
+import {
+  copyBytes,
+  exchangeValues,
+  type Room,
+  Stage,
+  type Whole,
+  wordwiseStruct,
+  writeAside,
+  writeSomeAside,
+} from "./aside.ts";
 import { Handle, isKindOf, paneOf, place, stale, typeOf } from "./handle.ts";
 import { isKind } from "./kinds.ts";
 import { type Maker, makerFor, type Reader } from "./makers.ts";
 import { type Access, accessTo, objectSizeMax, Pane } from "./pane.ts";
-import { copyBytes, Stage, wordwiseMax } from "./stage.ts";
 import { writeTexts } from "./text.ts";
 import {
   expectTypeOf,
@@ -547,7 +555,7 @@ export function struct<S extends Record<string, any>>(name: string, schema: S): 
   function takeHandle(from: Pane, at: number, what: string, access: Access): unknown {
     const { fields, flat, size } = resolve();
     if (flat) {
-      if (layout!.align < 4 || size > wordwiseMax) return from.bytes.slice(at, at + size);
+      if (layout!.align < 4 || size > wordwiseStruct) return from.bytes.slice(at, at + size);
       const taken = spareWords ?? new Int32Array(size >> 2);
       spareWords = undefined;
       const { words } = from;
