@@ -78,9 +78,11 @@ const Belongs = struct {
 
     fn ofTable(self: *Belongs, comptime what: []const u8, first: u64, last: u64) []const u8 {
         const data = self.address + self.geometry.data_offset;
+        // The type is named, for that of @min is as narrow as its narrowest operand.
+        const end: u64 = @min(last + 1, self.geometry.slices);
         return self.say("the allocator's " ++ what ++ ", where it tells of 0x{x} to 0x{x}", .{
             data + (first << layout.slice_shift),
-            data + (@min(last + 1, self.geometry.slices) << layout.slice_shift),
+            data + (end << layout.slice_shift),
         });
     }
 
@@ -297,4 +299,15 @@ test "pages that no image stores are told as what they are, and so is everything
         for (0..4) |_| stored.buffer[random.uintLessThan(usize, page_size)] = random.uintLessThan(u8, 6);
         _ = describe(&stored, random.uintLessThan(u64, geometry.span / page_size), &buffer);
     }
+}
+
+test "what a page of the allocator's tables tells of is said beyond 4 GiB as well" {
+    var buffer: [errors.owner_len_max]u8 = undefined;
+    var belongs: Belongs = .{ .stored = undefined, .buffer = &buffer, .address = 0x4123_0000_0000, .geometry = try .init(16 << 30) };
+    const data = belongs.address + belongs.geometry.data_offset;
+    var expected: [errors.owner_len_max]u8 = undefined;
+    try std.testing.expectEqualStrings(
+        try std.fmt.bufPrint(&expected, "the allocator's slice table, where it tells of 0x{x} to 0x{x}", .{ data + (5 << 30), data + (6 << 30) }),
+        belongs.ofTable("slice table", (5 << 30) >> layout.slice_shift, ((6 << 30) >> layout.slice_shift) - 1),
+    );
 }
