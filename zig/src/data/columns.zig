@@ -91,9 +91,8 @@ fn isAscii(bytes: []const u8) bool {
     return true;
 }
 
-/// Copies the fields of the next values, up to `rows`, to their columns. How many values, and where the last one
-/// stands.
-pub fn gather(container: anytype, walk: *data.Walk, fields: []Field, rows: u64, out: []u8, size: u64, seen: Seen, last: *u64) Error!u64 {
+/// Copies the fields of the next values, up to `rows`, to their columns. How many values.
+pub fn gather(container: anytype, walk: *data.Walk, fields: []Field, rows: u64, out: []u8, size: u64, seen: Seen) Error!u64 {
     for (fields) |field| try expectRoom(field, rows, out.len, size);
     var values: [data.Walk.batch_max]u64 = undefined;
     var done: u64 = 0;
@@ -102,7 +101,6 @@ pub fn gather(container: anytype, walk: *data.Walk, fields: []Field, rows: u64, 
         if (found == 0) break;
         for (fields) |*field| copy(field, values[0..found], out.ptr + field.at, done, container.space, seen);
         done += found;
-        last.* = values[found - 1];
     }
     return done;
 }

@@ -444,11 +444,9 @@ fn walkOn(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, count:
 }
 
 fn columns(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, fields: Buffer, count: f64, rows: f64, out: Buffer, room: f64, seen: columns_room.Seen) Error!u64 {
-    const heap = try abi.lookup(handle);
-    const space: Space = .{ .alloc = &heap.alloc };
+    const space = try readable(handle);
     const Context = struct {
         walk: *Walk,
-        last: *u64,
         fields: []columns_room.Field,
         rows: u64,
         out: []u8,
@@ -458,14 +456,11 @@ fn columns(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, field
         fn of(self: @This(), it: anytype) Error!u64 {
             if (!@hasDecl(@TypeOf(it.*), "nextOf")) return errors.fail(.INVALID_ARGUMENT, .{}, "Cannot walk this container", .{});
             if (self.walk.changes < 0) try it.beginWalk(self.walk);
-            return columns_room.gather(it, self.walk, self.fields, self.rows, self.out, self.size, self.seen, self.last);
+            return columns_room.gather(it, self.walk, self.fields, self.rows, self.out, self.size, self.seen);
         }
     };
-    const walk: *Walk = @ptrCast(@alignCast(buffer orelse return errors.fail(.INVALID_ARGUMENT, .{}, "The buffer `walk` is empty", .{})));
-    var last: u64 = 0;
-    const found = try onAny(space, container, shape, Context{
-        .walk = walk,
-        .last = &last,
+    return onAny(space, container, shape, Context{
+        .walk = @ptrCast(@alignCast(buffer orelse return errors.fail(.INVALID_ARGUMENT, .{}, "The buffer `walk` is empty", .{}))),
         .fields = @as([*]columns_room.Field, @ptrCast(@alignCast(fields orelse
             return errors.fail(.INVALID_ARGUMENT, .{}, "The buffer `fields` is empty", .{}))))[0 .. whole(count) orelse 0],
         .rows = whole(rows) orelse 0,
@@ -473,9 +468,6 @@ fn columns(handle: HeapHandle, container: f64, shape: f64, buffer: Buffer, field
         .size = @as(data.Shape, @bitCast(shapeOf(shape))).value_size,
         .seen = seen,
     });
-    // Pages are mapped ahead of what has far to go.
-    heap.hint.tell(last, Walk.whole(walk.left) *| @as(data.Shape, @bitCast(shapeOf(shape))).value_size);
-    return found;
 }
 
 const VecChange = union(enum) {

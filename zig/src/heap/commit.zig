@@ -322,7 +322,7 @@ fn restoreLocked(heap: *Heap, options: heap_room.RestoreOptions) Error!abi.recor
     heap.log_runs = built.runs;
     heap.voidLocks();
     try heap.registry.load(heap.memory(), &heap.alloc);
-    if (heap.shared == null) im.readAhead(heap.address, &heap.hint);
+    if (heap.shared == null) im.readAhead(heap.address);
     return .{
         .epoch = number(point.epoch()),
         .pages = number(built.pages),

@@ -118,8 +118,6 @@ pub const Heap = struct {
     shared: ?*Shared = null,
     registry: blocks.Registry = .{},
     tracker: tracker_room.Tracker = undefined,
-    /// For the thread that maps pages ahead of who reads the heap in order.
-    hint: image_room.Hint = .{},
     /// Commits under way that nobody waits for.
     background: background.Background = .{},
 

@@ -281,7 +281,7 @@ fn takeFrom(im: *Image, options: OpenOptions) Error!*Heap {
         try heap.alloc.grow(options.size);
     }
     try im.adopt(&heap.history, point);
-    im.readAhead(heap.address, &heap.hint);
+    im.readAhead(heap.address);
     heap.log_runs = built.runs;
     heap.dropped = built.dropped;
     return heap;

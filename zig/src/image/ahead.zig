@@ -5,8 +5,7 @@
 //! Who reads in order is seen by posts: of each sector the first 16 pages are left to the program. When
 //! those of two sectors in a row were mapped since the last look, the sectors behind them are mapped, as
 //! far ahead as the program has kept coming. Nobody else pays: no page is mapped for a program that reads
-//! here and there, and the looks become rarer and end. Who copies columns of a large container says where it
-//! is (`Hint`) and need not be found.
+//! here and there, and the looks become rarer and end.
 //!
 //! Invariant: a hint and nothing more. Only pages that the page cache holds are mapped, nothing is
 //! changed, and the thread has ended before its range is given up.
@@ -30,15 +29,11 @@ pub const pages_min = 16 * sector_pages;
 /// Sectors mapped ahead of the program, at first and at most.
 const window_min = 2;
 const window_max = 32;
-/// At first for a walk that said that it has far to go.
-const window_told = 8;
 /// Posts that one look asks for: a microsecond each.
 const asked_max = 256;
 /// Between looks: twice as long each time.
 const look_ns_min = 200 * std.time.ns_per_us;
 const look_ns_max = std.time.ns_per_s;
-/// What walks say in a row that leads to nothing, before the thread ends.
-const in_vain_max = 64;
 /// Between looks at a program that is being followed, and how long it may stay.
 const step_ns = 100 * std.time.ns_per_us;
 const stay_ns_max = 20 * std.time.ns_per_ms;
@@ -46,57 +41,28 @@ const stay_ns_max = 20 * std.time.ns_per_ms;
 /// Sectors that follow each other without a gap: the first one's address, and its number.
 const Stretch = struct { address: usize, first: u64 };
 
-/// Where a walk is that has far to go. Belongs to the heap: who walks may tell it at any time.
-pub const Hint = struct {
-    state: std.atomic.Value(u32) = .init(deaf),
-    address: std.atomic.Value(u64) = .init(0),
-
-    const deaf = 0;
-    const listening = 1;
-    const told = 2;
-
-    /// `left`: bytes that the walk has yet to read, more or less.
-    pub inline fn tell(self: *Hint, address: u64, left: u64) void {
-        if (left < 2 * sector_len or self.state.load(.monotonic) != listening) return;
-        self.tellSector(address);
-    }
-
-    /// Once for each sector: waking a thread takes microseconds.
-    noinline fn tellSector(self: *Hint, address: u64) void {
-        if (self.address.swap(address, .monotonic) / sector_len == address / sector_len) return;
-        if (self.state.cmpxchgStrong(listening, told, .release, .monotonic) == null) os.futexWake(&self.state, 1);
-    }
-};
-
 /// Must not move between `start` and `end`.
 pub const Ahead = struct {
     stretches: std.ArrayList(Stretch) = .empty,
     sectors: u64 = 0,
-    /// Of which nobody has come by.
-    unpassed: u64 = 0,
     /// Sectors whose posts were found mapped: they tell nothing any more.
     passed: PageSet = .{},
     pagemap: Pagemap = .{},
     thread: ?os.Thread = null,
-    stopped: std.atomic.Value(bool) = .init(false),
-    hint: *Hint = undefined,
+    stopped: std.atomic.Value(u32) = .init(0),
 
-    /// `runs` are the heap's pages that are maps of a file. Without memory or threads nothing happens. `hint`
-    /// outlives the thread, and is nobody else's.
-    pub fn start(self: *Ahead, address: usize, runs: []const PageRange, hint: *Hint) void {
+    /// `runs` are the heap's pages that are maps of a file. Without memory or threads nothing happens.
+    pub fn start(self: *Ahead, address: usize, runs: []const PageRange) void {
         self.end();
         if (!self.mark(address, runs)) return self.forget();
-        self.hint = hint;
-        hint.address.store(0, .monotonic);
+        self.stopped.store(0, .monotonic);
         self.thread = os.Thread.spawn(entry, self) catch return self.forget();
     }
 
     pub fn end(self: *Ahead) void {
         const thread = self.thread orelse return;
-        // In this order, and by the thread the other way round: it sleeps on neither.
-        self.stopped.store(true, .seq_cst);
-        self.hint.state.store(Hint.deaf, .seq_cst);
-        os.futexWake(&self.hint.state, 1);
+        self.stopped.store(1, .release);
+        os.futexWake(&self.stopped, 1);
         thread.join();
         self.thread = null;
         self.forget();
@@ -124,34 +90,19 @@ pub const Ahead = struct {
             self.sectors += (to - from) / sector_len;
         }
         if (self.sectors * sector_pages < pages_min) return false;
-        self.unpassed = self.sectors;
         self.passed = PageSet.init(self.sectors) catch return false;
         return true;
     }
 
     fn addressOf(self: *const Ahead, sector: u64) usize {
-        const stretch = self.stretches.items[self.lastUpTo("first", sector)];
-        return stretch.address + (sector - stretch.first) * sector_len;
-    }
-
-    /// The first sector that begins behind an address.
-    fn sectorBehind(self: *const Ahead, address: usize) u64 {
-        const all = self.stretches.items;
-        if (address < all[0].address) return 0;
-        const index = self.lastUpTo("address", address);
-        const behind = if (index + 1 < all.len) all[index + 1].first else self.sectors;
-        return @min(behind, all[index].first + (address - all[index].address) / sector_len + 1);
-    }
-
-    /// The last stretch of which that is no larger; the first where there is none.
-    fn lastUpTo(self: *const Ahead, comptime what: []const u8, value: u64) usize {
         var low: usize = 0;
         var high = self.stretches.items.len;
         while (high - low > 1) {
             const middle = low + (high - low) / 2;
-            if (@field(self.stretches.items[middle], what) <= value) low = middle else high = middle;
+            if (self.stretches.items[middle].first <= sector) low = middle else high = middle;
         }
-        return low;
+        const stretch = self.stretches.items[low];
+        return stretch.address + (sector - stretch.first) * sector_len;
     }
 
     fn entry(context: ?*anyopaque) callconv(.c) ?*anyopaque {
@@ -160,38 +111,25 @@ pub const Ahead = struct {
         defer self.pagemap.close();
         if (self.pagemap.method == .none) return null;
         var pause: u64 = look_ns_min;
-        var in_vain: u32 = 0;
-        while (self.unpassed > 0 and in_vain < in_vain_max) {
-            const told = self.listen(if (pause > look_ns_max) std.math.maxInt(u32) else pause);
-            if (self.isStopped()) break;
-            const before = self.unpassed;
-            if (told) |address| {
-                self.follow(self.sectorBehind(address), window_told);
-                in_vain = if (self.unpassed < before) 0 else in_vain + 1;
-            } else if (pause <= look_ns_max) {
-                if (self.look()) |front| self.follow(front, window_min);
-            }
-            // No longer than that a look is due no more; it is doubled for as long as the heap is open.
-            pause = if (self.unpassed < before) look_ns_min else @min(2 * pause, 2 * look_ns_max);
+        while (pause <= look_ns_max and !self.wait(pause)) {
+            const front = self.look() orelse {
+                pause *= 2;
+                continue;
+            };
+            self.follow(front);
+            pause = look_ns_min;
         }
         return null;
     }
 
-    /// Waits for a walk: where it is. Null when none said so, or when it is time to end.
-    fn listen(self: *Ahead, ns: u64) ?u64 {
-        const state = &self.hint.state;
-        state.store(Hint.listening, .seq_cst);
-        if (!self.isStopped()) os.futexWaitFor(state, Hint.listening, ns);
-        return if (state.swap(Hint.deaf, .seq_cst) == Hint.told) self.hint.address.load(.monotonic) else null;
-    }
-
-    /// Waits otherwise, with nobody telling anything.
-    fn wait(self: *Ahead, ns: u64) void {
-        if (!self.isStopped()) os.futexWaitFor(&self.hint.state, Hint.deaf, ns);
+    /// True when it is time to end.
+    fn wait(self: *Ahead, ns: u64) bool {
+        os.futexWaitFor(&self.stopped, 0, ns);
+        return self.isStopped();
     }
 
     fn isStopped(self: *const Ahead) bool {
-        return self.stopped.load(.seq_cst);
+        return self.stopped.load(.acquire) != 0;
     }
 
     /// The sector that a program comes to next which has read two in a row since the last look.
@@ -214,15 +152,14 @@ pub const Ahead = struct {
         if (self.passed.contains(sector)) return false;
         if (!self.pagemap.mapsFile(self.addressOf(sector), post_pages)) return false;
         self.passed.set(sector);
-        self.unpassed -= 1;
         return true;
     }
 
-    /// Maps sectors from `from` on for as long as the program keeps coming, at first so many.
-    fn follow(self: *Ahead, from: u64, first_window: u64) void {
+    /// Maps sectors from `from` on for as long as the program keeps coming.
+    fn follow(self: *Ahead, from: u64) void {
         var front = from;
         var mapped = from;
-        var window = first_window;
+        var window: u64 = window_min;
         var stayed: u64 = 0;
         while (front < self.sectors and !self.isStopped()) {
             if (self.passed.contains(front)) {
@@ -240,8 +177,7 @@ pub const Ahead = struct {
                 mapped += 1;
                 continue;
             }
-            if (stayed >= stay_ns_max) return;
-            self.wait(step_ns);
+            if (stayed >= stay_ns_max or self.wait(step_ns)) return;
             stayed += step_ns;
         }
     }
@@ -262,7 +198,6 @@ const Scene = struct {
     range: []align(page_size) u8,
     run: PageRange,
     ahead: Ahead = .{},
-    hint: Hint = .{},
 
     fn init() !Scene {
         const linux = std.os.linux;
@@ -296,15 +231,6 @@ const Scene = struct {
         const at = self.ahead.addressOf(sector);
         return !self.ahead.pagemap.mapsFile(at, post_pages) and self.ahead.pagemap.mapsFile(at + post_pages * page_size, 1) and
             self.ahead.pagemap.mapsFile(at + sector_len - page_size, 1);
-    }
-
-    /// The same to who may not use what belongs to the thread.
-    fn isMappedBehindPost(self: *const Scene, sector: u64) bool {
-        var pagemap: Pagemap = .open();
-        defer pagemap.close();
-        const at = @intFromPtr(self.range.ptr) + self.run.first * page_size;
-        const from = std.mem.alignForward(usize, at, sector_len) + sector * sector_len;
-        return !pagemap.mapsFile(from, post_pages) and pagemap.mapsFile(from + sector_len - page_size, 1);
     }
 
     fn isUntouched(self: *const Scene, sector: u64) bool {
@@ -341,7 +267,7 @@ test "pages are mapped ahead of who reads in order, as far as it keeps coming, a
         _ = scene.byte(sector, page).*;
     };
     try std.testing.expectEqual(6, ahead.look().?);
-    ahead.follow(6, window_min);
+    ahead.follow(6);
     try expect(scene.isAhead(6) and scene.isAhead(7) and scene.isUntouched(8));
     // It stayed: the same sectors tell nothing more.
     try std.testing.expectEqual(null, ahead.look());
@@ -351,86 +277,8 @@ test "pages are mapped ahead of who reads in order, as far as it keeps coming, a
     };
     try std.testing.expectEqual(8, ahead.look().?);
     _ = scene.byte(8, 0).*;
-    ahead.follow(8, window_min);
+    ahead.follow(8);
     try expect(scene.isAhead(10) and scene.isAhead(11) and scene.isAhead(13) and scene.isUntouched(14));
-}
-
-test "a walk that has far to go need not be found, and one that has not says nothing" {
-    const expect = std.testing.expect;
-    var scene = try Scene.init();
-    defer scene.deinit();
-    const ahead = &scene.ahead;
-    const hint = &scene.hint;
-    const address = @intFromPtr(scene.range.ptr);
-    {
-        var asked: Pagemap = .open();
-        defer asked.close();
-        if (asked.method == .none) return error.SkipZigTest;
-    }
-    // Nobody listens.
-    hint.tell(address, 1 << 30);
-    try expect(hint.state.raw == Hint.deaf);
-
-    ahead.start(address, &.{scene.run}, hint);
-    const first = address + scene.run.first * page_size;
-    while (hint.state.load(.monotonic) != Hint.listening) os.yieldThread();
-    hint.tell(first, 2 * sector_len - 1);
-    try expect(hint.address.load(.monotonic) == 0);
-    // Where the walk is, the sectors behind it, as many as it is worth: none of them was touched.
-    const told = scene.byte(7, 100);
-    while (hint.state.load(.monotonic) != Hint.listening) os.yieldThread();
-    hint.tell(@intFromPtr(told), 2 * sector_len);
-    var mapped = false;
-    for (0..5_000) |_| {
-        mapped = scene.isMappedBehindPost(8 + window_told - 1);
-        if (mapped) break;
-        os.futexWaitFor(&.init(0), 0, std.time.ns_per_ms);
-    }
-    try expect(mapped);
-    ahead.end();
-    try expect(hint.state.raw == Hint.deaf and ahead.thread == null);
-}
-
-var idle_waits: std.atomic.Value(u32) = .init(0);
-
-test "a heap that stays open with nobody reading it is listened to for as long as it takes" {
-    var scene = try Scene.init();
-    defer scene.deinit();
-    {
-        var asked: Pagemap = .open();
-        defer asked.close();
-        if (asked.method == .none) return error.SkipZigTest;
-    }
-    // Each wait is over at once: so many take ten minutes otherwise.
-    idle_waits.store(0, .monotonic);
-    os.waits = struct {
-        fn wait() void {
-            _ = idle_waits.fetchAdd(1, .monotonic);
-            os.yieldThread();
-        }
-    }.wait;
-    scene.ahead.start(@intFromPtr(scene.range.ptr), &.{scene.run}, &scene.hint);
-    while (idle_waits.load(.monotonic) < 150) os.yieldThread();
-    os.waits = null;
-    scene.ahead.end();
-    try std.testing.expect(scene.hint.state.raw == Hint.deaf and scene.ahead.thread == null);
-}
-
-test "the sector behind an address is found in any stretch, and beyond them none is" {
-    const expectEqual = std.testing.expectEqual;
-    var ahead: Ahead = .{};
-    defer ahead.forget();
-    const mark_at = 1 << 40;
-    // Two stretches of 20 and of 10 sectors, with a gap of 16.
-    try std.testing.expect(ahead.mark(mark_at, &.{
-        .{ .first = 0, .count = 20 * sector_pages },
-        .{ .first = 36 * sector_pages, .count = 10 * sector_pages },
-    }));
-    for ([_][2]u64{ .{ 0, 1 }, .{ sector_len - 1, 1 }, .{ sector_len, 2 }, .{ 19 * sector_len, 20 }, .{ 30 * sector_len, 20 }, .{ 36 * sector_len, 21 }, .{ 45 * sector_len, 30 }, .{ 99 * sector_len, 30 } }) |each| {
-        try expectEqual(each[1], ahead.sectorBehind(mark_at + each[0]));
-    }
-    try expectEqual(0, ahead.sectorBehind(mark_at - 1));
-    for (0..30) |sector| try expectEqual(sector, ahead.sectorBehind(ahead.addressOf(sector)) - 1);
 }
 
 test "what no cache holds is not mapped ahead, and the thread ends whenever it is told" {
@@ -444,13 +292,13 @@ test "what no cache holds is not mapped ahead, and the thread ends whenever it i
     if (ahead.pagemap.method == .none) return error.SkipZigTest;
     for (17..20) |sector| _ = scene.byte(sector, 0).*;
     const front = ahead.look().?;
-    ahead.follow(front, window_min);
+    ahead.follow(front);
     try expect(scene.isUntouched(21) and scene.isUntouched(22));
 
     ahead.pagemap.close();
     ahead.forget();
     for (0..50) |round| {
-        ahead.start(address, &.{scene.run}, &scene.hint);
+        ahead.start(address, &.{scene.run});
         try expect(ahead.thread != null);
         if (round % 2 == 0) for (0..10) |sector| for (0..sector_pages) |page| {
             std.mem.doNotOptimizeAway(scene.byte(sector, page).*);
@@ -459,8 +307,8 @@ test "what no cache holds is not mapped ahead, and the thread ends whenever it i
         try expect(ahead.thread == null and ahead.stretches.items.len == 0);
     }
     // Few pages, or in pieces: not worth a thread.
-    ahead.start(address, &.{.{ .first = scene.run.first, .count = pages_min - 1 }}, &scene.hint);
+    ahead.start(address, &.{.{ .first = scene.run.first, .count = pages_min - 1 }});
     try expect(ahead.thread == null);
-    ahead.start(address, &@as([24]PageRange, @splat(.{ .first = 0, .count = 1000 })), &scene.hint);
+    ahead.start(address, &@as([24]PageRange, @splat(.{ .first = 0, .count = 1000 })));
     try expect(ahead.thread == null);
 }

@@ -38,7 +38,6 @@ pub const Identity = format.Identity;
 pub const CommitId = format.CommitId;
 pub const Head = history_.Head;
 pub const History = history_.History;
-pub const Hint = ahead_.Hint;
 pub const Relation = history_.Relation;
 pub const Commit = commit_.Commit;
 pub const CommitInput = commit_.Input;
@@ -440,10 +439,10 @@ pub const Image = struct {
     }
 
     /// The heap that was built from here is at `address` now: pages are mapped ahead of a program that
-    /// reads it in order, until the first commit or restore; `hint` tells of columns.
-    pub fn readAhead(self: *Image, address: usize, hint: *Hint) void {
+    /// reads it in order, until the first commit or restore.
+    pub fn readAhead(self: *Image, address: usize) void {
         const generation = self.generation orelse return;
-        if (self.background) self.ahead.start(address, generation.runs, hint);
+        if (self.background) self.ahead.start(address, generation.runs);
     }
 
     /// Reads every page of `from`: CORRUPT names the first that does not match its checksum.
