@@ -1,6 +1,7 @@
 /**
  * Methods and accessors that are called on what they are not for: other classes' objects, plain ones,
- * proxies, nothing. Each call is an error that says so, never what other bytes look like.
+ * proxies, nothing. Each call is an error that says so, never what other bytes look like; only reading a
+ * field of numbers may do that, which a check would make a third slower in Bun.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -71,6 +72,14 @@ function members(object: Any): Map<string, Any> {
   return found;
 }
 
+const numbers = ["u8", "u16", "u32", "u53", "u64", "i8", "i16", "i32", "i64", "f32", "f64", "bool"];
+
+/** Whether that method of a struct reads a field of numbers. */
+function readsNumber(object: Any, key: string): boolean {
+  const fields: readonly data.Field[] = object.constructor.fields ?? [];
+  return fields.some(({ name, type }) => key === `get ${name}` && numbers.includes(type.kind));
+}
+
 const given: Any[][] = [[], [0], [0, 1], [1, 1], ["a"], [() => 1, 0], [["a"]], [{ a: 1 }]];
 
 test("a method or accessor that is called on another kind of object is refused", async () => {
@@ -119,13 +128,16 @@ test("a method or accessor that is called on another kind of object is refused",
             result = method.apply(receiver, args);
             if (result instanceof Promise) result = await result;
           } catch (error) {
-            const isClear = error instanceof PermError
+            const isClear = error instanceof RangeError
+              ? readsNumber(object, key)
+              : error instanceof PermError
               ? error.code === "INVALID_ARGUMENT"
               : error instanceof TypeError;
             assert.ok(isClear, `${call}: ${error}`);
             calls++;
             continue;
           }
+          if (readsNumber(object, key)) continue;
           // A lock without a place has nothing for JSON, a walk asks only when it is asked.
           if (isNone && result === undefined) continue;
           if (isNone && typeof result?.next === "function") {
@@ -147,6 +159,7 @@ test("what is said of a wrong receiver names both", () => {
   using heap = Heap.open({ size: 1 << 20 });
   const { vec, list, hash, tree, story, item, other, array, mutex, lock }: Any = objects(heap);
   const { get: getA, set: setA } = Object.getOwnPropertyDescriptor(Item.prototype, "a") as Any;
+  const { get: getName } = Object.getOwnPropertyDescriptor(Item.prototype, "name") as Any;
   const code = "INVALID_ARGUMENT";
   const said: [() => unknown, RegExp][] = [
     [() => vec.get.call(list, 0), /an object.* as a Vec: its methods are for/],
@@ -159,7 +172,7 @@ test("what is said of a wrong receiver names both", () => {
     [() => mutex.tryLock.call(lock), /as a Mutex/],
     [() => lock.tryRead.call(mutex), /as a RwLock/],
     [() => vec.forEach.call(hash, () => {}), /as a Vec or List/],
-    [() => getA.call(other), /as a struct with the field Item\.a/],
+    [() => getName.call(other), /as a struct with the field Item\.name/],
     [() => setA.call(other, 1), /as a struct with the field Item\.a/],
     [() => (Item as Any).assign.call(other, item, { a: 1 }), /as the class Item/],
     [() => (Item as Any).at.call(Vec(f64), heap, item.ptr), /a function as the class Item/],
