@@ -76,9 +76,7 @@ fn readAll(container: anytype, space: Space, random: std.Random) !void {
     var fields: [kinds]columns.Field = undefined;
     for (&fields, 0..) |*field, kind| field.* = .{ .offset = 16, .column = @intCast(kind), .at = @intCast(kind * rows * 8), .refused = 0 };
     const seen: columns.Seen = .{ .base = space.alloc.tables.data, .room = space.alloc.capacityBytes() };
-    var last: u64 = 0;
-    while (columns.gather(container, &walk, &fields, rows, out[0 .. kinds * rows * 8], value_size, seen, &last) catch 0 != 0) {
-        if (!space.contains(last, value_size)) return error.Outside;
+    while (columns.gather(container, &walk, &fields, rows, out[0 .. kinds * rows * 8], value_size, seen) catch 0 != 0) {
         const texts: [*]const [2]u32 = @ptrCast(@alignCast(&out[@intFromEnum(columns.Column.text) * rows * 8]));
         for (texts[0..rows]) |place| {
             if (place[1] >= 1 << 31) continue;
