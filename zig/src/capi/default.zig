@@ -17,7 +17,7 @@ const environment = @import("environment.zig");
 const Error = errors.Error;
 const fail = errors.fail;
 const Heap = heap_room.Heap;
-const gpa = std.heap.page_allocator;
+const gpa = os.page_allocator;
 
 var lock: os.Mutex = .{};
 /// The default heap, in any mode.

@@ -23,7 +23,7 @@ const Part = staging_room.Part;
 const Staging = staging_room.Staging;
 const fail = errors.fail;
 
-const gpa = std.heap.page_allocator;
+const gpa = os.page_allocator;
 
 /// Staging memory that is made ready before anybody needs it, as a part of the heap in use.
 const warm_divisor = 32;

@@ -16,7 +16,7 @@ const fail = errors.fail;
 
 pub const name_len_max = 1024;
 pub const bucket_count = 256;
-const gpa = std.heap.page_allocator;
+const gpa = os.page_allocator;
 
 pub const Kind = enum(u32) { block = 1, global = 2, _ };
 

@@ -20,7 +20,7 @@ const Heap = heap_room.Heap;
 const Image = image_room.Image;
 const PageRange = image_room.PageRange;
 const number = heap_room.number;
-const gpa = std.heap.page_allocator;
+const gpa = os.page_allocator;
 
 /// Makes the heap as it is now durable in one image: all of it or none of it. Other threads stand
 /// still while pages are copied to the page cache, and run again during the sync.

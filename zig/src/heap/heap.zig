@@ -33,7 +33,7 @@ const Error = errors.Error;
 const fail = errors.fail;
 const Image = image_room.Image;
 const records = abi.records;
-const gpa = std.heap.page_allocator;
+const gpa = os.page_allocator;
 
 pub const Mode = enum { w, rw, r };
 pub const Which = enum { map, backup };

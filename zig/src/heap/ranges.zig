@@ -22,7 +22,7 @@ const Range = struct { start: usize, end: usize };
 /// Sorted, disjoint, never adjacent.
 var retired: std.ArrayList(Range) = .empty;
 var retired_lock: os.Mutex = .{};
-const gpa = std.heap.page_allocator;
+const gpa = os.page_allocator;
 
 /// Reserves `[address, address + span)`, PROT_NONE. ADDRESS_IN_USE names what is in the way.
 pub fn reserveAt(address: usize, span: usize) errors.Error!void {
@@ -89,6 +89,11 @@ pub fn reserveAny(uuid: [16]u8, span: usize) errors.Error!usize {
     const step = std.mem.alignForward(usize, @max(span / 8, 1 << 30), window_alignment);
     while (address + span <= window_end) : (address += step) {
         if (tryReserve(address, span)) return address;
+    }
+    // Free or not, nothing can be had where the process has as many maps as the kernel lets it have.
+    if (os.reserve(0, span)) |anywhere| os.unmap(anywhere, span) else |err| if (err == error.NoMemory) {
+        return fail(.OUT_OF_MEMORY, .{}, "Cannot reserve {d} bytes of address space for a heap: the system refused; close other " ++
+            "heaps, or raise vm.max_map_count or the limit of address space", .{span});
     }
     return fail(.ADDRESS_IN_USE, .{}, "Cannot find {d} bytes of free address space for a heap between " ++
         "0x{x} and 0x{x}; give a smaller `maxSize`, or close other heaps", .{

@@ -30,7 +30,7 @@ const OpenOptions = heap_room.OpenOptions;
 const SharedFile = shared_file.SharedFile;
 const heap_offset = shared_file.heap_offset;
 const slice_size = alloc_room.slice_size;
-const gpa = std.heap.page_allocator;
+const gpa = os.page_allocator;
 
 /// A page of the file that nothing stands in, to see how stores to it show.
 const probe_offset = heap_offset / 2;

@@ -21,7 +21,7 @@ pub const Staging = struct {
     parts: std.ArrayList(Used) = .empty,
 
     const Used = struct { part: Part, live: bool };
-    const allocator = std.heap.page_allocator;
+    const allocator = os.page_allocator;
 
     pub fn deinit(self: *Staging) void {
         if (self.memory.len > 0) os.freePages(self.memory);

@@ -17,7 +17,7 @@ const page_set = @import("page_set.zig");
 const PageRange = page_set.PageRange;
 const PageSet = page_set.PageSet;
 const page_size = os.page_size;
-const allocator = std.heap.page_allocator;
+const allocator = os.page_allocator;
 
 /// What one page table maps.
 const sector_len = 2 << 20;

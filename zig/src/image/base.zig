@@ -4,6 +4,7 @@
 //! Invariant: the file does not begin with a base's magic before all of it was written; what a base
 //! holds depends on the heap's content alone.
 
+const os = @import("../os/os.zig");
 const std = @import("std");
 const errors = @import("../errors.zig");
 const disk_ = @import("disk.zig");
@@ -155,8 +156,8 @@ pub const Writer = struct {
         }
         if (plant.is(.r4_not_all_again)) {
             // What an earlier attempt wrote is taken for stored.
-            const there = std.heap.page_allocator.alloc(u8, len) catch unreachable;
-            defer std.heap.page_allocator.free(there);
+            const there = os.page_allocator.alloc(u8, len) catch unreachable;
+            defer os.page_allocator.free(there);
             if (self.disk.readAll(self.file, there, offset) == null and std.mem.eql(u8, there, self.staging[0..len])) return;
         }
         if (self.disk.writeAll(self.file, self.staging[0..len], offset)) |errno| return self.failed(errno);
@@ -252,7 +253,7 @@ const Segments = struct {
         }
     };
 
-    const allocator = std.heap.page_allocator;
+    const allocator = os.page_allocator;
 
     fn init(disk: Disk, from: *const Generation, point: generation_.Point, path: []const u8) errors.Error!Segments {
         var self: Segments = .{};

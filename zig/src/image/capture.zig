@@ -3,6 +3,7 @@
 //! Invariant: `runs` are pages as they were at one moment, bytes one after the other at `bytes`. A
 //! kept page that stands neither here nor in an `earlier` capture is as the image stored it last.
 
+const os = @import("../os/os.zig");
 const std = @import("std");
 const format = @import("format.zig");
 const page_set = @import("page_set.zig");
@@ -10,7 +11,7 @@ const PageRange = page_set.PageRange;
 const PageSet = page_set.PageSet;
 const page_size = format.page_size;
 
-const allocator = std.heap.page_allocator;
+const allocator = os.page_allocator;
 
 /// A page's bytes.
 pub const Page = *align(page_size) const [page_size]u8;
@@ -127,7 +128,6 @@ pub const Source = union(enum) {
 };
 
 test "a capture finds the pages it copied, in any order, and those of the one before it" {
-    const os = @import("../os/os.zig");
     const memory = try os.allocatePages(64 * page_size);
     defer os.freePages(memory);
     const aside = try os.allocatePages(64 * page_size);

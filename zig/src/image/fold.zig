@@ -196,8 +196,8 @@ fn run(image: *Image) errors.Error!bool {
     const last = generation.last();
     // Commits append to the list meanwhile; what is in it never changes.
     var old = generation.*;
-    const records = std.heap.page_allocator.dupe(generation_.Record, generation.records.items) catch return generation_.outOfMemory(image.path());
-    defer std.heap.page_allocator.free(records);
+    const records = os.page_allocator.dupe(generation_.Record, generation.records.items) catch return generation_.outOfMemory(image.path());
+    defer os.page_allocator.free(records);
     old.records = .fromOwnedSlice(records);
     var lines: history_.Lines = .{};
     defer lines.deinit();

@@ -6,6 +6,7 @@
 //! or an earlier record; they and the base never change while a generation is open (records are only
 //! appended). `log_end` is where the next record goes.
 
+const os = @import("../os/os.zig");
 const std = @import("std");
 const errors = @import("../errors.zig");
 const format = @import("format.zig");
@@ -71,7 +72,7 @@ pub const Point = union(enum) {
 };
 
 pub const Generation = struct {
-    arena: std.heap.ArenaAllocator = .init(std.heap.page_allocator),
+    arena: std.heap.ArenaAllocator = .init(os.page_allocator),
     base: File = disk_.none,
     base_stat: disk_.Stat = .{},
     header: *format.BaseHeader = undefined,
@@ -101,7 +102,7 @@ pub const Generation = struct {
     damage: ?Damage = null,
 
     pub fn create() errors.Error!*Generation {
-        const self = std.heap.page_allocator.create(Generation) catch return outOfMemory("");
+        const self = os.page_allocator.create(Generation) catch return outOfMemory("");
         self.* = .{};
         self.header = self.arena.allocator().create(format.BaseHeader) catch {
             self.destroy(undefined);
@@ -148,7 +149,7 @@ pub const Generation = struct {
         disk.close(&self.base);
         disk.close(&self.log);
         self.arena.deinit();
-        std.heap.page_allocator.destroy(self);
+        os.page_allocator.destroy(self);
     }
 
     /// After the sync of a long last record: spares the next opening from checking its pages and

@@ -6,6 +6,7 @@
 //! Invariant: within a line epochs only grow, and an epoch number is never given twice in a process,
 //! whether its commit succeeded or not.
 
+const os = @import("../os/os.zig");
 const std = @import("std");
 const format = @import("format.zig");
 const plant = @import("../plant.zig");
@@ -39,7 +40,7 @@ pub const Relation = enum {
 pub const Lines = struct {
     list: std.ArrayList(Line) = .empty,
 
-    const allocator = std.heap.page_allocator;
+    const allocator = os.page_allocator;
 
     pub fn deinit(self: *Lines) void {
         self.list.deinit(allocator);

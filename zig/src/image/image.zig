@@ -267,8 +267,8 @@ pub const Image = struct {
         self.lines.deinit();
         self.forgetPages();
         self.scratch.deinit();
-        std.heap.page_allocator.free(self.path_buffer);
-        std.heap.page_allocator.destroy(self);
+        os.page_allocator.free(self.path_buffer);
+        os.page_allocator.destroy(self);
     }
 
     fn closeFiles(self: *Image) void {

@@ -21,7 +21,7 @@ const PageRange = page_set.PageRange;
 const PageSet = page_set.PageSet;
 const failAs = disk_.failAs;
 const page_size = format.page_size;
-const allocator = std.heap.page_allocator;
+const allocator = os.page_allocator;
 
 pub const Report = struct {
     /// Runs of log pages and holes laid over the base.

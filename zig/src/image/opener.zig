@@ -23,7 +23,7 @@ const failAs = disk_.failAs;
 const attempts_max = 64;
 
 pub fn open(options: OpenOptions) errors.Error!*Image {
-    const allocator = std.heap.page_allocator;
+    const allocator = os.page_allocator;
     if (options.keep == 0 or options.keep > 1 << 20) {
         return failAs(.INVALID_ARGUMENT, .{ .path = options.path }, "Cannot open image \"{s}\": keep is {d}, it must be 1 to 1,048,576", .{ options.path, options.keep });
     }

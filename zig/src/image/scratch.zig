@@ -12,7 +12,7 @@ const PageRange = page_set.PageRange;
 const PageSet = page_set.PageSet;
 const page_size = format.page_size;
 
-pub const allocator = std.heap.page_allocator;
+pub const allocator = os.page_allocator;
 
 /// Small enough to stay in a core's cache.
 pub const staging_pages = 128;

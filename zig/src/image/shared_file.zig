@@ -7,6 +7,7 @@
 //! torn one leaves the other. What stands at the path is replaced by the first flush that succeeds
 //! and not before.
 
+const os = @import("../os/os.zig");
 const std = @import("std");
 const errors = @import("../errors.zig");
 const claim = @import("claim.zig");
@@ -149,7 +150,7 @@ pub const SharedFile = struct {
     here: here.Entry,
     forked: bool = false,
 
-    const allocator = std.heap.page_allocator;
+    const allocator = os.page_allocator;
 
     /// Opens or claims a file. The result is at a stable address until `close`.
     pub fn open(options: Options) errors.Error!*SharedFile {

@@ -102,7 +102,7 @@ pub const Table = struct {
 pub const Chain = struct {
     records: std.ArrayList(usize) = .empty,
 
-    const allocator = std.heap.page_allocator;
+    const allocator = os.page_allocator;
 
     pub fn init(generation: *const Generation, point: generation_.Point, path: []const u8) errors.Error!Chain {
         var self: Chain = .{};

@@ -9,6 +9,7 @@ const linux = std.os.linux;
 const plant = @import("../plant.zig");
 
 pub const page_size = 4096;
+pub const page_allocator = @import("page_allocator.zig").page_allocator;
 pub const E = linux.E;
 
 /// The error number of a raw system call's result, or null when it succeeded.
@@ -530,6 +531,7 @@ pub fn aroundFork(
 test {
     _ = @import("file.zig");
     _ = @import("maps.zig");
+    _ = @import("page_allocator.zig");
     _ = @import("pagemap.zig");
     _ = @import("shared_map.zig");
 }
