@@ -5,8 +5,8 @@ export const embedded: Readonly<
   Record<string, { soname: string; file: string; bytes: number }>
 > = {
   "linux-x64": {
-    soname: "/dev/null/ph-25d21c07715ebb7f.so",
-    file: "ph-25d21c07715ebb7f.so",
-    bytes: 752208,
+    soname: "/dev/null/ph-81b5d6a424ff2d65.so",
+    file: "ph-81b5d6a424ff2d65.so",
+    bytes: 761936,
   },
 };
