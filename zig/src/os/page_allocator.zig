@@ -70,3 +70,27 @@ test "lists grow, shrink and go through pages of any alignment" {
     @memset(wide, 1);
     try std.testing.expectError(error.OutOfMemory, page_allocator.alloc(u8, std.math.maxInt(usize) - 4096));
 }
+
+test "a process without a map left gives back a part of one" {
+    const child = linux.fork();
+    if (child == 0) {
+        const memory = page_allocator.alloc(u8, 3 * os.page_size) catch linux.exit(2);
+        // Pages that may be read between pages that may not: a map each.
+        const len = 400_000 * os.page_size;
+        const at = linux.mmap(null, len, .{}, .{ .TYPE = .PRIVATE, .ANONYMOUS = true, .NORESERVE = true }, -1, 0);
+        if (os.failed(at) != null) linux.exit(3);
+        var offset: usize = 0;
+        while (os.failed(linux.mprotect(@ptrFromInt(at + offset), os.page_size, .{ .READ = true })) == null) {
+            offset += 2 * os.page_size;
+            // A kernel with room for so many: nothing can be shown.
+            if (offset >= len) linux.exit(77);
+        }
+        const middle: []u8 = memory[os.page_size .. 2 * os.page_size];
+        page_allocator.free(middle);
+        linux.exit(0);
+    }
+    var status: u32 = 0;
+    _ = linux.waitpid(@intCast(child), &status, 0);
+    if (status == 77 << 8) return error.SkipZigTest;
+    try std.testing.expectEqual(0, status);
+}
